@@ -1,0 +1,189 @@
+//! The context of one run (or one question of a screen): cancellation, counting, the
+//! redactor, the retry budget, and the place where waits become visible.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use unpoisoned::Lock;
+
+use super::{ApiError, Redactor};
+use crate::model::board::Waiting;
+use crate::model::run::Requests;
+
+/// Retries one run may spend in all, whatever its size.
+const RETRY_BUDGET: i64 = 500;
+
+/// Told when a wait begins (`Some`) and ends (`None`).
+pub type WaitSink = Arc<dyn Fn(Option<Waiting>) + Send + Sync>;
+
+/// Shared by everything that works for one run. Cheap to clone.
+#[derive(Clone)]
+pub struct Cx {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cancel: CancellationToken,
+    meter: Meter,
+    redactor: Redactor,
+    waits: WaitSink,
+    /// How many waits are under way: the overlay goes only when the last one ends.
+    waiting: AtomicI64,
+    retries_left: AtomicI64,
+}
+
+impl Cx {
+    /// A context whose waits are reported to `waits`.
+    pub fn new(cancel: CancellationToken, waits: WaitSink) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                cancel,
+                meter: Meter::default(),
+                redactor: Redactor::default(),
+                waits,
+                waiting: AtomicI64::new(0),
+                retries_left: AtomicI64::new(RETRY_BUDGET),
+            }),
+        }
+    }
+
+    /// A context for a single question: nobody watches its waits.
+    pub fn quiet() -> Self {
+        Self::new(CancellationToken::new(), Arc::new(|_| {}))
+    }
+
+    /// The token that ends waits and stops new work.
+    pub fn cancel_token(&self) -> &CancellationToken {
+        &self.inner.cancel
+    }
+
+    /// True once the run was cancelled.
+    pub fn cancelled(&self) -> bool {
+        self.inner.cancel.is_cancelled()
+    }
+
+    /// An error once the run was cancelled.
+    pub fn check(&self, service: &str) -> Result<(), ApiError> {
+        if self.cancelled() { Err(ApiError::cancelled(service)) } else { Ok(()) }
+    }
+
+    /// The request counters.
+    pub fn meter(&self) -> &Meter {
+        &self.inner.meter
+    }
+
+    /// Texts that must never be shown.
+    pub fn redactor(&self) -> &Redactor {
+        &self.inner.redactor
+    }
+
+    /// A server's text with every known secret masked.
+    pub fn redact(&self, text: &str) -> String {
+        self.inner.redactor.redact(text)
+    }
+
+    /// Takes one retry from the run's budget; false when it is spent.
+    pub fn spend_retry(&self) -> bool {
+        self.inner.retries_left.fetch_sub(1, Ordering::Relaxed) > 0
+    }
+
+    /// Waits, visibly and cancellably.
+    pub async fn wait(&self, reason: &str, duration: Duration) -> Result<(), ApiError> {
+        if duration.is_zero() {
+            return self.check("kms-sync");
+        }
+        let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::from_hours(24))).ok();
+        let _shown = Shown::new(self, Waiting { reason: reason.to_string(), until });
+        let begun = tokio::time::Instant::now();
+        let result = tokio::select! {
+            () = self.inner.cancel.cancelled() => Err(ApiError::cancelled("kms-sync")),
+            () = tokio::time::sleep(duration) => Ok(()),
+        };
+        self.inner.meter.waited(begun.elapsed());
+        result
+    }
+}
+
+/// Keeps the overlay up while it lives.
+struct Shown<'c>(&'c Cx);
+
+impl<'c> Shown<'c> {
+    fn new(cx: &'c Cx, waiting: Waiting) -> Self {
+        cx.inner.waiting.fetch_add(1, Ordering::Relaxed);
+        (cx.inner.waits)(Some(waiting));
+        Self(cx)
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        if self.0.inner.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+            (self.0.inner.waits)(None);
+        }
+    }
+}
+
+/// Counts requests by service and call.
+#[derive(Default)]
+pub struct Meter {
+    requests: Lock<Requests>,
+    total: AtomicU64,
+}
+
+impl Meter {
+    /// One request goes out.
+    pub fn request(&self, service: &str, call: &str, bytes: u64, retry: bool) {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        self.requests.with(|r| {
+            r.total += 1;
+            r.bytes_sent += bytes;
+            r.retries += u64::from(retry);
+            match r.by_call.get_mut(service) {
+                Some(calls) => match calls.get_mut(call) {
+                    Some(n) => *n += 1,
+                    None => {
+                        calls.insert(call.to_string(), 1);
+                    }
+                },
+                None => {
+                    r.by_call.entry(service.to_string()).or_default().insert(call.to_string(), 1);
+                }
+            }
+        });
+    }
+
+    /// Bytes of a response body.
+    pub fn received(&self, bytes: u64) {
+        self.requests.with(|r| r.bytes_received += bytes);
+    }
+
+    /// Time spent waiting.
+    pub fn waited(&self, time: Duration) {
+        self.requests.with(|r| r.waited_ms += time.as_millis() as u64);
+    }
+
+    /// Requests so far.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// A copy of the counters.
+    pub fn snapshot(&self) -> Requests {
+        self.requests.with(|r| r.clone())
+    }
+}
+
+/// A mutex that cannot poison its readers: the closures above never panic half-way through
+/// a change that matters, so the data is used even after a panic elsewhere.
+mod unpoisoned {
+    #[derive(Default)]
+    pub struct Lock<T>(std::sync::Mutex<T>);
+
+    impl<T> Lock<T> {
+        pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+            f(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        }
+    }
+}

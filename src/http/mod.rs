@@ -1,0 +1,411 @@
+//! The one HTTP client. It owns timeouts, retries, pacing, request counting, body caps and
+//! redaction; it knows no provider. Callers give it a closure that builds (and signs) the
+//! request anew for each attempt, and get back the last answer, whatever its status.
+//!
+//! Redirects are never followed: a credential must not leave for another host.
+
+mod cx;
+mod error;
+mod pacer;
+mod redact;
+
+pub use cx::{Cx, Meter, WaitSink};
+pub use error::{ApiError, ErrorKind};
+pub use pacer::Pacer;
+pub use redact::Redactor;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use zeroize::Zeroizing;
+
+use crate::model::connection::{ResolvedConnection, is_loopback};
+
+/// Largest response body that is read, in bytes.
+pub const BODY_CAP: usize = 32 * 1024 * 1024;
+/// The longest pause a server may ask for by Retry-After before we call it absurd and cap it.
+pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(600);
+
+/// A client for one connection: its CA file and its proxies. Cheap to clone; TLS is set up at
+/// the first request, so that commands without network never pay for it.
+#[derive(Clone)]
+pub struct Http {
+    inner: std::sync::Arc<Inner>,
+}
+
+struct Inner {
+    ca_file: Option<String>,
+    http1_only: bool,
+    timeout: Duration,
+    proxied: OnceLock<Result<reqwest::Client, String>>,
+    direct: OnceLock<Result<reqwest::Client, String>>,
+}
+
+/// How one call may be retried and paced.
+#[derive(Clone, Copy)]
+pub struct Policy<'p> {
+    /// Attempts in all, the first included.
+    pub attempts: u32,
+    /// May the call be sent again when it is unknown whether the first one took effect
+    /// (time-out, reset, 5xx)? Calls that never reached the server are always sent again.
+    pub repeatable: bool,
+    /// Waited for before every attempt, and told of throttling.
+    pub pacer: Option<&'p Pacer>,
+    /// Which answers are worth another attempt; the default is 408, 429, 500, 502, 503, 504.
+    pub retry: fn(&Answer) -> bool,
+}
+
+impl Default for Policy<'_> {
+    fn default() -> Self {
+        Self { attempts: 5, repeatable: true, pacer: None, retry: retryable_status }
+    }
+}
+
+/// The statuses that usually pass.
+pub fn retryable_status(answer: &Answer) -> bool {
+    matches!(answer.status, 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// A whole answer. The body is wiped when it is dropped: it may hold secrets.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// A header's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+
+    /// 2xx.
+    pub fn ok(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// True when the body claims, and looks, to be JSON (an HTML page served as 200 does not).
+    pub fn is_json(&self) -> bool {
+        let typed = self.header("content-type").is_none_or(|t| t.to_ascii_lowercase().contains("json"));
+        let first = self.body.iter().copied().find(|b| !b.is_ascii_whitespace() && !matches!(b, 0xef | 0xbb | 0xbf));
+        typed && first != Some(b'<')
+    }
+
+    /// Parses the body; a parse error never quotes the body.
+    pub fn json<T: serde::de::DeserializeOwned>(&self, service: &str) -> Result<T, ApiError> {
+        if !self.is_json() {
+            return Err(ApiError::new(
+                ErrorKind::NotTheService,
+                service,
+                "the answer is not JSON: this address is not the service's API, or a proxy or sign-in page answered instead",
+            )
+            .status(self.status)
+            .advice("Check the endpoint and the proxy settings of the connection."));
+        }
+        let bytes = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body);
+        serde_json::from_slice(bytes).map_err(|e| {
+            ApiError::new(
+                ErrorKind::NotTheService,
+                service,
+                format!("the answer is not the JSON that the API documents (line {} column {})", e.line(), e.column()),
+            )
+            .status(self.status)
+        })
+    }
+
+    /// The body as text for error messages only: first line, without tags, at most 200 characters.
+    pub fn excerpt(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let mut out = String::new();
+        let mut tag = false;
+        for c in text.chars().take(4000) {
+            match c {
+                '<' => tag = true,
+                '>' => tag = false,
+                c if !tag => out.push(c),
+                _ => {}
+            }
+        }
+        crate::model::text::brief(&out.split_whitespace().collect::<Vec<_>>().join(" "), 200)
+    }
+
+    /// Retry-After in seconds or as an HTTP date (against the answer's own `Date`), capped.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        let wait = match text.parse::<f64>() {
+            Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Duration::from_secs_f64(seconds.min(86_400.0)),
+            _ => {
+                let until = parse_http_date(text)?;
+                let now = self.header("date").and_then(parse_http_date).unwrap_or_else(jiff::Timestamp::now);
+                Duration::from_secs(until.as_second().saturating_sub(now.as_second()).max(0) as u64)
+            }
+        };
+        Some(wait.min(RETRY_AFTER_CAP))
+    }
+
+    /// Seconds by which this machine's clock is ahead (+) of the server's, from `Date`.
+    pub fn clock_skew(&self) -> Option<i64> {
+        let server = parse_http_date(self.header("date")?)?;
+        Some(jiff::Timestamp::now().as_second() - server.as_second())
+    }
+}
+
+/// Parses an RFC 9110 date.
+pub fn parse_http_date(text: &str) -> Option<jiff::Timestamp> {
+    jiff::fmt::rfc2822::parse(text).ok().map(|z| z.timestamp())
+}
+
+/// Formats an RFC 9110 date.
+pub fn http_date(at: jiff::Timestamp) -> String {
+    at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+impl Http {
+    /// A client for a connection.
+    pub fn new(connection: &ResolvedConnection) -> Self {
+        Self::with(connection.ca_file.clone(), false)
+    }
+
+    /// A client with an optional extra CA file, optionally limited to HTTP/1.1.
+    pub fn with(ca_file: Option<String>, http1_only: bool) -> Self {
+        Self {
+            inner: std::sync::Arc::new(Inner {
+                ca_file,
+                http1_only,
+                timeout: Duration::from_secs(60),
+                proxied: OnceLock::new(),
+                direct: OnceLock::new(),
+            }),
+        }
+    }
+
+    fn client(&self, url: &url::Url) -> Result<&reqwest::Client, ApiError> {
+        let loopback = is_loopback(url);
+        let slot = if loopback { &self.inner.direct } else { &self.inner.proxied };
+        slot.get_or_init(|| self.inner.build(loopback)).as_ref().map_err(|e| ApiError::new(ErrorKind::Invalid, "http", e.clone()))
+    }
+
+    /// Starts building a request; nothing is sent.
+    pub fn request(&self, method: reqwest::Method, url: url::Url) -> Result<reqwest::RequestBuilder, ApiError> {
+        Ok(self.client(&url)?.request(method, url))
+    }
+
+    /// Sends a call until it is answered for good. `make` builds (and signs) the request of
+    /// each attempt. `service` and `call` are the words under which the request is counted.
+    ///
+    /// Returns the last answer whatever its status: the caller knows what a 404 means. An
+    /// error means: no answer (unreachable, timed out, cut off), cancelled, or `make` failed.
+    pub async fn send<M>(&self, cx: &Cx, service: &str, call: &str, policy: Policy<'_>, make: M) -> Result<Answer, ApiError>
+    where
+        M: Fn() -> Result<reqwest::RequestBuilder, ApiError>,
+    {
+        let mut attempt = 1;
+        loop {
+            cx.check(service)?;
+            if let Some(pacer) = policy.pacer {
+                pacer.ready(cx).await?;
+            }
+            let request = make()?.build().map_err(|e| {
+                ApiError::new(ErrorKind::Invalid, service, format!("the request could not be built: {}", cx.redact(&e.without_url().to_string())))
+            })?;
+            let result = self.once(cx, service, call, request, attempt > 1).await;
+            let last = attempt >= policy.attempts.max(1);
+            match result {
+                Ok(answer) if (policy.retry)(&answer) => {
+                    let throttled = answer.status == 429 || (answer.status == 503 && answer.retry_after().is_some());
+                    if let Some(pacer) = policy.pacer.filter(|_| throttled) {
+                        pacer.throttled(answer.retry_after());
+                    }
+                    let may_repeat = policy.repeatable || throttled;
+                    if last || !may_repeat || !cx.spend_retry() {
+                        return Ok(answer);
+                    }
+                    let wait = answer.retry_after().unwrap_or_else(|| backoff(attempt));
+                    let what = if throttled { "throttled" } else { "server trouble" };
+                    cx.wait(&format!("{service} answered {} ({what})", answer.status), wait).await?;
+                }
+                Ok(answer) => {
+                    if let Some(pacer) = policy.pacer {
+                        pacer.calm();
+                    }
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    let may_repeat = policy.repeatable || !error.ambiguous;
+                    if error.kind == ErrorKind::Cancelled || !error.kind.passing() || last || !may_repeat || !cx.spend_retry() {
+                        return Err(error);
+                    }
+                    cx.wait(&format!("{service}: {}", error.message), backoff(attempt)).await?;
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn once(&self, cx: &Cx, service: &str, call: &str, request: reqwest::Request, retry: bool) -> Result<Answer, ApiError> {
+        let sent = request.body().and_then(|b| b.as_bytes()).map_or(0, <[u8]>::len) as u64;
+        let client = self.client(request.url())?.clone();
+        cx.meter().request(service, call, sent, retry);
+        let work = async {
+            let mut response = client.execute(request).await.map_err(|e| self.transport(cx, service, &e))?;
+            let status = response.status().as_u16();
+            let headers = response.headers().clone();
+            let mut body = BytesMut::new();
+            while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(cx, service, &e))? {
+                if body.len() + chunk.len() > BODY_CAP {
+                    return Err(
+                        ApiError::new(ErrorKind::NotTheService, service, format!("the answer is larger than {} MiB", BODY_CAP >> 20)).status(status)
+                    );
+                }
+                body.extend_from_slice(&chunk);
+            }
+            cx.meter().received(body.len() as u64);
+            Ok(Answer { status, headers, body: Zeroizing::new(body.to_vec()) })
+        };
+        // A call in flight is allowed to finish when the run is cancelled: its effect at the
+        // destination must be known. Only waits are cut short.
+        work.await
+    }
+
+    fn transport(&self, cx: &Cx, service: &str, error: &reqwest::Error) -> ApiError {
+        let host = error.url().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default();
+        let mut deepest = String::new();
+        let mut source = std::error::Error::source(error);
+        while let Some(inner) = source {
+            deepest = inner.to_string();
+            source = inner.source();
+        }
+        let detail = cx.redact(&crate::model::text::brief(&deepest, 200));
+        if error.is_timeout() {
+            let (text, ambiguous) = if error.is_connect() { ("no connection within 10 s", false) } else { ("no complete answer within 60 s", true) };
+            return ApiError::new(ErrorKind::Transient, service, format!("{host}: {text}")).ambiguous(ambiguous);
+        }
+        if error.is_connect() {
+            let dns = detail.contains("dns") || detail.contains("lookup") || detail.contains("resolve") || detail.contains("not known");
+            let tls = detail.to_lowercase().contains("certificate") || detail.to_lowercase().contains("tls");
+            let (kind, advice) = if dns {
+                (ErrorKind::Unreachable, "The host name does not resolve: check the address for a typing error, or the machine's DNS.")
+            } else if tls {
+                (ErrorKind::Invalid, "The server's certificate is not trusted: give the connection a caFile with the authority's certificate.")
+            } else {
+                (ErrorKind::Unreachable, "Nothing answers there: check the address, the port, the network and the proxy settings.")
+            };
+            return ApiError::new(kind, service, format!("cannot connect to {host}: {detail}")).advice(advice);
+        }
+        ApiError::new(ErrorKind::Transient, service, format!("{host}: the connection broke before the answer was complete ({detail})"))
+            .ambiguous(true)
+    }
+}
+
+impl Inner {
+    fn build(&self, loopback: bool) -> Result<reqwest::Client, String> {
+        // A second install fails because the first one stands: both are ring.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("kms-sync/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(self.timeout)
+            .pool_idle_timeout(Duration::from_secs(30));
+        if loopback {
+            builder = builder.no_proxy();
+        }
+        if self.http1_only {
+            builder = builder.http1_only();
+        }
+        if let Some(path) = &self.ca_file {
+            let pem = std::fs::read(path).map_err(|e| format!("caFile {path}: {e}"))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| format!("caFile {path}: not a PEM certificate bundle"))?;
+            if certificates.is_empty() {
+                return Err(format!("caFile {path}: holds no certificate"));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        builder.build().map_err(|e| format!("TLS could not be set up: {e}"))
+    }
+}
+
+/// Exponential backoff with full jitter: base 0.5 s, cap 30 s.
+pub fn backoff(attempt: u32) -> Duration {
+    let ceiling = (0.5 * f64::from(2u32.saturating_pow(attempt.saturating_sub(1).min(16)))).min(30.0);
+    Duration::from_secs_f64(rand::random::<f64>() * ceiling)
+}
+
+/// True when `link` may be followed with `base`'s credentials: same scheme, host and port.
+pub fn same_origin(base: &url::Url, link: &url::Url) -> bool {
+    base.scheme() == link.scheme()
+        && base.host_str().map(str::to_ascii_lowercase) == link.host_str().map(str::to_ascii_lowercase)
+        && base.port_or_known_default() == link.port_or_known_default()
+        && link.username().is_empty()
+        && link.password().is_none()
+}
+
+/// Appends percent-encoded path segments to a base URL that may have a path of its own.
+pub fn join(base: &url::Url, segments: &[&str]) -> url::Url {
+    let mut url = base.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(headers: &[(&'static str, &str)], body: &str) -> Answer {
+        let mut map = HeaderMap::new();
+        for (k, v) in headers {
+            map.insert(*k, v.parse().expect("header value"));
+        }
+        Answer { status: 200, headers: map, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    }
+
+    #[test]
+    fn html_is_not_json_even_when_it_says_so() {
+        assert!(answer(&[("content-type", "application/json")], "{}").is_json());
+        assert!(!answer(&[("content-type", "text/html")], "{}").is_json());
+        assert!(!answer(&[("content-type", "application/json")], " <html>").is_json());
+        assert_eq!(answer(&[], "<p>Sign <b>in</b>\n now</p>").excerpt(), "Sign in now");
+    }
+
+    #[test]
+    fn retry_after_in_both_forms_and_capped() {
+        assert_eq!(answer(&[("retry-after", "7")], "").retry_after(), Some(Duration::from_secs(7)));
+        assert_eq!(answer(&[("retry-after", "99999999")], "").retry_after(), Some(RETRY_AFTER_CAP));
+        let dated = answer(&[("date", "Wed, 21 Oct 2015 07:28:00 GMT"), ("retry-after", "Wed, 21 Oct 2015 07:28:05 GMT")], "");
+        assert_eq!(dated.retry_after(), Some(Duration::from_secs(5)));
+        assert_eq!(answer(&[("retry-after", "soon")], "").retry_after(), None);
+    }
+
+    #[test]
+    fn links_to_other_hosts_are_foreign() {
+        let base: url::Url = "https://v.vault.azure.net/secrets".parse().expect("url");
+        for (link, same) in [
+            ("https://v.vault.azure.net:443/x", true),
+            ("https://V.vault.azure.net/x", true),
+            ("http://v.vault.azure.net/x", false),
+            ("https://v.vault.azure.net:8443/x", false),
+            ("https://evil.example/x", false),
+            ("https://u@v.vault.azure.net/x", false),
+        ] {
+            assert_eq!(same_origin(&base, &link.parse().expect("url")), same, "{link}");
+        }
+    }
+
+    #[test]
+    fn segments_are_encoded_and_paths_kept() {
+        let base: url::Url = "http://127.0.0.1:7400/bitbucket/".parse().expect("url");
+        assert_eq!(join(&base, &["2.0", "a b", "{x}"]).as_str(), "http://127.0.0.1:7400/bitbucket/2.0/a%20b/%7Bx%7D");
+    }
+
+    #[test]
+    fn http_dates_round_trip() {
+        let text = "Tue, 02 Jan 2024 03:04:05 GMT";
+        assert_eq!(http_date(parse_http_date(text).expect("date")), text);
+    }
+}

@@ -1,0 +1,86 @@
+//! The ledger: per sync and destination key, what this tool wrote last and how the
+//! destination stamped it. It proves ownership and saves reads; it never holds a value.
+
+use serde::{Deserialize, Serialize};
+
+use super::Time;
+
+/// The destination's own mark of a state of one key: an AWS version id, a Key Vault
+/// `updated` second, a group's `modifiedOn`, a variable's uuid. Opaque to the planner.
+pub type Stamp = String;
+
+/// One ledger row. Key: (sync id, target, folded key).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerRow {
+    /// The key's identity at the destination: folded as the destination compares keys.
+    pub fold: String,
+    /// The key as it was written.
+    pub key: String,
+    /// The source key it came from.
+    pub source_key: String,
+    /// The destination's stable handle (ARN, uuid, OCID), where there is one.
+    pub remote_id: Option<String>,
+    /// Stamp after our last write.
+    pub stamp: Option<Stamp>,
+    /// Stamp before our last write: a lagging list may still show it.
+    pub previous_stamp: Option<Stamp>,
+    /// Keyed hash (hex) of the value we wrote last; `None` when never confirmed.
+    pub value_hash: Option<String>,
+    /// When the last write was confirmed (or intended, while `intent` is set).
+    pub written_at: Time,
+    /// A write that was announced and not confirmed: the process may have died in between.
+    pub intent: Option<Intent>,
+    /// The provider's own facts (tags it set, key ids it learned). Never values.
+    pub detail: serde_json::Value,
+}
+
+/// A write announced before it is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    /// `create`, `update`, `restore` or `delete`.
+    pub action: String,
+    /// The idempotency token the write carries (a version id, a retry token).
+    pub token: String,
+    /// Keyed hash of the value about to be written.
+    pub value_hash: Option<String>,
+    /// When it was announced.
+    pub at: Time,
+}
+
+/// What the planner may know of the past of one sync at one target.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// Rows by folded key.
+    pub rows: std::collections::HashMap<String, LedgerRow>,
+    /// Folded keys that other local syncs own at the same target, with the sync's name.
+    pub others: std::collections::HashMap<String, String>,
+    /// Folded keys the operator approved for deletion or overwriting.
+    pub approved: std::collections::HashSet<String>,
+    /// Folded foreign keys the operator chose to keep, always.
+    pub kept: std::collections::HashSet<String>,
+    /// True once a run of this sync at this target has succeeded.
+    pub settled: bool,
+}
+
+/// Computes the keyed hash that stands for a value in the ledger. The key is random and
+/// local, so a short secret cannot be guessed from the database alone.
+#[derive(Clone)]
+pub struct Hasher([u8; 32]);
+
+impl Hasher {
+    /// A hasher with the state directory's key.
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// Keyed BLAKE3 of the value, hex.
+    pub fn hash(&self, value: &super::SecretValue) -> String {
+        blake3::keyed_hash(&self.0, value.expose().as_bytes()).to_hex().to_string()
+    }
+}
+
+impl std::fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hasher(***)")
+    }
+}

@@ -1,0 +1,54 @@
+//! Hostile text made safe: what servers and files say is shown, never obeyed.
+
+/// Replaces control characters, escape sequences' introducers, bidirectional overrides and
+/// other invisible format characters by visible stand-ins. Line feeds and tabs become spaces.
+pub fn sanitise(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\r' | '\t' => ' ',
+            '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + c as u32).unwrap_or('?'),
+            '\u{7f}' => '\u{2421}',
+            '\u{80}'..='\u{9f}' => '\u{fffd}',
+            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// [`sanitise`], cut to `max` characters with `...` at the end.
+pub fn brief(text: &str, max: usize) -> String {
+    let clean = sanitise(text.trim());
+    if clean.chars().count() <= max {
+        return clean;
+    }
+    let mut cut: String = clean.chars().take(max.saturating_sub(3)).collect();
+    cut.push_str("...");
+    cut
+}
+
+/// The closest of `known` to a mistyped `word`, for "did you mean".
+pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(&word.to_lowercase(), &k.to_lowercase()), k))
+        .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .min_by_key(|(d, _)| *d)
+        .map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_become_visible() {
+        let out = sanitise("a\u{1b}[31mred\u{202e}x\n\u{9b}");
+        assert_eq!(out, "a\u{241b}[31mred\u{fffd}x \u{fffd}");
+    }
+
+    #[test]
+    fn suggestions_are_near_misses_only() {
+        assert_eq!(closest("disableSecretDeletoin", ["keySchema", "disableSecretDeletion"]), Some("disableSecretDeletion"));
+        assert_eq!(closest("zzz", ["keySchema"]), None);
+    }
+}

@@ -1,0 +1,242 @@
+//! The application service: everything a face (terminal or command line) can ask for.
+//!
+//! [`Service`] does not assume that the engine lives in this process: [`local`] is the engine
+//! here, [`remote`] speaks to the one that `kms-sync run` holds. All types cross a socket as JSON.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use crate::destination::{Choice, TestReport};
+use crate::model::board::{Board, Event};
+use crate::model::connection::ConnectionView;
+use crate::model::plan::PlanDoc;
+use crate::model::run::{RunKind, RunRecord, Trigger};
+use crate::model::sync::SyncDoc;
+use crate::model::{Map, Problems};
+use crate::source::Project;
+
+/// Why the service did not do what was asked.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    pub kind: ServiceErrorKind,
+    pub message: String,
+    /// The broken rules, when the input was bad.
+    #[serde(default, skip_serializing_if = "Problems::is_empty")]
+    pub fields: Problems,
+}
+
+/// The class of a service error; it decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum ServiceErrorKind {
+    /// Bad input: exit 2.
+    Invalid,
+    /// No sync, connection or run of that name: exit 2.
+    NotFound,
+    /// The name is taken, a run is going, another process holds the engine: exit 1.
+    Busy,
+    /// Credentials were refused.
+    Auth,
+    /// The other side refused or failed.
+    Remote,
+    /// The other side cannot be reached.
+    Unreachable,
+    /// Files or database on this machine.
+    Storage,
+    Cancelled,
+}
+
+impl ServiceError {
+    pub fn new(kind: ServiceErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), fields: Problems::default() }
+    }
+
+    /// 2 for bad input, 1 for failed work, 130 for a cancelled one.
+    pub fn exit_code(&self) -> i32 {
+        match self.kind {
+            ServiceErrorKind::Invalid | ServiceErrorKind::NotFound => 2,
+            ServiceErrorKind::Cancelled => 130,
+            _ => 1,
+        }
+    }
+}
+
+impl From<Problems> for ServiceError {
+    fn from(fields: Problems) -> Self {
+        Self { kind: ServiceErrorKind::Invalid, message: fields.to_string(), fields }
+    }
+}
+
+impl From<crate::http::ApiError> for ServiceError {
+    fn from(error: crate::http::ApiError) -> Self {
+        use crate::http::ErrorKind as K;
+        let kind = match error.kind {
+            K::Auth => ServiceErrorKind::Auth,
+            K::Unreachable => ServiceErrorKind::Unreachable,
+            K::Cancelled => ServiceErrorKind::Cancelled,
+            _ => ServiceErrorKind::Remote,
+        };
+        Self::new(kind, error.text())
+    }
+}
+
+/// A sync that is stored, or one that a wizard is still writing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "of")]
+pub enum PlanTarget {
+    Stored {
+        name: String,
+    },
+    /// `replaces`: the stored sync that this draft would replace, when editing.
+    Draft {
+        document: Value,
+        replaces: Option<String>,
+    },
+}
+
+/// A run to start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunRequest {
+    pub sync: String,
+    pub kind: RunKind,
+    pub trigger: Trigger,
+    /// Re-read what can be read.
+    #[serde(default)]
+    pub verify: bool,
+    /// The operator agreed to delete or overwrite what this sync did not write.
+    #[serde(default)]
+    pub allow_delete: bool,
+    /// For imports: `source` or `destination`; `None` takes the sync's own behaviour.
+    #[serde(default)]
+    pub prioritize: Option<Priority>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display, strum::EnumString)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Priority {
+    Source,
+    Destination,
+}
+
+/// What the operator decided about keys that need approval.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Approval {
+    pub sync: String,
+    /// Destination keys that may be deleted or overwritten by the next runs.
+    #[serde(default)]
+    pub approve: Vec<String>,
+    /// Foreign destination keys to keep, always.
+    #[serde(default)]
+    pub keep: Vec<String>,
+}
+
+/// A new or changed sync.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SyncInput {
+    /// The documented request (or an answer given back).
+    pub document: Value,
+    /// The kind, when the document does not say it.
+    pub destination: Option<String>,
+}
+
+/// Where a source picker looks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FolderAsk {
+    /// Name of the KMS account.
+    pub account: String,
+    pub project_id: String,
+    pub environment: String,
+    pub path: String,
+}
+
+/// What a destination picker asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChoicesAsk {
+    pub kind: String,
+    /// Name or id of the connection.
+    pub connection: String,
+    pub field: String,
+    /// The step's fields so far.
+    pub filled: Map,
+}
+
+/// A line of `doctor`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Finding {
+    pub ok: bool,
+    /// What was looked at.
+    pub what: String,
+    pub detail: String,
+    /// What to do when it is not well.
+    pub fix: Option<String>,
+}
+
+/// What the snapshot and the stream of changes are.
+pub struct Watch {
+    pub board: Board,
+    /// Events after the snapshot. On `Lagged` take a new snapshot.
+    pub events: broadcast::Receiver<Event>,
+}
+
+type Result<T> = std::result::Result<T, ServiceError>;
+
+/// The application service. Object-safe; faces hold an `Arc<dyn Service>`.
+#[async_trait]
+pub trait Service: Send + Sync {
+    /// The live picture and its changes.
+    async fn watch(&self) -> Result<Watch>;
+
+    async fn syncs(&self) -> Result<Vec<SyncDoc>>;
+    /// By name or id.
+    async fn sync(&self, name: &str) -> Result<SyncDoc>;
+    /// Checks a document offline; the problems are the error.
+    async fn check_sync(&self, input: SyncInput, replaces: Option<String>) -> Result<()>;
+    /// Stores a sync. Nothing is run: callers start the first run.
+    async fn create_sync(&self, input: SyncInput) -> Result<SyncDoc>;
+    /// Replaces a sync's configuration; members left out keep their value.
+    async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc>;
+    /// Forgets a sync. The destination is untouched (run a removal before, if wanted).
+    async fn delete_sync(&self, name: &str) -> Result<()>;
+    async fn set_enabled(&self, name: &str, enabled: bool) -> Result<SyncDoc>;
+    /// The stored request document of a sync, to edit or to copy.
+    async fn document(&self, name: &str) -> Result<Value>;
+
+    /// Computes a plan and writes nothing.
+    async fn plan(&self, target: PlanTarget, verify: bool) -> Result<PlanDoc>;
+    /// Queues a run and returns its id at once; its end arrives as an event, or by [`Self::finished`].
+    async fn start(&self, request: RunRequest) -> Result<String>;
+    /// Waits for a run's end.
+    async fn finished(&self, run: &str) -> Result<RunRecord>;
+    async fn cancel(&self, run: &str) -> Result<()>;
+    async fn approve(&self, approval: Approval) -> Result<()>;
+    /// Newest first.
+    async fn history(&self, name: &str, limit: usize) -> Result<Vec<RunRecord>>;
+
+    async fn connections(&self) -> Result<Vec<ConnectionView>>;
+    /// Checks, seals and stores a connection; replaces one of the same name when `replace`.
+    async fn save_connection(&self, document: Value, replace: bool) -> Result<ConnectionView>;
+    async fn remove_connection(&self, name: &str) -> Result<()>;
+    /// Tests a stored connection.
+    async fn test_connection(&self, name: &str) -> Result<TestReport>;
+    /// Tests a connection document without storing it.
+    async fn try_connection(&self, document: Value) -> Result<TestReport>;
+
+    async fn projects(&self, account: &str) -> Result<Vec<Project>>;
+    async fn folders(&self, ask: FolderAsk) -> Result<Vec<Choice>>;
+    async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>>;
+
+    /// Pauses or resumes all auto-syncs.
+    async fn pause(&self, paused: bool) -> Result<()>;
+    async fn doctor(&self) -> Result<Vec<Finding>>;
+    /// Ends this face's use of the service: runs of an engine in this process are cancelled and parked.
+    async fn close(&self);
+}
