@@ -1,0 +1,7 @@
+//! What the integration tests share.
+
+pub mod python;
+
+/// The binary under test.
+#[allow(dead_code, reason = "not every selection of tests starts the binary")]
+pub const KMS_SYNC: &str = env!("CARGO_BIN_EXE_kms-sync");
