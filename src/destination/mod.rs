@@ -26,7 +26,7 @@ use crate::model::connection::{AppSpec, ResolvedConnection};
 use crate::model::ledger::{Ledger, LedgerRow, Stamp};
 use crate::model::plan::Action;
 use crate::model::sync::SyncOptions;
-use crate::model::{Map, Problems, SecretValue, Time};
+use crate::model::{Map, Memory, Problems, SecretValue, Time};
 
 use form::Field;
 
@@ -73,8 +73,9 @@ pub trait Provider: Send + Sync {
     /// True when two configurations over connections of equal identity write the same place.
     fn overlaps(&self, a: &Map, b: &Map) -> bool;
 
-    /// Opens a connection. Offline: no request is made here.
-    fn connect(&self, connection: ResolvedConnection) -> Result<Arc<dyn Session>, ApiError>;
+    /// Opens a connection. Offline: no request is made here. `memory` keeps small facts over
+    /// restarts (prefix keys with the provider's word and the credential's public part).
+    fn connect(&self, connection: ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Arc<dyn Session>, ApiError>;
 }
 
 /// One connection to a provider; shared by runs, so everything in it is behind locks.

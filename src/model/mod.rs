@@ -20,3 +20,33 @@ pub type Map = serde_json::Map<String, serde_json::Value>;
 
 /// A moment, printed as RFC 3339 in UTC.
 pub type Time = jiff::Timestamp;
+
+/// A line of `doctor`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Finding {
+    pub ok: bool,
+    /// What was looked at.
+    pub what: String,
+    pub detail: String,
+    /// What to do when it is not well.
+    pub fix: Option<String>,
+}
+
+/// Small facts that must outlive the process (a rate window, a learned id): never secrets.
+/// The store implements it over its state database; [`Forgetful`] keeps nothing.
+pub trait Memory: Send + Sync {
+    fn get(&self, key: &str) -> Option<serde_json::Value>;
+    fn put(&self, key: &str, value: serde_json::Value);
+}
+
+/// A [`Memory`] that forgets, for questions outside an engine and for tests.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Forgetful;
+
+impl Memory for Forgetful {
+    fn get(&self, _key: &str) -> Option<serde_json::Value> {
+        None
+    }
+
+    fn put(&self, _key: &str, _value: serde_json::Value) {}
+}

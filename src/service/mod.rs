@@ -14,7 +14,7 @@ use crate::model::connection::ConnectionView;
 use crate::model::plan::PlanDoc;
 use crate::model::run::{RunKind, RunRecord, Trigger};
 use crate::model::sync::SyncDoc;
-use crate::model::{Map, Problems};
+use crate::model::{Finding, Map, Problems};
 use crate::source::Project;
 
 /// Why the service did not do what was asked.
@@ -167,17 +167,6 @@ pub struct ChoicesAsk {
     pub field: String,
     /// The step's fields so far.
     pub filled: Map,
-}
-
-/// A line of `doctor`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Finding {
-    pub ok: bool,
-    /// What was looked at.
-    pub what: String,
-    pub detail: String,
-    /// What to do when it is not well.
-    pub fix: Option<String>,
 }
 
 /// What the snapshot and the stream of changes are.
