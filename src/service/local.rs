@@ -466,7 +466,7 @@ impl Service for Local {
             connection.id = old.id;
         }
         let store = self.store.clone();
-        let saved = crate::engine::blocking(move || store.save_connection(connection.clone()).map(|()| connection)).await;
+        let saved = crate::engine::blocking(move || store.save_connection(connection)).await;
         let connection = saved.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))?;
         self.engine.pool().forget(&connection.id);
         self.fill_board();
