@@ -18,7 +18,12 @@ pub struct Redactor {
 impl Redactor {
     /// Adds a secret to mask.
     pub fn learn(&self, secret: &SecretValue) {
-        if secret.expose().trim().len() >= SHORTEST {
+        if secret.expose().trim().len() < SHORTEST {
+            return;
+        }
+        // Tokens are learned again with every call that carries them.
+        let known = |all: &[SecretValue]| all.iter().any(|s| s.expose() == secret.expose());
+        if !known(&self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner)) {
             self.secrets.write().unwrap_or_else(std::sync::PoisonError::into_inner).push(secret.clone());
         }
     }
