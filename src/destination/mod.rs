@@ -14,6 +14,7 @@
 //! (part of [`Spec`]), and a sandbox module.
 
 pub mod azure_devops;
+pub mod bitbucket;
 pub mod entra;
 pub mod form;
 pub mod registry;
