@@ -14,6 +14,7 @@
 //! (part of [`Spec`]), and a sandbox module.
 
 pub mod form;
+pub mod oci;
 pub mod registry;
 
 use std::sync::Arc;

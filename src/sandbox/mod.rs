@@ -7,3 +7,4 @@
 //! The product code does not know that it talks to a sandbox.
 
 pub mod host;
+pub mod oci;
