@@ -18,6 +18,7 @@ pub mod azure_devops;
 pub mod bitbucket;
 pub mod entra;
 pub mod form;
+pub mod oci;
 pub mod registry;
 
 use std::sync::Arc;

@@ -9,3 +9,4 @@
 pub mod bitbucket;
 pub mod host;
 pub mod kms;
+pub mod oci;
