@@ -13,6 +13,7 @@
 //! To add a provider: a module here with these three, a line in [`registry::ALL`], its form
 //! (part of [`Spec`]), and a sandbox module.
 
+pub mod azure_key_vault;
 pub mod entra;
 pub mod form;
 pub mod registry;
