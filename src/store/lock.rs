@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -53,19 +53,7 @@ impl EngineLock {
         files::ensure_dir(&dirs.state, false)?;
         let path = path_of(dirs);
         let io = |doing: &str, e: &std::io::Error| StoreError::io(doing, &path, e);
-        if let Some(meta) = files::look(&path)? {
-            files::check_file(&path, &meta, Access::Private)?;
-        }
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(flags)
-            .open(&path)
-            .map_err(|e| io("open the lock", &e))?;
+        let mut file = open(&path)?;
         for attempt in 0..=ATTEMPTS {
             match file.try_lock() {
                 Ok(()) => break,
@@ -124,6 +112,23 @@ impl Drop for EngineLock {
 
 fn path_of(dirs: &Dirs) -> PathBuf {
     dirs.state.join("engine.lock")
+}
+
+/// Opens a lock's file, made 0600 when it is missing.
+pub(super) fn open(path: &Path) -> Result<File, StoreError> {
+    if let Some(meta) = files::look(path)? {
+        files::check_file(path, &meta, Access::Private)?;
+    }
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|e| StoreError::io("open the lock", path, &e))
 }
 
 /// The facts in the lock's file. The holder writes them just after it got the lock, so they

@@ -19,8 +19,13 @@ mod resolve;
 mod seal;
 mod settings;
 
+#[cfg(test)]
+mod tests;
+
+use std::fs::TryLockError;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use rand::TryRngCore;
 
@@ -69,6 +74,24 @@ impl Store {
 
     fn db(&self) -> &db::Database {
         &self.0.db
+    }
+
+    /// Keeps other processes from changing connections and keys at the same time: a credential
+    /// must not be sealed to a key that another process is about to remove.
+    fn config_guard(&self) -> Result<std::fs::File, StoreError> {
+        let path = self.dirs().state.join("config.lock");
+        let file = lock::open(&path)?;
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::new(StoreErrorKind::Busy, "another kms-sync is changing connections").at(&path).fix("Try again."));
+                }
+                Err(TryLockError::Error(e)) => return Err(StoreError::io("lock it", &path, &e)),
+            }
+        }
     }
 
     /// True when stored credentials need a passphrase that nobody gave yet.

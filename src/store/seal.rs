@@ -158,14 +158,24 @@ impl Keys {
         Ok(())
     }
 
-    /// Encrypts the passphrase way's key anew; makes the key when there is none.
+    /// Encrypts the passphrase way's key by another passphrase; makes the key when there is
+    /// none. The old passphrase must have been given before, or be the same.
     pub fn set_passphrase(&self, passphrase: &SecretValue) -> Result<(), StoreError> {
         let path = self.path(SealMode::Passphrase);
-        let identity = match self.public(SealMode::Passphrase)? {
-            Some(_) => self.identity(SealMode::Passphrase)?,
-            None => Identity::generate(),
+        let there = files::read(&path, Access::Private)?;
+        let identity = match there.as_deref().map(|text| open_with_passphrase(text, passphrase, &path)) {
+            Some(Ok(identity)) => identity,
+            Some(Err(_)) => {
+                let identity = self.identity(SealMode::Passphrase)?;
+                files::write(&path, closed_with_passphrase(&identity, passphrase)?.as_bytes())?;
+                identity
+            }
+            None => {
+                let identity = Identity::generate();
+                files::write(&path, closed_with_passphrase(&identity, passphrase)?.as_bytes())?;
+                identity
+            }
         };
-        files::write(&path, closed_with_passphrase(&identity, passphrase)?.as_bytes())?;
         let mut loaded = self.lock();
         loaded.identities.insert(SealMode::Passphrase, identity);
         loaded.passphrase = Some(passphrase.clone());
