@@ -10,3 +10,4 @@ pub mod bitbucket;
 pub mod host;
 pub mod kms;
 pub mod oci;
+pub mod world;
