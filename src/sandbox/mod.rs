@@ -14,3 +14,4 @@ pub mod host;
 pub mod kms;
 pub mod oci;
 pub mod tls;
+pub mod world;
