@@ -161,8 +161,8 @@ fn document(path: &Path) -> Result<Value, ServiceError> {
 
 async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>, no_run: bool, allow_delete: bool) -> Outcome {
     let document = document(file)?;
-    let reading = access::reading(args)?;
-    let doc = reading.service.create_sync(SyncInput { document, destination }).await?;
+    let editing = access::editing(args).await?;
+    let doc = editing.service.create_sync(SyncInput { document, destination }).await?;
     if !out.json {
         note(&format!("{} created", doc.name));
     }
@@ -170,7 +170,7 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
         print_created(out, &doc, None);
         return Ok(0);
     }
-    drop(reading);
+    drop(editing);
     let access = access::running(args, "kms-sync create", true).await?;
     let request = RunRequest { trigger: Trigger::Created, allow_delete, ..request(&doc.name, RunKind::Sync) };
     let records = follow(&access, vec![request]).await?;
@@ -189,7 +189,7 @@ fn print_created(out: &Out, doc: &SyncDoc, run: Option<&RunRecord>) {
 
 async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
     let document = document(file)?;
-    let access = access::reading(args)?;
+    let access = access::editing(args).await?;
     let doc = access.service.update_sync(name, SyncInput { document, destination: None }).await?;
     if out.json {
         print_json(&json!({ "secretSync": doc }));
@@ -200,7 +200,7 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
 }
 
 async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool) -> Outcome {
-    let access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::reading(args)? };
+    let access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::editing(args).await? };
     let doc = access.service.sync(name).await?;
     let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
     confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
@@ -308,7 +308,7 @@ fn code(records: &[RunRecord]) -> i32 {
 }
 
 async fn enable(args: &Args, name: &str, enabled: bool) -> Outcome {
-    let access = access::reading(args)?;
+    let access = access::editing(args).await?;
     let doc = access.service.set_enabled(name, enabled).await?;
     note(&format!("auto-sync of {} is {}", doc.name, if enabled { "on" } else { "off" }));
     Ok(0)
@@ -340,7 +340,7 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
 }
 
 async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outcome {
-    let access = access::reading(args)?;
+    let access = access::editing(args).await?;
     match command {
         ConnectionCommand::Add { file, replace, .. } => {
             let view = access.service.save_connection(document(file)?, *replace).await?;

@@ -68,7 +68,6 @@ impl Local {
         if let Ok(settings) = self.store.settings() {
             self.engine.set_settings(settings);
         }
-        self.engine.pool().forget_all();
         self.fill_board();
         self.clocks.wake();
     }
@@ -468,7 +467,6 @@ impl Service for Local {
         let store = self.store.clone();
         let saved = crate::engine::blocking(move || store.save_connection(connection)).await;
         let connection = saved.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))?;
-        self.engine.pool().forget(&connection.id);
         self.fill_board();
         self.clocks.wake();
         Ok(self.view(&connection, &[]))
@@ -483,7 +481,6 @@ impl Service for Local {
             return Err(ServiceError::new(ServiceErrorKind::Busy, text));
         }
         self.store.remove_connection(&connection.name)?;
-        self.engine.pool().forget(&connection.id);
         self.fill_board();
         Ok(())
     }

@@ -1,3 +1,5 @@
 //! Integration tests, in one binary so that it links once.
 
+mod aws;
+mod kms;
 mod support;

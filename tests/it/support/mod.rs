@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod moto;
 pub mod python;
 
 /// The binary under test.
