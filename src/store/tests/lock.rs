@@ -22,7 +22,7 @@ fn another_process_is_told_who_holds_it_and_gets_it_when_the_holder_dies() {
     let error = EngineLock::acquire(dirs, "sync").unwrap_err();
     let LockError::HeldBy { pid, what, since } = &error else { panic!("{error}") };
     assert_eq!((*pid, what.as_str()), (child.id(), "run"));
-    assert!(*since <= jiff::Timestamp::now());
+    assert!(*since <= crate::model::now());
     assert!(error.to_string().contains(&format!("pid {pid}")));
     let holder = EngineLock::holder(dirs).unwrap().unwrap();
     assert_eq!((holder.process.pid, holder.socket), (child.id(), dirs.socket()));
