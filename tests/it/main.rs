@@ -4,3 +4,4 @@ mod aws;
 mod cli;
 mod kms;
 mod support;
+mod world;
