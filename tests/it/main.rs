@@ -1,6 +1,8 @@
 //! Integration tests, in one binary so that it links once.
 
 mod aws;
+mod azure_devops;
+mod azure_key_vault;
 mod cli;
 mod kms;
 mod support;
