@@ -6,3 +6,4 @@ mod azure_key_vault;
 mod cli;
 mod kms;
 mod support;
+mod world;
