@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::access::{self, Access};
 use super::args::{ConnectionCommand, Prioritize};
-use super::output::{self, Out, note, plan_text, print_json, run_text, table};
+use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
 use super::{Args, Command, Outcome, demo, progress, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
@@ -86,7 +86,7 @@ async fn list(args: &Args, out: &Out) -> Outcome {
     let access = access::reading(args)?;
     let syncs = access.service.syncs().await?;
     if out.json {
-        print_json(&json!({ "secretSyncs": syncs }));
+        print_json(&One("secretSyncs", &syncs));
         return Ok(0);
     }
     if syncs.is_empty() {
@@ -117,7 +117,7 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
     let access = access::reading(args)?;
     let doc = access.service.sync(name).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
         return Ok(0);
     }
     let mut rows = vec![
@@ -161,8 +161,8 @@ fn document(path: &Path) -> Result<Value, ServiceError> {
 
 async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>, no_run: bool, allow_delete: bool) -> Outcome {
     let document = document(file)?;
-    let reading = access::reading(args)?;
-    let doc = reading.service.create_sync(SyncInput { document, destination }).await?;
+    let editing = access::editing(args).await?;
+    let doc = editing.service.create_sync(SyncInput { document, destination }).await?;
     if !out.json {
         note(&format!("{} created", doc.name));
     }
@@ -170,7 +170,7 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
         print_created(out, &doc, None);
         return Ok(0);
     }
-    drop(reading);
+    drop(editing);
     let access = access::running(args, "kms-sync create", true).await?;
     let request = RunRequest { trigger: Trigger::Created, allow_delete, ..request(&doc.name, RunKind::Sync) };
     let records = follow(&access, vec![request]).await?;
@@ -181,7 +181,13 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
 
 fn print_created(out: &Out, doc: &SyncDoc, run: Option<&RunRecord>) {
     if out.json {
-        print_json(&json!({ "secretSync": doc, "run": run }));
+        #[derive(serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Created<'a> {
+            secret_sync: &'a SyncDoc,
+            run: Option<&'a RunRecord>,
+        }
+        print_json(&Created { secret_sync: doc, run });
     } else if let Some(run) = run {
         out.text(&run_text(out, run));
     }
@@ -189,10 +195,10 @@ fn print_created(out: &Out, doc: &SyncDoc, run: Option<&RunRecord>) {
 
 async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
     let document = document(file)?;
-    let access = access::reading(args)?;
+    let access = access::editing(args).await?;
     let doc = access.service.update_sync(name, SyncInput { document, destination: None }).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
     } else {
         note(&format!("{} updated", doc.name));
     }
@@ -200,7 +206,7 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
 }
 
 async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool) -> Outcome {
-    let access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::reading(args)? };
+    let access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::editing(args).await? };
     let doc = access.service.sync(name).await?;
     let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
     confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
@@ -214,7 +220,7 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
     }
     access.service.delete_sync(name).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
     } else {
         note(&format!("{} deleted", doc.name));
     }
@@ -297,7 +303,7 @@ async fn runs(access: &Access, out: &Out, requests: Vec<RunRequest>) -> Outcome 
 
 fn report(out: &Out, records: &[RunRecord]) {
     if out.json {
-        print_json(&json!({ "runs": records }));
+        print_json(&One("runs", &records));
     } else {
         out.text(&records.iter().map(|r| run_text(out, r)).collect::<String>());
     }
@@ -308,7 +314,7 @@ fn code(records: &[RunRecord]) -> i32 {
 }
 
 async fn enable(args: &Args, name: &str, enabled: bool) -> Outcome {
-    let access = access::reading(args)?;
+    let access = access::editing(args).await?;
     let doc = access.service.set_enabled(name, enabled).await?;
     note(&format!("auto-sync of {} is {}", doc.name, if enabled { "on" } else { "off" }));
     Ok(0)
@@ -318,7 +324,7 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
     let access = access::reading(args)?;
     let records = access.service.history(name, limit).await?;
     if out.json {
-        print_json(&json!({ "runs": records }));
+        print_json(&One("runs", &records));
         return Ok(0);
     }
     let rows: Vec<Vec<String>> = records
@@ -340,7 +346,7 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
 }
 
 async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outcome {
-    let access = access::reading(args)?;
+    let access = access::editing(args).await?;
     match command {
         ConnectionCommand::Add { file, replace, .. } => {
             let view = access.service.save_connection(document(file)?, *replace).await?;

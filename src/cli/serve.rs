@@ -4,14 +4,14 @@ use super::args::LogFormat;
 use super::output::note;
 use super::{Args, Outcome, access};
 use crate::model::run::RunStatus;
+use crate::service::Service;
+use crate::service::local::Local;
 
 /// Runs every enabled sync once, or keeps them running until told to stop.
 pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     log_to_stderr(args.verbose, format);
-    let access = access::running(args, "kms-sync run", once).await?;
-    let Some(local) = access.local.clone() else {
-        return Ok(1);
-    };
+    let held = access::engine(args, "kms-sync run")?;
+    let local = held.local.clone();
     if once {
         let records = local.clocks().once().await;
         local.engine().close(std::time::Duration::ZERO).await;
@@ -21,21 +21,47 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     }
     local.start_auto();
     tracing::info!("ready");
-    wait_for_stop().await;
+    systemd("READY=1");
+    wait_for_stop(&local).await;
     tracing::info!("stopping");
-    access.service.close().await;
+    systemd("STOPPING=1");
+    local.close().await;
     Ok(0)
 }
 
-async fn wait_for_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        std::future::pending::<()>().await;
-        return;
+/// Tells a service manager of type notify, where there is one (sd_notify(3)).
+fn systemd(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return };
+    let sent = match path.to_str().and_then(|p| p.strip_prefix('@')) {
+        #[cfg(target_os = "linux")]
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            std::os::unix::net::SocketAddr::from_abstract_name(name).and_then(|a| socket.send_to_addr(state.as_bytes(), &a))
+        }
+        _ => socket.send_to(state.as_bytes(), &path),
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    if let Err(error) = sent {
+        tracing::warn!("the service manager could not be told: {error}");
+    }
+}
+
+/// Returns at SIGTERM or SIGINT; SIGHUP reads the configuration again.
+async fn wait_for_stop(local: &Local) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => return,
+            _ = int.recv() => return,
+            _ = hup.recv() => {
+                tracing::info!("reading the configuration again");
+                local.reload();
+            }
+        }
     }
 }
 

@@ -13,8 +13,13 @@
 //! To add a provider: a module here with these three, a line in [`registry::ALL`], its form
 //! (part of [`Spec`]), and a sandbox module.
 
+pub mod aws;
+pub mod azure_devops;
+pub mod azure_key_vault;
 pub mod bitbucket;
+pub mod entra;
 pub mod form;
+pub mod oci;
 pub mod registry;
 
 use std::sync::Arc;

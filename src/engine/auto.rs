@@ -76,12 +76,27 @@ struct Pending {
 struct State {
     groups: HashMap<SourceKey, Group>,
     pending: HashMap<String, Pending>,
+    /// Listeners to servers' event streams, by account.
+    listeners: HashMap<String, Listener>,
+}
+
+/// Listens to one server's event stream. It ends when it is dropped.
+struct Listener {
+    places: Vec<SourceRef>,
+    stop: CancellationToken,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 /// What the loop hears of.
 enum Heard {
     Polled(SourceKey, Result<(Polled, Option<String>), (ErrorKind, String)>),
-    Hint(SourceKey),
+    /// Something changed at one of this account's places.
+    Hint(String),
 }
 
 impl Clocks {
@@ -119,6 +134,7 @@ impl Clocks {
         self.regroup(&mut state);
         loop {
             let settings = engine.settings();
+            self.listen(&mut state, &heard);
             let due = if settings.paused { None } else { self.begin_due(&mut state, &settings, &heard) };
             self.show(&state, &settings);
             let sleep = async {
@@ -133,8 +149,8 @@ impl Clocks {
                 () = sleep => {}
                 Some(word) = hearing.recv() => match word {
                     Heard::Polled(key, result) => self.polled(&mut state, &settings, key, result),
-                    Heard::Hint(key) => {
-                        if let Some(group) = state.groups.get_mut(&key) {
+                    Heard::Hint(account) => {
+                        for (_, group) in state.groups.iter_mut().filter(|((a, _), _)| *a == account) {
                             group.due = Some(Instant::now() + DEBOUNCE);
                         }
                     }
@@ -174,6 +190,27 @@ impl Clocks {
         state.pending.retain(|name, _| names.contains(name));
         for name in names {
             state.pending.entry(name).or_default();
+        }
+    }
+
+    /// Keeps one listener per account, on the places its syncs read from.
+    fn listen(&self, state: &mut State, heard: &tokio::sync::mpsc::UnboundedSender<Heard>) {
+        let mut wanted: HashMap<String, (Vec<SourceRef>, Option<String>)> = HashMap::new();
+        for ((account, place), group) in &state.groups {
+            let slot = wanted.entry(account.clone()).or_default();
+            slot.0.push(place.clone());
+            slot.1 = group.syncs.first().and_then(|s| s.source_connection.clone());
+        }
+        state.listeners.retain(|account, _| wanted.contains_key(account));
+        for (account, (mut places, named)) in wanted {
+            places.sort_by(|a, b| (&a.project_id, &a.environment, &a.path).cmp(&(&b.project_id, &b.environment, &b.path)));
+            if state.listeners.get(&account).is_some_and(|l| l.places == places) {
+                continue;
+            }
+            let stop = self.inner.stop.child_token();
+            let work = listening(self.inner.engine.clone(), account.clone(), named, places.clone(), stop.clone(), heard.clone());
+            tokio::spawn(work);
+            state.listeners.insert(account, Listener { places, stop });
         }
     }
 
@@ -269,7 +306,7 @@ impl Clocks {
                 let Polled::Changed { map, etag } = polled else { return };
                 group.etag = etag.clone();
                 group.content = print.clone();
-                let cursor = crate::store::Cursor { etag, checked_at: Time::now(), changed_at: Some(Time::now()) };
+                let cursor = crate::store::Cursor { etag, checked_at: crate::model::now(), changed_at: Some(crate::model::now()) };
                 if let Err(error) = engine.store().set_cursor(&cursor_key(&key), &cursor) {
                     tracing::warn!("the source's tag could not be saved: {error}");
                 }
@@ -371,7 +408,7 @@ impl Clocks {
         let time = |at: Instant| {
             let ahead = at.saturating_duration_since(now);
             // Rounded to seconds, so that a look that changes nothing publishes nothing.
-            Time::from_second((Time::now().as_second()).saturating_add(ahead.as_secs() as i64)).unwrap_or_else(|_| Time::now())
+            Time::from_second((crate::model::now().as_second()).saturating_add(ahead.as_secs() as i64)).unwrap_or_else(|_| crate::model::now())
         };
         for (key, group) in &state.groups {
             for config in &group.syncs {
@@ -382,7 +419,7 @@ impl Clocks {
                     Some(Next { at: time(at), why: format!("attempt {} of {ATTEMPTS}", pending.attempts + 1) })
                 } else if let Some(text) = &group.blocked {
                     let why = format!("{}:{} cannot be read: {text}", key.1.environment, key.1.path);
-                    Some(Next { at: Time::now(), why })
+                    Some(Next { at: crate::model::now(), why })
                 } else {
                     group.due.map(|at| Next { at: time(at), why: "poll".into() })
                 };
@@ -421,6 +458,46 @@ impl Clocks {
             records.extend(engine.finished(&id).await);
         }
         records
+    }
+}
+
+/// Turns a server's events into hints. Ends when the server offers none.
+async fn listening(
+    engine: Engine,
+    account: String,
+    named: Option<String>,
+    places: Vec<SourceRef>,
+    stop: CancellationToken,
+    heard: tokio::sync::mpsc::UnboundedSender<Heard>,
+) {
+    let cx = Cx::new(stop.clone(), Arc::new(|_| {}));
+    let mut failures = 0u32;
+    while !stop.is_cancelled() {
+        let result = match engine.pool().source(named.as_deref()).await {
+            Ok((_, source)) => source.hint(&cx, &places).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(false) => return,
+            Ok(true) => {
+                failures = 0;
+                if heard.send(Heard::Hint(account.clone())).is_err() {
+                    return;
+                }
+            }
+            Err(error) if matches!(error.kind, ErrorKind::Auth | ErrorKind::Permission | ErrorKind::Invalid | ErrorKind::NotTheService) => {
+                tracing::debug!("no hints from the KMS: {}", error.text());
+                return;
+            }
+            Err(_) => {
+                failures += 1;
+                let wait = Duration::from_secs(2u64.saturating_pow(failures.min(6))).min(Duration::from_secs(60));
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(jitter(wait)) => {}
+                }
+            }
+        }
     }
 }
 

@@ -12,11 +12,17 @@ use crate::model::{Map, Memory};
 use crate::source::{self, Source};
 use crate::store::Store;
 
+/// An open connection and the state of its file when it was opened.
+struct Open<T: ?Sized> {
+    print: String,
+    session: Arc<T>,
+}
+
 /// The pool.
 pub struct Pool {
     store: Store,
-    sessions: Mutex<HashMap<String, Arc<dyn Session>>>,
-    sources: Mutex<HashMap<String, Arc<dyn Source>>>,
+    sessions: Mutex<HashMap<String, Open<dyn Session>>>,
+    sources: Mutex<HashMap<String, Open<dyn Source>>>,
 }
 
 impl Pool {
@@ -33,11 +39,12 @@ impl Pool {
     /// The session of a destination connection.
     pub async fn session(&self, name: &str) -> Result<Arc<dyn Session>, ApiError> {
         let connection = self.connection(name)?;
-        if let Some(open) = lock(&self.sessions).get(&connection.id) {
-            return Ok(open.clone());
+        let print = fingerprint(&connection);
+        if let Some(open) = lock(&self.sessions).get(&connection.id).filter(|o| o.print == print) {
+            return Ok(open.session.clone());
         }
         let session = self.open(&connection).await?;
-        Ok(lock(&self.sessions).entry(connection.id).or_insert(session).clone())
+        Ok(keep(&self.sessions, connection.id, print, session))
     }
 
     /// Opens a connection without keeping it.
@@ -74,11 +81,12 @@ impl Pool {
     /// The open KMS account.
     pub async fn source(&self, named: Option<&str>) -> Result<(String, Arc<dyn Source>), ApiError> {
         let connection = self.account(named)?;
-        if let Some(open) = lock(&self.sources).get(&connection.id) {
-            return Ok((connection.id, open.clone()));
+        let print = fingerprint(&connection);
+        if let Some(open) = lock(&self.sources).get(&connection.id).filter(|o| o.print == print) {
+            return Ok((connection.id, open.session.clone()));
         }
         let opened = source::connect(self.resolve(&connection).await?)?;
-        let kept = lock(&self.sources).entry(connection.id.clone()).or_insert(opened).clone();
+        let kept = keep(&self.sources, connection.id.clone(), print, opened);
         Ok((connection.id, kept))
     }
 
@@ -88,27 +96,12 @@ impl Pool {
     }
 
     async fn resolve(&self, connection: &Connection) -> Result<crate::model::connection::ResolvedConnection, ApiError> {
-        self.store
-            .resolve(connection)
-            .await
-            .map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", format!("connection {}: {e}", connection.name)))
-    }
-
-    /// Forgets the open session of a connection whose file changed or went.
-    pub fn forget(&self, id: &str) {
-        lock(&self.sessions).remove(id);
-        lock(&self.sources).remove(id);
-    }
-
-    /// Forgets all open sessions (the connection files changed behind our back).
-    pub fn forget_all(&self) {
-        lock(&self.sessions).clear();
-        lock(&self.sources).clear();
+        self.store.resolve(connection).await.map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", e.to_string()))
     }
 
     /// Budget texts of open sessions, by connection name.
     pub fn budgets(&self) -> Vec<(String, String)> {
-        let open: Vec<_> = lock(&self.sessions).iter().filter_map(|(id, s)| Some((id.clone(), s.budget()?))).collect();
+        let open: Vec<_> = lock(&self.sessions).iter().filter_map(|(id, o)| Some((id.clone(), o.session.budget()?))).collect();
         open.into_iter().map(|(id, text)| (self.store.connection(&id).map_or(id, |c| c.name), text)).collect()
     }
 }
@@ -126,6 +119,25 @@ pub fn place(config: &SyncConfig) -> source::SourceRef {
 /// The short text of a sync's destination.
 pub fn label(kind: &str, config: &Map) -> String {
     registry::find(kind).map_or_else(|| kind.to_string(), |p| p.label(config))
+}
+
+/// Changes when the connection's file does: then it is opened anew.
+fn fingerprint(connection: &Connection) -> String {
+    let credentials: Map = connection.credentials.iter().map(|(k, c)| (k.clone(), c.stored().unwrap_or_default())).collect();
+    let c = connection;
+    serde_json::json!([c.app, c.method, credentials, c.settings, c.ca_file, c.allow_insecure_http]).to_string()
+}
+
+/// Keeps a session, unless another task has opened the same connection in the meantime.
+fn keep<T: ?Sized>(slots: &Mutex<HashMap<String, Open<T>>>, id: String, print: String, session: Arc<T>) -> Arc<T> {
+    let mut slots = lock(slots);
+    match slots.get(&id).filter(|o| o.print == print) {
+        Some(open) => open.session.clone(),
+        None => {
+            slots.insert(id, Open { print, session: session.clone() });
+            session
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

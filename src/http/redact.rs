@@ -1,5 +1,6 @@
 //! Masks every secret the run knows in texts that will be shown, logged or stored.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 
 use base64::Engine as _;
@@ -20,6 +21,7 @@ pub struct Redactor {
 /// the encoded forms are made when the first text comes.
 #[derive(Default)]
 struct Known {
+    seen: HashSet<[u8; 32]>,
     fresh: Vec<SecretValue>,
     /// Longest first.
     forms: Vec<Zeroizing<String>>,
@@ -28,8 +30,13 @@ struct Known {
 impl Redactor {
     /// Adds a secret to mask.
     pub fn learn(&self, secret: &SecretValue) {
-        if secret.expose().trim().len() >= SHORTEST {
-            self.lock().fresh.push(secret.clone());
+        if secret.expose().trim().len() < SHORTEST {
+            return;
+        }
+        let mut known = self.lock();
+        // Tokens are learned again with every call that carries them.
+        if known.seen.insert(*blake3::hash(secret.expose().as_bytes()).as_bytes()) {
+            known.fresh.push(secret.clone());
         }
     }
 
@@ -40,7 +47,7 @@ impl Redactor {
         if !known.fresh.is_empty() {
             let fresh = std::mem::take(&mut known.fresh);
             known.forms.extend(fresh.iter().flat_map(|s| forms(s.expose())).filter(|f| f.len() >= SHORTEST));
-            known.forms.sort_by_key(|f| std::cmp::Reverse(f.len()));
+            known.forms.sort_by(|a, b| (b.len(), b.as_str()).cmp(&(a.len(), a.as_str())));
             known.forms.dedup();
         }
         let mut out = text.to_string();

@@ -10,7 +10,7 @@ use super::seal::SealMode;
 use super::{Settings, Store};
 use crate::destination::registry;
 use crate::model::connection::{Connection, Credential};
-use crate::model::sync::SyncConfig;
+use crate::model::sync::{KindRules, SyncConfig};
 use crate::model::text::brief;
 use crate::model::{Map, Problems, SecretValue};
 
@@ -60,11 +60,21 @@ fn not_found(what: &str, name: &str, known: impl Iterator<Item = String>) -> Sto
     StoreError::new(StoreErrorKind::NotFound, format!("there is no {what} {:?}.{hint}", brief(name, 80)))
 }
 
-/// Reads a sync's document and checks every rule.
+/// Reads a sync's document and checks every rule of its kind.
 fn parse_sync(text: &str, stem: &str, path: &Path) -> Result<SyncConfig, Broken> {
+    parse_sync_by(text, stem, path, registry::rules, &registry::kinds())
+}
+
+pub(super) fn parse_sync_by<'r>(
+    text: &str,
+    stem: &str,
+    path: &Path,
+    rules: impl Fn(&str) -> Option<&'r dyn KindRules>,
+    kinds: &[&str],
+) -> Result<SyncConfig, Broken> {
     let document = parse_json(text, path).map_err(|e| Broken::of(path, e))?;
     let broken = |reason: String, fix: &str| Broken { path: path.to_path_buf(), reason, fix: fix.to_string() };
-    let config = SyncConfig::parse(&document, None, registry::rules, &registry::kinds())
+    let config = SyncConfig::parse(&document, None, rules, kinds)
         .map_err(|problems| broken(problems.to_string(), "Correct these members in the file, or create the sync again."))?;
     if stem_of(&config.name) != stem {
         return Err(broken(
@@ -231,6 +241,7 @@ impl Store {
         if !is_name(&connection.name) {
             return Err(StoreError::new(StoreErrorKind::Invalid, format!("{:?} is not a connection's name", brief(&connection.name, 80))));
         }
+        let _guard = self.config_guard()?;
         for other in self.connections() {
             let Ok(there) = other.result else { continue };
             if there.name == connection.name {
@@ -275,6 +286,7 @@ impl Store {
     /// for [`SealMode::Passphrase`] unless it was given before; when that way is already in use
     /// the passphrase is changed.
     pub fn change_seal(&self, mode: SealMode, passphrase: Option<&SecretValue>) -> Result<(), StoreError> {
+        let _guard = self.config_guard()?;
         let settings = self.settings()?;
         if let Some(passphrase) = passphrase.filter(|_| mode == SealMode::Passphrase) {
             self.keys().set_passphrase(passphrase)?;

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
@@ -53,19 +53,7 @@ impl EngineLock {
         files::ensure_dir(&dirs.state, false)?;
         let path = path_of(dirs);
         let io = |doing: &str, e: &std::io::Error| StoreError::io(doing, &path, e);
-        if let Some(meta) = files::look(&path)? {
-            files::check_file(&path, &meta, Access::Private)?;
-        }
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(flags)
-            .open(&path)
-            .map_err(|e| io("open the lock", &e))?;
+        let mut file = open(&path)?;
         for attempt in 0..=ATTEMPTS {
             match file.try_lock() {
                 Ok(()) => break,
@@ -75,14 +63,15 @@ impl EngineLock {
                     // Nobody alive in the facts: the holder is about to write them, or somebody
                     // only looked (see `holder`).
                     if attempt == ATTEMPTS || holder.as_ref().is_some_and(|h| h.process.alive()) {
-                        let (pid, what, since) = holder.map_or((0, "starting".to_string(), Time::now()), |h| (h.process.pid, h.what, h.since));
+                        let (pid, what, since) =
+                            holder.map_or((0, "starting".to_string(), crate::model::now()), |h| (h.process.pid, h.what, h.since));
                         return Err(LockError::HeldBy { pid, what, since });
                     }
                     std::thread::sleep(PAUSE);
                 }
             }
         }
-        let holder = Holder { process: Process::me(), what: what.to_string(), since: Time::now(), socket: dirs.socket() };
+        let holder = Holder { process: Process::me(), what: what.to_string(), since: crate::model::now(), socket: dirs.socket() };
         let facts = serde_json::to_vec(&holder).map_err(|e| io("describe the holder", &e.into()))?;
         // Shortened last: a reader in between sees the new facts with an old tail, which is
         // no JSON, and looks again.
@@ -124,6 +113,23 @@ impl Drop for EngineLock {
 
 fn path_of(dirs: &Dirs) -> PathBuf {
     dirs.state.join("engine.lock")
+}
+
+/// Opens a lock's file, made 0600 when it is missing.
+pub(super) fn open(path: &Path) -> Result<File, StoreError> {
+    if let Some(meta) = files::look(path)? {
+        files::check_file(path, &meta, Access::Private)?;
+    }
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|e| StoreError::io("open the lock", path, &e))
 }
 
 /// The facts in the lock's file. The holder writes them just after it got the lock, so they

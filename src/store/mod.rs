@@ -19,8 +19,13 @@ mod resolve;
 mod seal;
 mod settings;
 
+#[cfg(test)]
+mod tests;
+
+use std::fs::TryLockError;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use rand::TryRngCore;
 
@@ -71,6 +76,24 @@ impl Store {
         &self.0.db
     }
 
+    /// Keeps other processes from changing connections and keys at the same time: a credential
+    /// must not be sealed to a key that another process is about to remove.
+    fn config_guard(&self) -> Result<std::fs::File, StoreError> {
+        let path = self.dirs().state.join("config.lock");
+        let file = lock::open(&path)?;
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::new(StoreErrorKind::Busy, "another kms-sync is changing connections").at(&path).fix("Try again."));
+                }
+                Err(TryLockError::Error(e)) => return Err(StoreError::io("lock it", &path, &e)),
+            }
+        }
+    }
+
     /// True when stored credentials need a passphrase that nobody gave yet.
     pub fn locked(&self) -> Result<bool, StoreError> {
         Ok(self.keys().locked(self.settings()?.seal))
@@ -83,8 +106,17 @@ impl Store {
 
     /// Moves the state database aside, so that a new one is made on the next use. Only with
     /// the operator's consent: history goes, and the next runs verify everything. Returns
-    /// where it was put.
+    /// where it was put. Refused while another process is the engine: it would go on writing
+    /// to the one that was moved.
     pub fn move_aside_database(&self) -> Result<Option<PathBuf>, StoreError> {
+        if let Some(holder) = EngineLock::holder(self.dirs())?.filter(|h| h.process.pid != std::process::id()) {
+            return Err(StoreError::new(
+                StoreErrorKind::Busy,
+                format!("the state database is in use by pid {} ({})", holder.process.pid, holder.what),
+            )
+            .at(self.db().path())
+            .fix("Stop that kms-sync first."));
+        }
         self.db().move_aside()
     }
 

@@ -19,7 +19,7 @@ pub struct Cursor {
 }
 
 fn fresh() -> SyncState {
-    let now = Time::now();
+    let now = crate::model::now();
     SyncState {
         id: uuid::Uuid::new_v4().to_string(),
         version: 1,
@@ -153,7 +153,7 @@ impl Store {
 
     /// Records where the polling of a source stands.
     pub fn set_cursor(&self, source: &str, cursor: &Cursor) -> Result<(), StoreError> {
-        self.db().write(|t| {
+        self.db().write_lightly(|t| {
             t.prepare_cached("INSERT OR REPLACE INTO cursors (source, etag, checked_at, changed_at) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
                 source,
                 cursor.etag,
@@ -180,7 +180,10 @@ impl Memory for Store {
     }
 
     fn put(&self, key: &str, value: Value) {
-        let written = self.db().write(|t| {
+        if self.get(key).as_ref() == Some(&value) {
+            return;
+        }
+        let written = self.db().write_lightly(|t| {
             t.prepare_cached("INSERT OR REPLACE INTO facts (key, value) VALUES (?1, ?2)")?.execute(params![key, to_json(&value)?])?;
             Ok(())
         });

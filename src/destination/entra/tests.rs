@@ -1,0 +1,146 @@
+//! The token cache against a small token endpoint.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+
+use super::*;
+use crate::sandbox::host::{Effect, Fault, Host};
+
+#[derive(Clone)]
+struct Endpoint {
+    asked: Arc<AtomicU32>,
+    life: serde_json::Value,
+}
+
+async fn endpoint(life: serde_json::Value) -> Host {
+    let state = Endpoint { asked: Arc::default(), life };
+    let router = axum::Router::new().route("/{tenant}/oauth2/v2.0/token", axum::routing::post(answer)).with_state(state);
+    Host::start(router, None).await.expect("a port")
+}
+
+async fn answer(State(state): State<Endpoint>, Path(_tenant): Path<String>, body: String) -> axum::response::Response {
+    let n = state.asked.fetch_add(1, Ordering::SeqCst) + 1;
+    assert!(body.contains("client_secret=s%7E%2B%2F%3D%26"), "every value is form-encoded: {body}");
+    // A token endpoint takes its time: workers that come meanwhile must share the answer.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    Json(serde_json::json!({"token_type": "Bearer", "expires_in": state.life, "access_token": format!("token-{n}")})).into_response()
+}
+
+fn tokens(host: &Host) -> Arc<Tokens> {
+    let grant = Grant::client_secret("t", "c", SecretValue::new("s~+/=&"));
+    Arc::new(Tokens::new(Http::with(None, false), host.url.parse().expect("url"), grant, "https://vault.azure.net/.default"))
+}
+
+#[tokio::test]
+async fn many_workers_ask_once_and_a_refused_token_is_replaced_once() {
+    let host = endpoint(3599.into()).await;
+    let (tokens, cx) = (tokens(&host), Cx::quiet());
+    let all = futures::future::join_all((0..10).map(|_| tokens.token(&cx))).await;
+    let first = all[0].clone().expect("token");
+    assert!(all.iter().all(|t| t.as_ref().expect("token").same_as(&first)));
+    assert_eq!(host.log.count("POST /t/oauth2"), 1);
+    assert_eq!(cx.redact("sent token-1 there"), "sent *** there");
+    let again = futures::future::join_all((0..10).map(|_| async {
+        assert!(tokens.refused(&first));
+        tokens.token(&cx).await.expect("token")
+    }))
+    .await;
+    assert!(again.iter().all(|t| t.expose() == "token-2"));
+    assert_eq!(host.log.count("POST"), 2);
+}
+
+#[tokio::test]
+async fn a_short_lived_token_makes_no_loop() {
+    let host = endpoint("120".into()).await;
+    let (tokens, cx) = (tokens(&host), Cx::quiet());
+    for _ in 0..5 {
+        tokens.token(&cx).await.expect("token");
+    }
+    assert_eq!(host.log.count("POST"), 1, "expires_in may be a text, and two minutes are enough to keep it");
+}
+
+#[tokio::test]
+async fn an_early_renewal_that_fails_leaves_the_old_token() {
+    let host = endpoint(3599.into()).await;
+    let (tokens, cx) = (tokens(&host), Cx::quiet());
+    tokens.token(&cx).await.expect("token");
+    tokens.kept().token.as_mut().expect("kept").renew_at = Instant::now();
+    let body = r#"{"error":"invalid_client","error_description":"AADSTS7000222: expired","error_codes":[7000222]}"#;
+    host.faults.add(Fault::next("POST", 1, Effect::status(401, body)));
+    assert_eq!(tokens.token(&cx).await.expect("the old one").expose(), "token-1");
+    assert_eq!(tokens.token(&cx).await.expect("the old one").expose(), "token-1");
+    assert_eq!(host.log.count("POST"), 2, "the next early renewal waits");
+}
+
+#[tokio::test]
+async fn refusals_carry_number_advice_and_trace_and_never_the_secret() {
+    let host = endpoint(3599.into()).await;
+    let (tokens, cx) = (tokens(&host), Cx::quiet());
+    let body = serde_json::json!({"error": "invalid_client", "error_codes": [7000215], "trace_id": "trace-1",
+        "error_description": "AADSTS7000215: Invalid client secret s~+/=& provided.\r\nTrace ID: trace-1\r\nTimestamp: now"});
+    host.faults.add(Fault::next("POST", 1, Effect::status(401, body.to_string())));
+    let all = futures::future::join_all((0..6).map(|_| tokens.token(&cx))).await;
+    assert_eq!(host.log.count("POST"), 1, "a refusal is not retried, and those who waited share it");
+    let error = all[0].clone().expect_err("refused");
+    let text = error.text();
+    assert_eq!(error.kind, ErrorKind::Auth);
+    assert!(text.contains("AADSTS7000215") && text.contains("trace-1") && text.contains("not its id"), "{text}");
+    assert!(!text.contains("s~+/=&") && !text.contains("Timestamp"), "{text}");
+}
+
+#[tokio::test]
+async fn html_is_not_entra_and_passing_numbers_are_retried() {
+    let host = endpoint(3599.into()).await;
+    let (tokens, cx) = (tokens(&host), Cx::quiet());
+    let html = Effect::Answer { status: 200, headers: vec![("content-type".into(), "text/html".into())], body: "<html>Sign in".into() };
+    host.faults.add(Fault::next("POST", 1, html));
+    assert_eq!(tokens.token(&cx).await.expect_err("html").kind, ErrorKind::NotTheService);
+    let body = r#"{"error":"temporarily_unavailable","error_description":"AADSTS90033: A transient error","error_codes":[90033]}"#;
+    host.faults.add(Fault::next("POST", 1, Effect::status(400, body)));
+    tokens.token(&cx).await.expect("the second attempt");
+}
+
+fn jwt(claims: serde_json::Value) -> SecretValue {
+    use base64::Engine as _;
+    let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims.to_string());
+    SecretValue::new(format!("e30.{payload}.c2ln"))
+}
+
+#[tokio::test]
+async fn a_ready_token_is_looked_at_before_it_is_sent() {
+    let cx = Cx::quiet();
+    let now = jiff::Timestamp::now().as_second();
+    let with = |claims| {
+        Tokens::new(Http::with(None, false), PUBLIC_AUTHORITY.parse().expect("url"), Grant::Token(jwt(claims)), "https://vault.azure.net/.default")
+            .audiences(&["https://vault.azure.net"])
+    };
+    let ended = with(serde_json::json!({"aud": "https://vault.azure.net", "exp": now - 60})).token(&cx).await.expect_err("ended");
+    assert!(ended.text().contains("ended at"), "{ended}");
+    let other = with(serde_json::json!({"aud": "https://graph.microsoft.com", "exp": now + 600})).token(&cx).await.expect_err("audience");
+    assert!(other.text().contains("graph.microsoft.com"), "{other}");
+    with(serde_json::json!({"aud": "https://vault.azure.net/", "exp": now + 600})).token(&cx).await.expect("good");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_azure_cli_is_asked_without_a_shell() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    let az = dir.path().join("az");
+    let script = format!(
+        "#!/bin/sh\necho \"$*\" > {}/args\necho '{{\"accessToken\":\"cli-token\",\"expires_on\":{},\"tokenType\":\"Bearer\"}}'\n",
+        dir.path().display(),
+        jiff::Timestamp::now().as_second() + 3600
+    );
+    std::fs::write(&az, script).expect("script");
+    std::fs::set_permissions(&az, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    let grant = Grant::AzCli { program: az.display().to_string(), tenant: Some("contoso; rm -rf".into()), subscription: None };
+    let tokens = Tokens::new(Http::with(None, false), PUBLIC_AUTHORITY.parse().expect("url"), grant, "499b84ac/.default");
+    assert_eq!(tokens.token(&Cx::quiet()).await.expect("token").expose(), "cli-token");
+    let args = std::fs::read_to_string(dir.path().join("args")).expect("args");
+    assert_eq!(args.trim(), "account get-access-token --output json --resource 499b84ac --tenant contoso; rm -rf");
+}
