@@ -222,6 +222,11 @@ pub trait Destination: Send + Sync {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Warnings that depend on all that the source wants here together (a limit on a sum).
+    fn concerns(&self, _desired: &[Desired]) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The two ways a target is written.

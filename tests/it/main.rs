@@ -3,6 +3,7 @@
 mod aws;
 mod azure_devops;
 mod azure_key_vault;
+mod bitbucket;
 mod cli;
 mod kms;
 mod support;
