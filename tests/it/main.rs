@@ -2,4 +2,5 @@
 
 mod aws;
 mod kms;
+mod oci;
 mod support;

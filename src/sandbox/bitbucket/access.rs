@@ -36,7 +36,9 @@ impl Caller {
     pub fn of(world: &World, headers: &HeaderMap) -> Result<Self, Box<Response>> {
         let header = headers.get("authorization").and_then(|h| h.to_str().ok()).unwrap_or_default();
         let found = match header.split_once(' ') {
-            Some((scheme, text)) if scheme.eq_ignore_ascii_case("basic") => basic(text).and_then(|(user, password)| by_api_token(world, &user, &password)),
+            Some((scheme, text)) if scheme.eq_ignore_ascii_case("basic") => {
+                basic(text).and_then(|(user, password)| by_api_token(world, &user, &password))
+            }
             Some((scheme, text)) if scheme.eq_ignore_ascii_case("bearer") => by_bearer(world, text.trim()),
             _ => None,
         };

@@ -88,7 +88,11 @@ pub fn malformed() -> Response {
 }
 
 pub fn html(status: u16) -> Response {
-    typed(status, "text/html; charset=utf-8", "<!DOCTYPE html><html><head><title>Bitbucket</title></head><body><h1>Not here</h1></body></html>".into())
+    typed(
+        status,
+        "text/html; charset=utf-8",
+        "<!DOCTYPE html><html><head><title>Bitbucket</title></head><body><h1>Not here</h1></body></html>".into(),
+    )
 }
 
 /// A variable row. A created deployment variable has no `type`.

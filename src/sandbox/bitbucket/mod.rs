@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 use crate::sandbox::host::lock;
 
 pub use server::router;
+use world::{AccessToken, Account, ApiToken, Consumer, Environment, Limit, Repository, Workspace, World};
 pub use world::{At, Hidden, Next, Pipelines, Quirks, Role, Slash, Variable};
-use world::{AccessToken, Account, ApiToken, Consumer, Environment, Limit, Repository, World, Workspace};
 
 /// Every scope that syncing needs, as API tokens name them.
 pub const API_SCOPES: &[&str] =
@@ -107,7 +107,14 @@ impl State {
     pub fn add_consumer(&self, workspace: &str, scopes: &[&str], private: bool) -> (String, String) {
         let (id, secret) = (world::token("")[..18].to_string(), world::token("")[..32].to_string());
         self.world(|w| {
-            w.consumers.push(Consumer { id: id.clone(), secret: secret.clone(), workspace: workspace.into(), scopes: set(scopes), private, issued: Vec::new() });
+            w.consumers.push(Consumer {
+                id: id.clone(),
+                secret: secret.clone(),
+                workspace: workspace.into(),
+                scopes: set(scopes),
+                private,
+                issued: Vec::new(),
+            });
         });
         (id, secret)
     }

@@ -61,9 +61,7 @@ pub fn page(rows: &[Value], cut: &Cut<'_>) -> Result<(Value, bool), Box<Response
     if !cut.no_size {
         body["size"] = rows.len().into();
     }
-    if opaque
-        && let Some(object) = body.as_object_mut()
-    {
+    if opaque && let Some(object) = body.as_object_mut() {
         object.remove("page");
     }
     let link = |host: &str, set: &[(&str, String)]| {

@@ -18,7 +18,10 @@ pub fn serve(world: &mut World, asked: &Asked<'_>, at: At<'_>, item: Option<&str
         return answers::error(404, "Resource not found");
     }
     if world.variables_mut(at).is_none() {
-        return answers::json(404, serde_json::json!({"key": "deployment-service.environment.not-found", "message": "Environment not found", "arguments": {}}));
+        return answers::json(
+            404,
+            serde_json::json!({"key": "deployment-service.environment.not-found", "message": "Environment not found", "arguments": {}}),
+        );
     }
     let deployment = at.environment.is_some();
     match (asked.method.clone(), item) {
@@ -184,11 +187,8 @@ fn missing() -> Response {
 }
 
 fn duplicate(at: At<'_>) -> Response {
-    let detail = format!(
-        "A variable with the key provided already exists for account {}, environment {}.",
-        at.workspace,
-        at.environment.unwrap_or("none")
-    );
+    let detail =
+        format!("A variable with the key provided already exists for account {}, environment {}.", at.workspace, at.environment.unwrap_or("none"));
     answers::pipelines(409, "Conflict", &detail, "variable-service.variable.duplicate")
 }
 
