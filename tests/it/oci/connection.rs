@@ -98,7 +98,7 @@ async fn the_config_file_of_the_sdks() {
     let bench = bench().await;
     let config = format!(
         "# a comment\n[DEFAULT]\nuser = {}\ntenancy={}\nregion=us-phoenix-1\nfingerprint={}\nkey_file=KEYFILE\npass_phrase=100%s of ; it\n\
-         ; another\n[prod]\nregion = fra\nunknown = %(x)s\n[session]\nsecurity_token_file=/x\n[broken]\nuser=\nkey_file=/does/not/exist\n",
+         ; another\n[prod]\nregion = fra\nunknown = %(x)s\n[session]\nsecurity_token_file=/x\n[broken]\nkey_file=/does/not/exist\n",
         oci::USER,
         oci::TENANCY,
         oci::TEST_FINGERPRINT
