@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::access::{self, Access};
 use super::args::{ConnectionCommand, Prioritize};
-use super::output::{self, Out, note, plan_text, print_json, run_text, table};
+use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
 use super::{Args, Command, Outcome, demo, progress, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
@@ -86,7 +86,7 @@ async fn list(args: &Args, out: &Out) -> Outcome {
     let access = access::reading(args)?;
     let syncs = access.service.syncs().await?;
     if out.json {
-        print_json(&json!({ "secretSyncs": syncs }));
+        print_json(&One("secretSyncs", &syncs));
         return Ok(0);
     }
     if syncs.is_empty() {
@@ -117,7 +117,7 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
     let access = access::reading(args)?;
     let doc = access.service.sync(name).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
         return Ok(0);
     }
     let mut rows = vec![
@@ -181,7 +181,13 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
 
 fn print_created(out: &Out, doc: &SyncDoc, run: Option<&RunRecord>) {
     if out.json {
-        print_json(&json!({ "secretSync": doc, "run": run }));
+        #[derive(serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Created<'a> {
+            secret_sync: &'a SyncDoc,
+            run: Option<&'a RunRecord>,
+        }
+        print_json(&Created { secret_sync: doc, run });
     } else if let Some(run) = run {
         out.text(&run_text(out, run));
     }
@@ -192,7 +198,7 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
     let access = access::editing(args).await?;
     let doc = access.service.update_sync(name, SyncInput { document, destination: None }).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
     } else {
         note(&format!("{} updated", doc.name));
     }
@@ -214,7 +220,7 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
     }
     access.service.delete_sync(name).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
     } else {
         note(&format!("{} deleted", doc.name));
     }
@@ -297,7 +303,7 @@ async fn runs(access: &Access, out: &Out, requests: Vec<RunRequest>) -> Outcome 
 
 fn report(out: &Out, records: &[RunRecord]) {
     if out.json {
-        print_json(&json!({ "runs": records }));
+        print_json(&One("runs", &records));
     } else {
         out.text(&records.iter().map(|r| run_text(out, r)).collect::<String>());
     }
@@ -318,7 +324,7 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
     let access = access::reading(args)?;
     let records = access.service.history(name, limit).await?;
     if out.json {
-        print_json(&json!({ "runs": records }));
+        print_json(&One("runs", &records));
         return Ok(0);
     }
     let rows: Vec<Vec<String>> = records

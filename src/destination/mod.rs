@@ -15,6 +15,7 @@
 
 pub mod aws;
 pub mod azure_devops;
+pub mod azure_key_vault;
 pub mod bitbucket;
 pub mod entra;
 pub mod form;

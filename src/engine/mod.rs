@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::Cx;
-use crate::model::Time;
 use crate::model::board::{Event, LiveRun, Phase};
 use crate::model::run::{Counts, RunKind, RunRecord, RunStatus};
 use crate::model::sync::{Job, JobStatus, SyncState};
@@ -188,7 +187,7 @@ impl Engine {
             kind: request.kind,
             trigger: request.trigger,
             phase: Phase::Queued,
-            started_at: Time::now(),
+            started_at: crate::model::now(),
             queue_position: None,
             done: 0,
             total: 0,
@@ -261,7 +260,7 @@ impl Engine {
             trigger: spec.trigger,
             status: RunStatus::Interrupted,
             message: None,
-            started_at: Time::now(),
+            started_at: crate::model::now(),
             finished_at: None,
             counts: Counts::default(),
             secrets: Vec::new(),
@@ -277,7 +276,7 @@ impl Engine {
         let (counts, secrets, _) = progress.take(cx.redactor());
         record.status = ended.status;
         record.message = ended.message.clone();
-        record.finished_at = Some(Time::now());
+        record.finished_at = Some(crate::model::now());
         record.counts = counts;
         record.secrets = secrets;
         record.requests = cx.meter().snapshot();

@@ -16,7 +16,7 @@ use crate::http::Cx;
 use crate::model::board::{Card, LastRun};
 use crate::model::connection::{Connection, ConnectionView};
 use crate::model::sync::{ConnectionRef, SyncConfig, SyncState};
-use crate::model::{Finding, Problems, Time};
+use crate::model::{Finding, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};
 use crate::store::{Store, StoreError};
@@ -339,7 +339,7 @@ impl Service for Local {
         }
         let mut state = self.store.sync_state(&config.name)?;
         state.version += 1;
-        state.updated_at = Time::now();
+        state.updated_at = crate::model::now();
         self.store.save_sync_state(&config.name, &state)?;
         // What is deleted, and where, may differ from now on: the next run asks like a first run.
         let risky = config.destination_config != old.destination_config
@@ -373,7 +373,7 @@ impl Service for Local {
             self.store.save_sync(&config)?;
             let mut state = self.store.sync_state(&config.name)?;
             state.version += 1;
-            state.updated_at = Time::now();
+            state.updated_at = crate::model::now();
             self.store.save_sync_state(&config.name, &state)?;
             self.publish_card(&config);
             self.clocks.wake();

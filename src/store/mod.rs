@@ -106,8 +106,17 @@ impl Store {
 
     /// Moves the state database aside, so that a new one is made on the next use. Only with
     /// the operator's consent: history goes, and the next runs verify everything. Returns
-    /// where it was put.
+    /// where it was put. Refused while another process is the engine: it would go on writing
+    /// to the one that was moved.
     pub fn move_aside_database(&self) -> Result<Option<PathBuf>, StoreError> {
+        if let Some(holder) = EngineLock::holder(self.dirs())?.filter(|h| h.process.pid != std::process::id()) {
+            return Err(StoreError::new(
+                StoreErrorKind::Busy,
+                format!("the state database is in use by pid {} ({})", holder.process.pid, holder.what),
+            )
+            .at(self.db().path())
+            .fix("Stop that kms-sync first."));
+        }
         self.db().move_aside()
     }
 

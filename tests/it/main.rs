@@ -1,6 +1,9 @@
 //! Integration tests, in one binary so that it links once.
 
 mod aws;
+mod azure_devops;
+mod azure_key_vault;
+mod cli;
 mod kms;
 mod oci;
 mod support;

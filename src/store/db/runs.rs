@@ -3,7 +3,6 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{DbError, from_json, nanos, time, to_json};
-use crate::model::Time;
 use crate::model::run::{RunRecord, RunStatus};
 use crate::store::process::Process;
 use crate::store::{Store, StoreError};
@@ -65,7 +64,7 @@ fn put(connection: &Connection, record: &RunRecord, process: Option<&Process>) -
 /// What an unfinished run of a dead process is.
 fn interrupted(mut record: RunRecord, process: &Process) -> RunRecord {
     record.status = RunStatus::Interrupted;
-    record.finished_at = Some(Time::now());
+    record.finished_at = Some(crate::model::now());
     record.message = Some(format!(
         "The process that ran it (pid {}) ended before the run did. What was written is recorded; the next run goes on from there.",
         process.pid
