@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::CommandFactory;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use super::{Args, Command, Outcome, demo, progress, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
-use crate::service::{Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput};
+use crate::service::{Priority, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 
 /// Does what the arguments ask.
 pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
@@ -71,11 +72,15 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
 }
 
 async fn terminal(args: &Args) -> Outcome {
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        note("error: the terminal app needs a terminal; `kms-sync --help` lists the commands for scripts");
-        return Ok(2);
-    }
     demo::terminal(args).await
+}
+
+/// The terminal app cannot be drawn into a file.
+pub fn needs_terminal() -> Result<(), ServiceError> {
+    if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(ServiceError::new(ServiceErrorKind::Invalid, "The terminal app needs a terminal; `kms-sync --help` lists the commands for scripts."))
 }
 
 fn request(sync: &str, kind: RunKind) -> RunRequest {
@@ -256,13 +261,18 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
 }
 
 /// Starts runs, shows their progress, and waits for all; Ctrl-C cancels them once.
-pub async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
-    let watch = access.service.watch().await?;
+async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+    follow_service(access.service.clone(), requests).await
+}
+
+/// [`follow`] for any service.
+pub async fn follow_service(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+    let watch = service.watch().await?;
     let shown = tokio::spawn(progress::show(watch));
     let mut ids = Vec::new();
     let mut early = None;
     for request in requests {
-        match access.service.start(request).await {
+        match service.start(request).await {
             Ok(id) => ids.push(id),
             Err(error) => early = Some(early.unwrap_or(error)),
         }
@@ -272,7 +282,7 @@ pub async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<Ru
         return Err(error);
     }
     let cancelling = {
-        let (service, ids) = (access.service.clone(), ids.clone());
+        let (service, ids) = (service.clone(), ids.clone());
         tokio::spawn(async move {
             if tokio::signal::ctrl_c().await.is_ok() {
                 note("cancelling: what is in flight is finished first");
@@ -285,7 +295,7 @@ pub async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<Ru
     };
     let mut records = Vec::new();
     for id in &ids {
-        records.push(access.service.finished(id).await?);
+        records.push(service.finished(id).await?);
     }
     cancelling.abort();
     shown.abort();

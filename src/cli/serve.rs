@@ -65,6 +65,18 @@ async fn wait_for_stop(local: &Local) {
     }
 }
 
+/// Returns at SIGTERM or SIGINT.
+pub async fn until_stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
 /// Structured log lines on standard error.
 pub fn log_to_stderr(verbose: u8, format: LogFormat) {
     let level = match verbose {

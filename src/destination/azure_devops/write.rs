@@ -166,6 +166,7 @@ impl Write<'_> {
                 return Ok(None);
             }
             self.uncertain = true;
+            self.circumstances.tried.extend(draft.writes());
             let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
             self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
             return Ok(Some(match current {
@@ -202,7 +203,6 @@ impl Write<'_> {
     async fn after_lost_create(&mut self) -> Result<Option<Group>, ApiError> {
         let found = self.target.checked(self.target.find(self.cx).await?)?;
         if found.is_some() {
-            self.circumstances.trusted = true;
             self.ours = true;
         }
         Ok(found)
