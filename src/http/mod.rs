@@ -202,6 +202,22 @@ impl Http {
     where
         M: Fn() -> Result<reqwest::RequestBuilder, ApiError>,
     {
+        self.attempts(cx, service, call, policy, make, false).await
+    }
+
+    /// [`Self::send`] for a call that was sent before and refused (a rate limit its caller
+    /// waited out, a token it renewed): its first attempt counts as a retry.
+    pub async fn send_again<M>(&self, cx: &Cx, service: &str, call: &str, policy: Policy<'_>, make: M) -> Result<Answer, ApiError>
+    where
+        M: Fn() -> Result<reqwest::RequestBuilder, ApiError>,
+    {
+        self.attempts(cx, service, call, policy, make, true).await
+    }
+
+    async fn attempts<M>(&self, cx: &Cx, service: &str, call: &str, policy: Policy<'_>, make: M, again: bool) -> Result<Answer, ApiError>
+    where
+        M: Fn() -> Result<reqwest::RequestBuilder, ApiError>,
+    {
         let mut attempt = 1;
         loop {
             cx.check(service)?;
@@ -211,7 +227,7 @@ impl Http {
             let request = make()?.build().map_err(|e| {
                 ApiError::new(ErrorKind::Invalid, service, format!("the request could not be built: {}", cx.redact(&e.without_url().to_string())))
             })?;
-            let result = self.once(cx, service, call, request, attempt > 1).await;
+            let result = self.once(cx, service, call, request, again || attempt > 1).await;
             let last = attempt >= policy.attempts.max(1);
             match result {
                 Ok(answer) if (policy.retry)(&answer) => {

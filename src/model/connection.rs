@@ -206,7 +206,11 @@ impl Connection {
         let Some(method) = spec.methods.iter().find(|m| m.name == self.method) else {
             if !self.method.is_empty() {
                 let names: Vec<_> = spec.methods.iter().map(|m| m.name).collect();
-                let hint = text::closest(&self.method, names.iter().copied()).map(|k| format!(" Did you mean {k}?")).unwrap_or_default();
+                let hint = if self.method == "oauth" {
+                    " The browser sign-in belongs to the server's own app and cannot be used here.".to_string()
+                } else {
+                    text::closest(&self.method, names.iter().copied()).map(|k| format!(" Did you mean {k}?")).unwrap_or_default()
+                };
                 problems.add(
                     "method",
                     "choice",

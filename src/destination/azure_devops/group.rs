@@ -1,0 +1,257 @@
+//! The variable group on the wire: what is read from an answer, and the body that is written.
+//!
+//! Stored entries are kept as parsed JSON, so that members this version does not know are
+//! carried. Our values go from [`SecretValue`] straight into the body, which is wiped.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::SERVICE;
+use crate::http::{Answer, ApiError, Cx, ErrorKind};
+use crate::model::{Map, SecretValue};
+
+/// A variable group as the service returns it. Secret values are never in it.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub id: i64,
+    pub name: String,
+    /// `Vsts`, or `AzureKeyVault` and whatever comes later.
+    pub kind: String,
+    pub description: Option<Value>,
+    pub provider_data: Option<Value>,
+    /// Absent on Azure DevOps Server 2019.
+    pub references: Option<Value>,
+    /// The raw text: its number of digits varies, so it is compared and never rebuilt.
+    pub modified_on: String,
+    pub modified_by: Option<String>,
+    pub variables: Map,
+}
+
+impl Group {
+    /// Reads a group's JSON; `None` when it is not one.
+    pub fn parse(value: Value) -> Option<Self> {
+        let Value::Object(mut map) = value else { return None };
+        let id = map.get("id")?.as_i64()?;
+        let text = |v: Option<&Value>| v.and_then(Value::as_str).map(str::to_owned);
+        let name = text(map.get("name"))?;
+        let modified_by = map.get("modifiedBy").and_then(|by| text(by.get("displayName")).or_else(|| text(by.get("uniqueName"))));
+        let filled = |v: Option<Value>| v.filter(|v| !v.is_null());
+        let variables = match map.remove("variables") {
+            Some(Value::Object(variables)) => variables,
+            None | Some(Value::Null) => Map::new(),
+            Some(_) => return None,
+        };
+        Some(Self {
+            id,
+            name,
+            kind: text(map.get("type")).unwrap_or_else(|| "Vsts".into()),
+            modified_on: text(map.get("modifiedOn")).or_else(|| text(map.get("createdOn"))).unwrap_or_default(),
+            modified_by: modified_by.filter(|b| !b.is_empty()),
+            description: filled(map.remove("description")),
+            provider_data: filled(map.remove("providerData")),
+            references: filled(map.remove("variableGroupProjectReferences")).filter(|r| r.as_array().is_some_and(|a| !a.is_empty())),
+            variables,
+        })
+    }
+
+    /// The group of an answer; `None` for the `null` that means "no such group".
+    pub fn of(cx: &Cx, answer: &Answer) -> Result<Option<Self>, ApiError> {
+        match answer.json::<Value>(SERVICE)? {
+            Value::Null => Ok(None),
+            value => Self::parse(value).map(Some).ok_or_else(|| odd(cx, answer, "a variable group")),
+        }
+    }
+
+    /// The groups of a list's page.
+    pub fn list(cx: &Cx, answer: &Answer) -> Result<Vec<Self>, ApiError> {
+        items(cx, answer, "a list of variable groups")?
+            .into_iter()
+            .map(|g| Self::parse(g).ok_or_else(|| odd(cx, answer, "a list of variable groups")))
+            .collect()
+    }
+
+    /// True for groups that hold their variables themselves.
+    pub fn plain(&self) -> bool {
+        self.kind.eq_ignore_ascii_case("Vsts")
+    }
+}
+
+/// The `value` array every list is wrapped in.
+pub(super) fn items(cx: &Cx, answer: &Answer, what: &str) -> Result<Vec<Value>, ApiError> {
+    match answer.json::<Value>(SERVICE)? {
+        Value::Object(mut map) => match map.remove("value") {
+            Some(Value::Array(items)) => Ok(items),
+            _ => Err(odd(cx, answer, what)),
+        },
+        _ => Err(odd(cx, answer, what)),
+    }
+}
+
+fn odd(_cx: &Cx, answer: &Answer, what: &str) -> ApiError {
+    ApiError::new(ErrorKind::NotTheService, SERVICE, format!("the answer is not {what} as the API documents it"))
+        .status(answer.status)
+        .advice("Check the connection's endpoint; a proxy or another product may answer there.")
+}
+
+/// True for a stored entry whose value is hidden. The flag is absent when false.
+pub(super) fn is_secret(entry: &Value) -> bool {
+    entry.get("isSecret").and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// One variable of the body.
+#[derive(Debug, Clone)]
+pub(super) enum Slot {
+    /// Not ours, or left as it is: a secret without `value`, which keeps it; anything else whole.
+    Carried(Value),
+    /// Ours: a secret with its value, and whatever other members the stored entry had.
+    Ours { rest: Map, value: SecretValue },
+}
+
+impl Slot {
+    /// What to send so that a stored entry stays exactly as it is.
+    pub fn carry(entry: &Value) -> Self {
+        match entry {
+            Value::Object(map) if is_secret(entry) => Self::Carried(Value::Object(without(map, &["value"]))),
+            other => Self::Carried(other.clone()),
+        }
+    }
+
+    /// What to send for a value of ours, over the stored entry when there is one.
+    pub fn ours(stored: Option<&Value>, value: SecretValue) -> Self {
+        let rest = stored.and_then(Value::as_object).map(|m| without(m, &["value", "isSecret"])).unwrap_or_default();
+        Self::Ours { rest, value }
+    }
+}
+
+fn without(map: &Map, members: &[&str]) -> Map {
+    map.iter().filter(|(k, _)| !members.contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+impl Serialize for Slot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Carried(value) => value.serialize(serializer),
+            Self::Ours { rest, value } => {
+                let mut map = serializer.serialize_map(Some(rest.len() + 2))?;
+                map.serialize_entry("isSecret", &true)?;
+                map.serialize_entry("value", value.expose())?;
+                for (name, member) in rest {
+                    map.serialize_entry(name, member)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+/// The six members a write takes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Body<'a> {
+    pub name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<&'a Value>,
+    #[serde(rename = "type")]
+    pub kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_data: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variable_group_project_references: Option<&'a Value>,
+    pub variables: &'a BTreeMap<String, Slot>,
+}
+
+impl Body<'_> {
+    /// The JSON text in one allocation that is wiped: its size is counted first, so that no
+    /// half-filled copy stays behind in memory.
+    pub fn bytes(&self) -> Result<bytes::Bytes, ApiError> {
+        let failed =
+            |e: serde_json::Error| ApiError::new(ErrorKind::Invalid, SERVICE, format!("the request could not be written ({:?})", e.classify()));
+        let mut counter = Counter(0);
+        serde_json::to_writer(&mut counter, self).map_err(failed)?;
+        let mut text = Zeroizing::new(Vec::with_capacity(counter.0));
+        serde_json::to_writer(&mut *text, self).map_err(failed)?;
+        Ok(bytes::Bytes::from_owner(text))
+    }
+}
+
+struct Counter(usize);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0 += buf.len();
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The reference a group has in its project. Its name must be the group's own.
+pub(super) fn reference(project: &str, name: &str, description: Option<&Value>) -> Value {
+    let mut reference = serde_json::json!({"name": name, "projectReference": {"id": project}});
+    if let Some(description) = description {
+        reference["description"] = description.clone();
+    }
+    Value::Array(vec![reference])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_carried_whole_and_secrets_without_a_value() {
+        for (stored, sent) in [
+            (r#"{"isSecret":true,"value":null}"#, r#"{"isSecret":true}"#),
+            (r#"{"isReadOnly":true,"isSecret":true}"#, r#"{"isReadOnly":true,"isSecret":true}"#),
+            (r#"{"value":"v"}"#, r#"{"value":"v"}"#),
+            (
+                r#"{"contentType":"x","enabled":true,"new":[1,{"a":null}],"value":null}"#,
+                r#"{"contentType":"x","enabled":true,"new":[1,{"a":null}],"value":null}"#,
+            ),
+        ] {
+            let stored: Value = serde_json::from_str(stored).expect("json");
+            assert_eq!(serde_json::to_string(&Slot::carry(&stored)).expect("json"), sent);
+        }
+        let stored = serde_json::json!({"value": "old", "isReadOnly": true});
+        let slot = Slot::ours(Some(&stored), SecretValue::new("a\"\n"));
+        assert_eq!(serde_json::to_string(&slot).expect("json"), r#"{"isSecret":true,"value":"a\"\n","isReadOnly":true}"#);
+        assert!(!format!("{slot:?}").contains("a\\\""), "Debug shows no value");
+    }
+
+    #[test]
+    fn groups_are_read_with_what_may_be_absent() {
+        let group = Group::parse(serde_json::json!({"id": 3, "name": "g", "variables": {"A": {"value": null, "isSecret": true}},
+            "modifiedOn": "2017-12-12T06:35:52.08Z", "variableGroupProjectReferences": [], "description": null}))
+        .expect("a group");
+        assert!(group.plain() && group.references.is_none() && group.description.is_none());
+        assert_eq!(group.modified_on, "2017-12-12T06:35:52.08Z");
+        for bad in [serde_json::json!({"id": "x"}), serde_json::json!([]), serde_json::json!({"id": 1, "name": "g", "variables": []})] {
+            assert!(Group::parse(bad).is_none());
+        }
+    }
+
+    #[test]
+    fn a_body_has_the_six_members_only() {
+        let variables = BTreeMap::from([("A".to_string(), Slot::ours(None, SecretValue::new("v")))]);
+        let references = reference("p", "g", None);
+        let body = Body {
+            name: "g",
+            description: None,
+            kind: "Vsts",
+            provider_data: None,
+            variable_group_project_references: Some(&references),
+            variables: &variables,
+        };
+        let text = String::from_utf8(body.bytes().expect("bytes").to_vec()).expect("text");
+        assert_eq!(
+            text,
+            r#"{"name":"g","type":"Vsts","variableGroupProjectReferences":[{"name":"g","projectReference":{"id":"p"}}],"variables":{"A":{"isSecret":true,"value":"v"}}}"#
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! A connection in use: its test, the pickers, and opening a target.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::api::Resource;
+use super::client::{Call, Client, Scope};
+use super::errors::{Doing, is_guid};
+use super::group::items;
+use super::target::DevOpsTarget;
+use super::trace::Trace;
+use super::{SERVICE, text};
+use crate::destination::{Choice, Destination, Session, Target, TestReport};
+use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::connection::ResolvedConnection;
+use crate::model::text::brief;
+use crate::model::{Map, Memory};
+
+pub(super) struct DevOpsSession {
+    client: Arc<Client>,
+    organisation: String,
+    memory: Arc<dyn Memory>,
+    /// Projects that the configuration names by name, with their ids.
+    resolved: Mutex<HashMap<String, String>>,
+}
+
+impl DevOpsSession {
+    pub fn new(connection: &ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Self, ApiError> {
+        Ok(Self {
+            client: Arc::new(Client::new(connection)?),
+            organisation: connection.text("orgName").unwrap_or_default().to_string(),
+            memory,
+            resolved: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// Calls `GET /_apis/projects` page by page. Microsoft: "Projects - List".
+    async fn projects(&self, cx: &Cx) -> Result<Vec<Value>, ApiError> {
+        let mut all: Vec<Value> = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let mut query = vec![("$top", "100".to_string())];
+            query.extend(token.clone().map(|t| ("continuationToken", t)));
+            let answer = self.client.send(cx, &list_projects(query)).await?;
+            all.extend(items(cx, &answer, "a list of projects")?);
+            let next = answer.header("x-ms-continuationtoken").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
+            match next {
+                None => return Ok(all),
+                Some(next) if Some(&next) == token.as_ref() => {
+                    return Err(ApiError::new(
+                        ErrorKind::NotTheService,
+                        SERVICE,
+                        "the list of projects turns in a circle: a page names itself as the next one",
+                    ));
+                }
+                Some(next) => token = Some(next),
+            }
+        }
+    }
+
+    async fn project(&self, cx: &Cx, id_or_name: &str) -> Result<(String, String), ApiError> {
+        let call = Call {
+            method: Method::GET,
+            label: "GET /_apis/projects/{project}",
+            doing: Doing::ListProjects,
+            resource: Resource::Projects,
+            scope: Scope::Organisation,
+            tail: &[id_or_name],
+            query: Vec::new(),
+            body: None,
+        };
+        let answer = self.client.send(cx, &call).await?;
+        let project: Value = answer.json(SERVICE)?;
+        let part = |name: &str| project.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
+        let id = part("id");
+        if !is_guid(&id) {
+            return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "the answer is not a project as the API documents it"));
+        }
+        Ok((id, part("name")))
+    }
+
+    /// The GUID that request bodies need. A name in its place is looked up once.
+    async fn project_id(&self, cx: &Cx, config: &Map) -> Result<String, ApiError> {
+        let given = text(config, "devopsProjectId").ok_or_else(|| {
+            ApiError::new(ErrorKind::Invalid, SERVICE, "destinationConfig.devopsProjectId is empty").advice("Pick the project again.")
+        })?;
+        if is_guid(given) {
+            return Ok(given.to_string());
+        }
+        let known = self.resolved.lock().unwrap_or_else(PoisonError::into_inner).get(given).cloned();
+        if let Some(id) = known {
+            return Ok(id);
+        }
+        let (id, _) = self.project(cx, given).await?;
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).insert(given.to_string(), id.clone());
+        Ok(id)
+    }
+}
+
+fn list_projects<'a>(query: Vec<(&'static str, String)>) -> Call<'a> {
+    Call {
+        method: Method::GET,
+        label: "GET /_apis/projects",
+        doing: Doing::ListProjects,
+        resource: Resource::Projects,
+        scope: Scope::Organisation,
+        tail: &[],
+        query,
+        body: None,
+    }
+}
+
+#[async_trait]
+impl Session for DevOpsSession {
+    async fn test(&self, cx: &Cx, config: Option<&Map>) -> Result<TestReport, ApiError> {
+        let answer = self.client.send(cx, &list_projects(vec![("$top", "1".into())])).await?;
+        let visible = items(cx, &answer, "a list of projects")?.len();
+        let mut report = TestReport { identity: format!("organization {}", brief(&self.organisation, 80)), notes: Vec::new() };
+        // "id:mail" of the identity, on answers of Azure DevOps Services.
+        if let Some((_, user)) = answer.header("x-vss-userdata").and_then(|u| u.split_once(':')).filter(|(_, u)| !u.is_empty()) {
+            report.identity.push_str(&format!(", as {}", brief(user, 80)));
+        }
+        report.notes.push(if visible == 0 {
+            "The credential is good, but no project is visible to it.".into()
+        } else {
+            format!("Projects can be listed (API version {}).", self.client.version())
+        });
+        report.notes.extend(self.client.version_warning());
+        if let Some(config) = config.filter(|c| text(c, "devopsProjectId").is_some()) {
+            let given = text(config, "devopsProjectId").unwrap_or_default();
+            let (id, name) = self.project(cx, given).await?;
+            report.notes.push(format!("Project {} is there.", brief(&name, 80)));
+            DevOpsTarget::probe(&self.client, cx, &id).await?;
+            report.notes.push("Variable groups can be listed. Whether they may be written shows only at the first write.".into());
+        }
+        Ok(report)
+    }
+
+    async fn choices(&self, cx: &Cx, field: &str, _filled: &Map) -> Result<Vec<Choice>, ApiError> {
+        if field != "devopsProjectId" {
+            return Ok(Vec::new());
+        }
+        let mut choices: Vec<Choice> = self
+            .projects(cx)
+            .await?
+            .iter()
+            .filter_map(|p| {
+                let part = |name: &str| p.get(name).and_then(Value::as_str).map(str::trim).filter(|t| !t.is_empty());
+                let detail = part("description").or_else(|| part("visibility"));
+                Some(Choice { value: part("id")?.to_string(), label: brief(part("name")?, 120), detail: detail.map(|d| brief(d, 120)) })
+            })
+            .collect();
+        choices.sort_by_key(|c| c.label.to_lowercase());
+        choices.dedup_by(|a, b| a.value == b.value);
+        Ok(choices)
+    }
+
+    async fn open(&self, cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
+        let project = self.project_id(cx, &target.config).await?;
+        let trace = Trace::new(self.memory.clone(), self.client.base(), &project);
+        Ok(Arc::new(DevOpsTarget::new(self.client.clone(), trace, project, target)))
+    }
+
+    fn budget(&self) -> Option<String> {
+        self.client.budget()
+    }
+}

@@ -1,0 +1,461 @@
+//! Sending a draft: one PUT or POST, checked by its answer; and what to do when the answer
+//! is lost, when somebody else was faster, or when one variable is refused.
+//!
+//! The service has no revision to compare: the last writer wins. Between the reading that a
+//! PUT is built on and the PUT itself nothing else is sent; a foreign change that falls into
+//! that gap is lost and cannot be noticed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::SERVICE;
+use super::api::Resource;
+use super::client::{Call, Scope};
+use super::draft::{Circumstances, Draft, Fate, note};
+use super::errors::Doing;
+use super::group::{Body, Group, Slot, is_secret, reference};
+use super::keys::Keys;
+use super::target::{DevOpsTarget, NAMES_WINDOWS, names_size};
+use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace, Written};
+use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::plan::Action;
+use crate::model::text::brief;
+
+/// A listing older than this is read again before it is written over.
+const STALE: Duration = Duration::from_secs(2);
+/// Writes sent for one batch before giving up.
+const ATTEMPTS: u32 = 5;
+/// Above this size of all names together no agent can start a job that uses the group.
+const NAMES_LIMIT: usize = 128 * 1024;
+/// Above this the body is worth a remark.
+const BODY_LARGE: usize = 1024 * 1024;
+
+const POST: &str = "POST /_apis/distributedtask/variablegroups";
+const PUT: &str = "PUT /_apis/distributedtask/variablegroups/{id}";
+const DELETE: &str = "DELETE /_apis/distributedtask/variablegroups/{id}";
+
+#[async_trait]
+impl Document for DevOpsTarget {
+    async fn apply(&self, cx: &Cx, batch: &Batch<'_>) -> Result<BatchWritten, ApiError> {
+        let lock = lock_of(&self.identity());
+        let _one_writer = lock.lock().await;
+        let current = self.current(cx, batch).await?;
+        Write { target: self, cx, batch, circumstances: Circumstances::default(), ours: false, uncertain: false }.run(current).await
+    }
+}
+
+/// One writer per group in this process, whatever connection it comes through.
+fn lock_of(identity: &str) -> Arc<tokio::sync::Mutex<()>> {
+    static LOCKS: OnceLock<Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>> = OnceLock::new();
+    let mut locks = LOCKS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(lock) = locks.get(identity).and_then(Weak::upgrade) {
+        return lock;
+    }
+    locks.retain(|_, lock| lock.strong_count() > 0);
+    let lock = Arc::new(tokio::sync::Mutex::new(()));
+    locks.insert(identity.to_string(), Arc::downgrade(&lock));
+    lock
+}
+
+impl DevOpsTarget {
+    /// The group as it is now: the listing when it is fresh, read again otherwise.
+    async fn current(&self, cx: &Cx, batch: &Batch<'_>) -> Result<Option<Group>, ApiError> {
+        let seen = self.seen().clone();
+        let paused = batch.changes.iter().any(|c| c.approved);
+        let Some(seen) = seen else {
+            return self.checked(self.find(cx).await?);
+        };
+        if seen.at.elapsed() < STALE && !paused {
+            return Ok(seen.group);
+        }
+        match seen.group {
+            None => self.checked(self.find(cx).await?),
+            Some(old) => match self.get(cx, old.id).await? {
+                Some(group) if group.name.to_lowercase() == old.name.to_lowercase() => self.checked(Some(group)),
+                _ => Err(moved()),
+            },
+        }
+    }
+
+    fn checked(&self, group: Option<Group>) -> Result<Option<Group>, ApiError> {
+        if let Some(group) = &group {
+            self.usable(group)?;
+        }
+        Ok(group)
+    }
+}
+
+fn moved() -> ApiError {
+    ApiError::new(ErrorKind::Conflict, SERVICE, "the variable group was deleted or renamed after the plan was made; nothing was written")
+        .advice("Run the sync again: it plans on what is there now.")
+}
+
+struct Write<'w> {
+    target: &'w DevOpsTarget,
+    cx: &'w Cx,
+    batch: &'w Batch<'w>,
+    circumstances: Circumstances,
+    /// This batch made the group.
+    ours: bool,
+    /// A write was sent whose effect is unknown.
+    uncertain: bool,
+}
+
+/// How to go on after a failed write.
+enum Next {
+    /// Build the draft anew on this state.
+    Again(Option<Group>),
+    GiveUp(ApiError),
+}
+
+impl Write<'_> {
+    async fn run(mut self, mut current: Option<Group>) -> Result<BatchWritten, ApiError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let draft = Draft::new(current.as_ref(), self.batch, &self.circumstances);
+            if !draft.changed && !self.uncertain {
+                return Ok(self.untouched(draft, current.as_ref()));
+            }
+            let result = match (&current, draft.variables.is_empty()) {
+                (None, true) => return Ok(self.untouched(draft, None)),
+                (Some(group), true) => return self.delete(group.clone(), draft).await,
+                (Some(group), false) => self.put(group, &draft).await,
+                (None, false) => self.post(&draft).await,
+            };
+            let error = match result {
+                Ok(after) => return Ok(self.finish(draft, current.as_ref(), &after)),
+                Err(error) => error,
+            };
+            match self.recover(error, attempt, current, &draft).await {
+                Next::Again(group) => current = group,
+                Next::GiveUp(error) => {
+                    let uncertain = self.uncertain || error.ambiguous;
+                    return Err(error.ambiguous(uncertain));
+                }
+            }
+        }
+    }
+
+    async fn recover(&mut self, error: ApiError, attempt: u32, current: Option<Group>, draft: &Draft) -> Next {
+        match self.try_recover(&error, attempt, current, draft).await {
+            Ok(Some(next)) => Next::Again(next),
+            Ok(None) => Next::GiveUp(error),
+            Err(other) => Next::GiveUp(other),
+        }
+    }
+
+    /// `Some(state)`: write again upon this state. `None`: the error stands.
+    async fn try_recover(
+        &mut self,
+        error: &ApiError,
+        attempt: u32,
+        current: Option<Group>,
+        draft: &Draft,
+    ) -> Result<Option<Option<Group>>, ApiError> {
+        if attempt >= ATTEMPTS || error.kind == ErrorKind::Cancelled {
+            return Ok(None);
+        }
+        if error.ambiguous {
+            if !self.cx.spend_retry() {
+                return Ok(None);
+            }
+            self.uncertain = true;
+            self.circumstances.tried.extend(draft.writes());
+            let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
+            self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
+            return Ok(Some(match current {
+                // Whatever it shows, the values cannot be seen: the write is repeated upon it.
+                Some(group) => match self.target.get(self.cx, group.id).await? {
+                    Some(fresh) => self.target.checked(Some(fresh))?,
+                    None => self.target.checked(self.target.find(self.cx).await?)?,
+                },
+                None => self.after_lost_create().await?,
+            }));
+        }
+        match (&current, error.kind) {
+            (None, ErrorKind::Conflict) => self.taken(error).await.map(Some),
+            (Some(group), ErrorKind::NotFound) if error.code.as_deref().is_some_and(|c| c.starts_with("VariableGroupNotFound")) => {
+                match self.target.find(self.cx).await? {
+                    // Gone since the listing: what this sync holds is written to a new one.
+                    None => Ok(Some(None)),
+                    Some(other) if other.id != group.id => Err(moved()),
+                    Some(_) => Ok(None),
+                }
+            }
+            (_, ErrorKind::Invalid) if error.status == Some(400) && self.circumstances.excluded.is_empty() => {
+                let Some(key) = named_in(&error.message, draft) else { return Ok(None) };
+                let mut why = error.clone();
+                why.message = format!("refused by the service: {}", error.message);
+                self.circumstances.excluded.insert(Keys.fold(&key), why);
+                Ok(Some(current))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A create without an answer: when the group is there now, it is taken to be ours.
+    async fn after_lost_create(&mut self) -> Result<Option<Group>, ApiError> {
+        let found = self.target.checked(self.target.find(self.cx).await?)?;
+        if found.is_some() {
+            self.ours = true;
+        }
+        Ok(found)
+    }
+
+    /// The name is taken: by a create of ours whose answer was lost, by somebody faster, or by
+    /// a group that this identity may not see.
+    async fn taken(&mut self, error: &ApiError) -> Result<Option<Group>, ApiError> {
+        let pauses: &[u64] = if self.uncertain { &[0, 500, 1000, 2000] } else { &[0, 500] };
+        for pause in pauses {
+            if *pause > 0 {
+                self.cx.wait("a variable group of this name exists and is not listed yet", Duration::from_millis(*pause)).await?;
+            }
+            let found = if self.uncertain { self.after_lost_create().await? } else { self.target.checked(self.target.find(self.cx).await?)? };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        let mut invisible = error.clone();
+        invisible.message = format!("a variable group {:?} exists in this project, but this identity cannot see it", brief(&self.target.group, 80));
+        Err(invisible.advice(
+            "Ask its administrator for the role Reader (to write it: Administrator) of that group, or set variableGroupName to another name.",
+        ))
+    }
+
+    async fn post(&self, draft: &Draft) -> Result<Group, ApiError> {
+        let description = Value::String("Secrets from Hanzo KMS, kept up to date by kms-sync.".into());
+        let references = reference(&self.target.project, &self.target.group, Some(&description));
+        let body = Body {
+            name: &self.target.group,
+            description: Some(&description),
+            kind: "Vsts",
+            provider_data: None,
+            variable_group_project_references: self.target.client.version().writes_at_organisation().then_some(&references),
+            variables: &draft.variables,
+        };
+        self.send(Method::POST, POST, Doing::Create, &[], body, draft).await
+    }
+
+    async fn put(&self, group: &Group, draft: &Draft) -> Result<Group, ApiError> {
+        let made = reference(&self.target.project, &group.name, group.description.as_ref());
+        let references = match &group.references {
+            Some(references) => Some(references),
+            None => self.target.client.version().writes_at_organisation().then_some(&made),
+        };
+        let body = Body {
+            name: &group.name,
+            description: group.description.as_ref(),
+            kind: &group.kind,
+            provider_data: group.provider_data.as_ref(),
+            variable_group_project_references: references,
+            variables: &draft.variables,
+        };
+        self.send(Method::PUT, PUT, Doing::Update, &[&group.id.to_string()], body, draft).await
+    }
+
+    async fn send(&self, method: Method, label: &'static str, doing: Doing, tail: &[&str], body: Body<'_>, draft: &Draft) -> Result<Group, ApiError> {
+        let names = names_size(draft.variables.keys());
+        if names > NAMES_LIMIT {
+            return Err(ApiError::new(
+                ErrorKind::Quota,
+                SERVICE,
+                format!(
+                    "{} variables with {} KiB of names in one group: no pipeline job that uses it could start",
+                    draft.variables.len(),
+                    names >> 10
+                ),
+            )
+            .advice("Split the folder over several syncs, each with a variableGroupName of its own, or use a Key Vault for the larger part."));
+        }
+        let bytes = body.bytes()?;
+        let size = bytes.len();
+        let scope = Scope::Write(&self.target.project);
+        let call = Call { method, label, doing, resource: Resource::Groups, scope, tail, query: Vec::new(), body: Some(bytes) };
+        let answer = self.target.client.send(self.cx, &call).await.map_err(|mut error| {
+            if error.status == Some(413) || (error.kind == ErrorKind::Invalid && size > BODY_LARGE) {
+                error.message = format!("{} (the request has {size} bytes)", error.message);
+            }
+            // An answer that is no JSON leaves open whether the group was written.
+            if error.kind == ErrorKind::NotTheService && error.status.is_some_and(|s| s < 300) {
+                error.ambiguous = true;
+            }
+            error
+        })?;
+        let lost = |text: &str| ApiError::new(ErrorKind::Transient, SERVICE, text).status(answer.status).ambiguous(true);
+        match Group::of(self.cx, &answer) {
+            Ok(Some(group)) => Ok(group),
+            Ok(None) => Err(ApiError::new(ErrorKind::NotFound, SERVICE, "the variable group is gone")
+                .code("VariableGroupNotFoundException")
+                .status(answer.status)),
+            Err(_) => Err(lost("the write was answered by something else than the group")),
+        }
+    }
+
+    /// The last variable goes: a group may not be empty, so it is deleted, if it is ours.
+    async fn delete(mut self, group: Group, draft: Draft) -> Result<BatchWritten, ApiError> {
+        if !self.made_by_us(&group) {
+            return Err(ApiError::new(
+                ErrorKind::Invalid,
+                SERVICE,
+                format!(
+                    "the variable group {:?} would be left empty, which Azure DevOps does not allow, and this sync did not make it",
+                    brief(&group.name, 80)
+                ),
+            )
+            .advice("Add a variable of your own to the group, or delete the group in Azure DevOps; nothing was changed."));
+        }
+        for attempt in 1..=ATTEMPTS {
+            let id = group.id.to_string();
+            let call = Call {
+                method: Method::DELETE,
+                label: DELETE,
+                doing: Doing::Delete,
+                resource: Resource::Groups,
+                scope: Scope::Write(&self.target.project),
+                tail: &[&id],
+                query: if self.target.client.version().writes_at_organisation() {
+                    vec![("projectIds", self.target.project.clone())]
+                } else {
+                    Vec::new()
+                },
+                body: None,
+            };
+            let error = match self.target.client.send(self.cx, &call).await {
+                Ok(_) => return Ok(self.deleted(&group, draft)),
+                Err(error) => error,
+            };
+            let gone = error.status == Some(404);
+            if !gone && !(error.ambiguous && attempt < ATTEMPTS && self.cx.spend_retry()) {
+                return Err(error);
+            }
+            self.uncertain |= error.ambiguous;
+            if error.ambiguous {
+                let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
+                self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
+            }
+            match self.target.get(self.cx, group.id).await? {
+                None => return Ok(self.deleted(&group, draft)),
+                Some(_) if gone => return Err(error),
+                Some(fresh) if Draft::new(Some(&fresh), self.batch, &self.circumstances).variables.is_empty() => {}
+                // A foreign variable came in between: the group stays.
+                Some(_) => return Err(moved()),
+            }
+        }
+        Err(moved())
+    }
+
+    fn made_by_us(&self, group: &Group) -> bool {
+        let id = group.id.to_string();
+        self.target.trace.group(group.id).created
+            || self.batch.ledger.rows.values().any(|r| r.remote_id.as_ref() == Some(&id) && r.detail["created"] == true)
+    }
+
+    fn deleted(&self, group: &Group, draft: Draft) -> BatchWritten {
+        self.target.forget(group.id);
+        let outcomes = draft
+            .fates
+            .into_iter()
+            .map(|(key, fate)| match fate {
+                Fate::Refused(error) => (key, Err(error)),
+                _ => (key, Ok(Written { note: Some("the variable group was empty and was deleted".into()), ..Written::default() })),
+            })
+            .collect();
+        BatchWritten { outcomes, stamp: None, id: None }
+    }
+
+    /// Nothing had to be sent.
+    fn untouched(&self, draft: Draft, group: Option<&Group>) -> BatchWritten {
+        let outcomes = draft
+            .fates
+            .into_iter()
+            .map(|(key, fate)| match fate {
+                Fate::Refused(error) => (key, Err(error)),
+                _ => (key, Ok(Written { untouched: true, note: Some("it was gone already".into()), ..Written::default() })),
+            })
+            .collect();
+        // The rows keep the stamps they have: nothing was proved about them here.
+        BatchWritten { outcomes, stamp: None, id: group.map(|g| g.id.to_string()) }
+    }
+
+    /// Compares the answer with what was sent, key by key, and remembers the new stamp.
+    fn finish(&self, draft: Draft, before: Option<&Group>, after: &Group) -> BatchWritten {
+        let base = before.map(|g| g.modified_on.as_str()).filter(|_| !self.uncertain);
+        let created = before.is_none() || self.ours;
+        let known = self.batch.ledger.rows.values().any(|r| r.stamp.as_deref() == base);
+        self.target.remember(after, base, known && base.is_some(), created);
+        let (id, stamp) = (after.id.to_string(), Some(after.modified_on.clone()).filter(|s| !s.is_empty()));
+        let by_us = created || self.made_by_us(after);
+        let foreign = after.variables.keys().map(|k| Keys.fold(k)).any(|f| !draft.folds().contains(&f));
+        let stored: HashMap<String, &Value> = after.variables.iter().map(|(k, v)| (Keys.fold(k), v)).collect();
+        let size = names_size(draft.variables.keys());
+        let mut outcomes = Vec::with_capacity(draft.fates.len());
+        for ((key, fate), op) in draft.fates.into_iter().zip(&self.batch.changes) {
+            let result = match fate {
+                Fate::Refused(error) => Err(error),
+                Fate::Done => Ok(Written { untouched: true, note: Some("it was gone already".into()), ..Written::default() }),
+                Fate::Remove(name) if stored.contains_key(&Keys.fold(&name)) => Err(unconfirmed(&name, "still holds it")),
+                Fate::Remove(_) => Ok(Written { id: Some(id.clone()), stamp: stamp.clone(), ..Written::default() }),
+                Fate::Write(name) => match stored.get(&Keys.fold(&name)) {
+                    None => Err(unconfirmed(&name, "does not hold it")),
+                    Some(entry) if !is_secret(entry) => Err(unconfirmed(&name, "holds it as a plain variable")),
+                    Some(_) => Ok(Written {
+                        id: Some(id.clone()),
+                        stamp: stamp.clone(),
+                        detail: serde_json::json!({"created": by_us}),
+                        instead: match (op.action, before.is_some_and(|g| g.variables.contains_key(&name))) {
+                            (Action::Update, false) => Some(Action::Create),
+                            _ => None,
+                        },
+                        untouched: false,
+                        note: note(self.batch, op),
+                    }),
+                },
+            };
+            outcomes.push((key, result));
+        }
+        let remark = if foreign {
+            Some("another writer changed the group at the same moment")
+        } else if size > NAMES_WINDOWS {
+            Some("the names of the group's secrets exceed 30,000 characters: jobs on Windows agents may fail to start")
+        } else {
+            None
+        };
+        if let (Some(remark), Some((_, Ok(first)))) = (remark, outcomes.iter_mut().find(|(_, r)| r.is_ok())) {
+            first.note = Some(first.note.take().map_or_else(|| remark.to_string(), |n| format!("{n}; {remark}")));
+        }
+        BatchWritten { outcomes, stamp, id: Some(id) }
+    }
+}
+
+fn unconfirmed(name: &str, what: &str) -> ApiError {
+    ApiError::new(ErrorKind::Conflict, SERVICE, format!("the write was accepted, but the group as answered {what}: {}", brief(name, 80)))
+        .advice("Run the sync again; another writer may have been at work at the same moment.")
+}
+
+/// The variable of ours that a refusal names, as a word of its own; the longest wins.
+fn named_in(message: &str, draft: &Draft) -> Option<String> {
+    let part = |c: char| c.is_alphanumeric() || "._-".contains(c);
+    let word = |name: &str| {
+        message.match_indices(name).any(|(at, found)| {
+            let before = message[..at].chars().next_back();
+            let after = &message[at + found.len()..];
+            let mut tail = after.chars();
+            let next = tail.next();
+            // A full stop may end the sentence.
+            let ends = next.is_none_or(|c| !part(c) || (c == '.' && tail.next().is_none_or(char::is_whitespace)));
+            before.is_none_or(|c| !part(c)) && ends
+        })
+    };
+    draft
+        .variables
+        .iter()
+        .filter(|(name, slot)| matches!(slot, Slot::Ours { .. }) && !name.is_empty() && word(name))
+        .map(|(name, _)| name.clone())
+        .max_by_key(String::len)
+}
