@@ -13,9 +13,13 @@
 //! To add a provider: a module here with these three, a line in [`registry::ALL`], its form
 //! (part of [`Spec`]), and a sandbox module.
 
+pub mod aws;
 pub mod azure_devops;
+pub mod azure_key_vault;
+pub mod bitbucket;
 pub mod entra;
 pub mod form;
+pub mod oci;
 pub mod registry;
 
 use std::sync::Arc;
@@ -216,6 +220,11 @@ pub trait Destination: Send + Sync {
 
     /// Facts for the plan's warnings (deletion is final here, another object is in the way).
     fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Warnings that depend on all that the source wants here together (a limit on a sum).
+    fn concerns(&self, _desired: &[Desired]) -> Vec<String> {
         Vec::new()
     }
 }

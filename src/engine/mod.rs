@@ -1,1 +1,456 @@
-//! (being written)
+//! The engine: queues runs, carries them out in background tasks, and publishes what happens.
+//!
+//! [`Engine`] owns the queue; [`runner`] knows what a run does, [`executor`] how a plan is
+//! carried out, [`auto`] when runs start by themselves, [`hub`] who sees it.
+
+pub mod auto;
+mod commit;
+mod executor;
+pub mod hooks;
+pub mod hub;
+pub mod pool;
+mod progress;
+pub mod runner;
+mod steps;
+pub mod targets;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::Cx;
+use crate::model::board::{Event, LiveRun, Phase};
+use crate::model::run::{Counts, RunKind, RunRecord, RunStatus};
+use crate::model::sync::{Job, JobStatus, SyncState};
+use crate::model::text::brief;
+use crate::service::{RunRequest, ServiceError, ServiceErrorKind};
+use crate::source::SourceMap;
+use crate::store::{Settings, Store};
+
+pub use executor::blocking;
+
+use hub::Hub;
+use pool::Pool;
+use progress::Progress;
+use runner::{Ended, RunSpec, Runner};
+
+/// Longest message that the documented answer carries, in characters.
+const MESSAGE: usize = 1024;
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    pool: Arc<Pool>,
+    hub: Arc<Hub>,
+    targets: Arc<targets::Targets>,
+    queue: Mutex<Queue>,
+    settings: Mutex<Settings>,
+    tasks: TaskTracker,
+    /// Set when the engine is closing: nothing new starts.
+    closing: CancellationToken,
+    /// Told of every finished run.
+    ended: tokio::sync::broadcast::Sender<Arc<Finished>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Queued>,
+    /// By sync name.
+    running: HashMap<String, Running>,
+    /// By run id, while anybody may still ask.
+    results: HashMap<String, watch::Receiver<Option<RunRecord>>>,
+}
+
+struct Queued {
+    id: String,
+    spec: RunSpec,
+    result: watch::Sender<Option<RunRecord>>,
+}
+
+struct Running {
+    id: String,
+    connection: String,
+    cancel: CancellationToken,
+}
+
+/// A finished run, as the auto-sync clocks need to know it.
+pub struct Finished {
+    pub record: RunRecord,
+    pub sync_id: String,
+    pub retryable: bool,
+    /// Fingerprint of the source it carried.
+    pub content: Option<String>,
+}
+
+impl Engine {
+    /// An idle engine over a store.
+    pub fn new(store: Store, hub: Arc<Hub>) -> Self {
+        let pool = Arc::new(Pool::new(store.clone()));
+        let settings = store.settings().unwrap_or_default();
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                pool,
+                hub,
+                targets: Arc::default(),
+                queue: Mutex::default(),
+                settings: Mutex::new(settings),
+                tasks: TaskTracker::new(),
+                closing: CancellationToken::new(),
+                ended: tokio::sync::broadcast::Sender::new(1024),
+            }),
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.inner.pool
+    }
+
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.inner.hub
+    }
+
+    /// A copy of the settings in force.
+    pub fn settings(&self) -> Settings {
+        self.inner.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts other settings in force (they are not stored here).
+    pub fn set_settings(&self, settings: Settings) {
+        *self.inner.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.pump();
+    }
+
+    /// Every finished run from now on.
+    pub fn endings(&self) -> tokio::sync::broadcast::Receiver<Arc<Finished>> {
+        self.inner.ended.subscribe()
+    }
+
+    /// Runs and plans, without the queue.
+    pub fn runner(&self) -> Runner {
+        Runner {
+            store: self.inner.store.clone(),
+            pool: self.inner.pool.clone(),
+            targets: self.inner.targets.clone(),
+            mass_delete_percent: self.settings().mass_delete_percent,
+        }
+    }
+
+    /// Queues a run. A sync runs once at a time.
+    pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, ServiceError> {
+        let storage = |e: crate::store::StoreError| ServiceError::new(ServiceErrorKind::Storage, e.to_string());
+        if self.inner.closing.is_cancelled() {
+            return Err(ServiceError::new(ServiceErrorKind::Busy, "kms-sync is closing: no new runs start"));
+        }
+        let config = self.inner.store.sync(&request.sync).map_err(|e| ServiceError::new(ServiceErrorKind::NotFound, e.to_string()))?;
+        let mut state = self.inner.store.sync_state(&config.name).map_err(storage)?;
+        let name = config.name.clone();
+        let id = uuid::Uuid::new_v4().to_string();
+        let connection = config.connection_id.clone();
+        {
+            let mut queue = self.queue();
+            if queue.running.contains_key(&name) || queue.waiting.iter().any(|q| q.spec.config.name == name) {
+                return Err(ServiceError::new(ServiceErrorKind::Busy, format!("a run of {name} is going already")));
+            }
+            let (result, receiver) = watch::channel(None);
+            *job(&mut state, request.kind) =
+                Job { status: Some(JobStatus::Pending), job_id: Some(id.clone()), ..job(&mut state, request.kind).clone() };
+            let spec = RunSpec {
+                config,
+                state: state.clone(),
+                kind: request.kind,
+                trigger: request.trigger,
+                verify: request.verify,
+                allow_delete: request.allow_delete,
+                prioritize: request.prioritize,
+                source,
+            };
+            queue.results.retain(|_, r| r.has_changed().is_ok() || r.borrow().is_some());
+            queue.results.insert(id.clone(), receiver);
+            queue.waiting.push_back(Queued { id: id.clone(), spec, result });
+        }
+        tracing::debug!(sync = name, run = id, connection, "queued");
+        let run = LiveRun {
+            id: id.clone(),
+            kind: request.kind,
+            trigger: request.trigger,
+            phase: Phase::Queued,
+            started_at: crate::model::now(),
+            queue_position: None,
+            done: 0,
+            total: 0,
+            counts: Counts::default(),
+            waiting: None,
+            recent: VecDeque::new(),
+            active: Vec::new(),
+            requests: 0,
+            retries: 0,
+            waited_ms: 0,
+        };
+        self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(run) });
+        if let Err(error) = self.inner.store.save_sync_state(&name, &state) {
+            tracing::warn!(sync = name, "the pending state could not be saved: {error}");
+        }
+        self.pump();
+        Ok(id)
+    }
+
+    /// Starts what may start: manual runs first, then in order of arrival, within the limits.
+    fn pump(&self) {
+        let settings = self.settings();
+        let mut positions = Vec::new();
+        {
+            let mut queue = self.queue();
+            loop {
+                if queue.running.len() >= settings.max_runs {
+                    break;
+                }
+                let free = |q: &Queued, running: &HashMap<String, Running>| {
+                    running.values().filter(|r| r.connection == q.spec.config.connection_id).count() < settings.runs_per_connection
+                };
+                let next = queue
+                    .waiting
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, q)| free(q, &queue.running))
+                    .min_by_key(|(i, q)| (q.spec.trigger.unattended(), *i))
+                    .map(|(i, _)| i);
+                let Some(job) = next.and_then(|i| queue.waiting.remove(i)) else { break };
+                let cancel = CancellationToken::new();
+                let running = Running { id: job.id.clone(), connection: job.spec.config.connection_id.clone(), cancel: cancel.clone() };
+                queue.running.insert(job.spec.config.name.clone(), running);
+                let engine = self.clone();
+                self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });
+            }
+            positions.extend(queue.waiting.iter().enumerate().map(|(i, q)| (q.spec.config.name.clone(), i + 1)));
+            let (running, queued) = (queue.running.len(), queue.waiting.len());
+            drop(queue);
+            self.inner.hub.facts(|f| {
+                f.running = running;
+                f.queued = queued;
+            });
+        }
+        for (sync, position) in positions {
+            self.inner.hub.publish(Event::Queue { sync, position: Some(position) });
+        }
+    }
+
+    async fn execute(&self, job: Queued, cancel: CancellationToken) {
+        let Queued { id, spec, result } = job;
+        let name = spec.config.name.clone();
+        let progress = Arc::new(Progress::new(self.inner.hub.clone(), &name));
+        let shown = progress.clone();
+        let cx = Cx::new(cancel, Arc::new(move |waiting| shown.waiting(waiting)));
+        let mut record = RunRecord {
+            id,
+            sync: name.clone(),
+            kind: spec.kind,
+            trigger: spec.trigger,
+            status: RunStatus::Interrupted,
+            message: None,
+            started_at: crate::model::now(),
+            finished_at: None,
+            counts: Counts::default(),
+            secrets: Vec::new(),
+            requests: Default::default(),
+        };
+        self.note_started(&spec, &record).await;
+        let ended = {
+            let ticking = self.tick_meter(&progress, &cx);
+            let ended = self.runner().run(&spec, &cx, &progress).await;
+            ticking.cancel();
+            ended
+        };
+        let (counts, secrets, _) = progress.take(cx.redactor());
+        record.status = ended.status;
+        record.message = ended.message.clone();
+        record.finished_at = Some(crate::model::now());
+        record.counts = counts;
+        record.secrets = secrets;
+        record.requests = cx.meter().snapshot();
+        self.note_ended(&spec, &record, &ended).await;
+        self.queue().running.remove(&name);
+        let finished = Finished {
+            sync_id: spec.state.id.clone(),
+            retryable: ended.retryable,
+            content: ended.learned.and_then(|l| l.content),
+            record: record.clone(),
+        };
+        self.inner.hub.publish(Event::Finished { sync: name.clone(), record: Box::new(record.clone()) });
+        let _ = self.inner.ended.send(Arc::new(finished));
+        // Nobody may be waiting for this run.
+        let _ = result.send(Some(record));
+        self.pump();
+    }
+
+    /// Publishes request counters while a run is busy between outcomes.
+    fn tick_meter(&self, progress: &Arc<Progress>, cx: &Cx) -> CancellationToken {
+        let stop = CancellationToken::new();
+        let (stopped, progress, cx) = (stop.clone(), progress.clone(), cx.clone());
+        self.inner.tasks.spawn(async move {
+            let mut last = 0;
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => break,
+                    () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
+                }
+                if cx.meter().total() != last {
+                    last = cx.meter().total();
+                    progress.meter(&cx, true);
+                }
+            }
+        });
+        stop
+    }
+
+    async fn note_started(&self, spec: &RunSpec, record: &RunRecord) {
+        let (store, record) = (self.inner.store.clone(), record.clone());
+        let (name, kind, mut state) = (spec.config.name.clone(), spec.kind, spec.state.clone());
+        let saved = executor::blocking(move || {
+            let slot = job(&mut state, kind);
+            slot.status = Some(JobStatus::Running);
+            store.begin_run(&record)?;
+            store.save_sync_state(&name, &state)
+        })
+        .await;
+        if let Err(error) = saved {
+            self.inner.hub.notice("error", format!("The run's beginning could not be recorded: {error}"), Some(&spec.config.name));
+        }
+    }
+
+    async fn note_ended(&self, spec: &RunSpec, record: &RunRecord, ended: &Ended) {
+        let succeeded = record.status == RunStatus::Succeeded;
+        let (store, name, row, kind, learned) =
+            (self.inner.store.clone(), spec.config.name.clone(), record.clone(), spec.kind, ended.learned.clone());
+        let saved = executor::blocking(move || {
+            store.finish_run(&row)?;
+            // Read again: the configuration may have been changed while the run went.
+            let mut state = store.sync_state(&name)?;
+            if let Some(learned) = learned {
+                state.environment_name = learned.environment_name.or(state.environment_name);
+                state.environment_id = learned.environment_id.or(state.environment_id);
+                state.folder_id = learned.folder_id.or(state.folder_id);
+            }
+            let slot = job(&mut state, kind);
+            slot.status = Some(if succeeded { JobStatus::Succeeded } else { JobStatus::Failed });
+            slot.job_id = Some(row.id.clone());
+            slot.message = row.message.as_deref().map(|m| brief(m, MESSAGE));
+            if succeeded {
+                slot.at = row.finished_at;
+            }
+            if kind == RunKind::Sync {
+                state.needs_approval = row.status == RunStatus::NeedsApproval;
+            }
+            store.save_sync_state(&name, &state)
+        })
+        .await;
+        if let Err(error) = saved {
+            self.inner.hub.notice("error", format!("The run's end could not be recorded: {error}"), Some(&spec.config.name));
+        }
+        let text = summary(record);
+        self.inner.hub.notice(if succeeded { "info" } else { "error" }, text, Some(&spec.config.name));
+    }
+
+    /// Waits for a run's end.
+    pub async fn finished(&self, id: &str) -> Option<RunRecord> {
+        let mut receiver = self.queue().results.get(id).cloned()?;
+        let record = receiver.wait_for(Option::is_some).await.ok()?.clone();
+        self.queue().results.remove(id);
+        record
+    }
+
+    /// Cancels a queued or going run; false when there is none of this id.
+    pub fn cancel(&self, id: &str) -> bool {
+        let mut queue = self.queue();
+        if let Some(running) = queue.running.values().find(|r| r.id == id) {
+            running.cancel.cancel();
+            return true;
+        }
+        let Some(at) = queue.waiting.iter().position(|q| q.id == id) else { return false };
+        let Some(job) = queue.waiting.remove(at) else { return false };
+        drop(queue);
+        // It goes through the runner with a cancelled token, so that its record is made like any other.
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let engine = self.clone();
+        self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });
+        true
+    }
+
+    /// True while a run of this sync is queued or going.
+    pub fn is_busy(&self, sync: &str) -> bool {
+        let queue = self.queue();
+        queue.running.contains_key(sync) || queue.waiting.iter().any(|q| q.spec.config.name == sync)
+    }
+
+    /// Runs queued or going.
+    pub fn busy(&self) -> usize {
+        let queue = self.queue();
+        queue.running.len() + queue.waiting.len()
+    }
+
+    /// Ends the engine: runs get `grace` to finish, then they are cancelled and park where they stand.
+    pub async fn close(&self, grace: std::time::Duration) {
+        self.inner.closing.cancel();
+        let waiting: Vec<String> = self.queue().waiting.iter().map(|q| q.id.clone()).collect();
+        for id in waiting {
+            self.cancel(&id);
+        }
+        self.inner.tasks.close();
+        if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_err() {
+            for running in self.queue().running.values() {
+                running.cancel.cancel();
+            }
+            // Calls in flight end by themselves; a minute covers the longest one.
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(65), self.inner.tasks.wait()).await;
+        }
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn job(state: &mut SyncState, kind: RunKind) -> &mut Job {
+    match kind {
+        RunKind::Sync => &mut state.sync,
+        RunKind::Import => &mut state.import,
+        RunKind::Remove => &mut state.remove,
+    }
+}
+
+/// One line about a finished run, for toasts, logs and tables.
+pub fn summary(record: &RunRecord) -> String {
+    let c = &record.counts;
+    let parts: Vec<String> = [
+        (c.imported, "imported"),
+        (c.created, "created"),
+        (c.updated, "updated"),
+        (c.restored, "restored"),
+        (c.deleted, "deleted"),
+        (c.skipped, "skipped"),
+        (c.failed, "failed"),
+    ]
+    .iter()
+    .filter(|(n, _)| *n > 0)
+    .map(|(n, word)| format!("{n} {word}"))
+    .collect();
+    let what = if parts.is_empty() { format!("nothing to do, {} unchanged", c.unchanged) } else { parts.join(", ") };
+    match (record.status, &record.message) {
+        (RunStatus::Succeeded, _) => format!("{}: {what}", record.sync),
+        (status, Some(message)) => format!("{} {status}: {message}", record.sync),
+        (status, None) => format!("{} {status}: {what}", record.sync),
+    }
+}

@@ -89,6 +89,11 @@ impl Cx {
         self.inner.retries_left.fetch_sub(1, Ordering::Relaxed) > 0
     }
 
+    /// Shows a wait for something other than time, until the answer is dropped.
+    pub fn waiting(&self, reason: &str, until: Option<jiff::Timestamp>) -> impl Drop + use<> {
+        Shown::new(self, Waiting { reason: reason.to_string(), until })
+    }
+
     /// Waits, visibly and cancellably.
     pub async fn wait(&self, reason: &str, duration: Duration) -> Result<(), ApiError> {
         if duration.is_zero() {
@@ -107,17 +112,17 @@ impl Cx {
 }
 
 /// Keeps the overlay up while it lives.
-struct Shown<'c>(&'c Cx);
+struct Shown(Cx);
 
-impl<'c> Shown<'c> {
-    fn new(cx: &'c Cx, waiting: Waiting) -> Self {
+impl Shown {
+    fn new(cx: &Cx, waiting: Waiting) -> Self {
         cx.inner.waiting.fetch_add(1, Ordering::Relaxed);
         (cx.inner.waits)(Some(waiting));
-        Self(cx)
+        Self(cx.clone())
     }
 }
 
-impl Drop for Shown<'_> {
+impl Drop for Shown {
     fn drop(&mut self) {
         if self.0.inner.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
             (self.0.inner.waits)(None);

@@ -182,9 +182,10 @@ impl Http {
     }
 
     fn client(&self, url: &url::Url) -> Result<&reqwest::Client, ApiError> {
-        let loopback = is_loopback(url);
-        let slot = if loopback { &self.inner.direct } else { &self.inner.proxied };
-        slot.get_or_init(|| self.inner.build(loopback)).as_ref().map_err(|e| ApiError::new(ErrorKind::Invalid, "http", e.clone()))
+        // A proxy cannot reach this machine's own services, the metadata service included.
+        let direct = is_loopback(url) || matches!(url.host(), Some(url::Host::Ipv4(ip)) if ip.is_link_local());
+        let slot = if direct { &self.inner.direct } else { &self.inner.proxied };
+        slot.get_or_init(|| self.inner.build(direct)).as_ref().map_err(|e| ApiError::new(ErrorKind::Invalid, "http", e.clone()))
     }
 
     /// Starts building a request; nothing is sent.
@@ -201,6 +202,22 @@ impl Http {
     where
         M: Fn() -> Result<reqwest::RequestBuilder, ApiError>,
     {
+        self.attempts(cx, service, call, policy, make, false).await
+    }
+
+    /// [`Self::send`] for a call that was sent before and refused (a rate limit its caller
+    /// waited out, a token it renewed): its first attempt counts as a retry.
+    pub async fn send_again<M>(&self, cx: &Cx, service: &str, call: &str, policy: Policy<'_>, make: M) -> Result<Answer, ApiError>
+    where
+        M: Fn() -> Result<reqwest::RequestBuilder, ApiError>,
+    {
+        self.attempts(cx, service, call, policy, make, true).await
+    }
+
+    async fn attempts<M>(&self, cx: &Cx, service: &str, call: &str, policy: Policy<'_>, make: M, again: bool) -> Result<Answer, ApiError>
+    where
+        M: Fn() -> Result<reqwest::RequestBuilder, ApiError>,
+    {
         let mut attempt = 1;
         loop {
             cx.check(service)?;
@@ -210,7 +227,7 @@ impl Http {
             let request = make()?.build().map_err(|e| {
                 ApiError::new(ErrorKind::Invalid, service, format!("the request could not be built: {}", cx.redact(&e.without_url().to_string())))
             })?;
-            let result = self.once(cx, service, call, request, attempt > 1).await;
+            let result = self.once(cx, service, call, request, again || attempt > 1).await;
             let last = attempt >= policy.attempts.max(1);
             match result {
                 Ok(answer) if (policy.retry)(&answer) => {
@@ -300,7 +317,7 @@ impl Http {
 }
 
 impl Inner {
-    fn build(&self, loopback: bool) -> Result<reqwest::Client, String> {
+    fn build(&self, direct: bool) -> Result<reqwest::Client, String> {
         // A second install fails because the first one stands: both are ring.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -309,7 +326,7 @@ impl Inner {
             .connect_timeout(Duration::from_secs(10))
             .timeout(self.timeout)
             .pool_idle_timeout(Duration::from_secs(30));
-        if loopback {
+        if direct {
             builder = builder.no_proxy();
         }
         if self.http1_only {

@@ -1,8 +1,10 @@
 //! Masks every secret the run knows in texts that will be shown, logged or stored.
 
-use std::sync::RwLock;
+use std::collections::HashSet;
+use std::sync::Mutex;
 
 use base64::Engine as _;
+use zeroize::Zeroizing;
 
 use crate::model::SecretValue;
 
@@ -12,7 +14,17 @@ const SHORTEST: usize = 4;
 /// Knows every value, token and credential of a run.
 #[derive(Default)]
 pub struct Redactor {
-    secrets: RwLock<Vec<SecretValue>>,
+    known: Mutex<Known>,
+}
+
+/// Learning is cheap, for a run learns thousands of values and redacts a handful of texts:
+/// the encoded forms are made when the first text comes.
+#[derive(Default)]
+struct Known {
+    seen: HashSet<[u8; 32]>,
+    fresh: Vec<SecretValue>,
+    /// Longest first.
+    forms: Vec<Zeroizing<String>>,
 }
 
 impl Redactor {
@@ -21,40 +33,46 @@ impl Redactor {
         if secret.expose().trim().len() < SHORTEST {
             return;
         }
+        let mut known = self.lock();
         // Tokens are learned again with every call that carries them.
-        let known = |all: &[SecretValue]| all.iter().any(|s| s.expose() == secret.expose());
-        if !known(&self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner)) {
-            self.secrets.write().unwrap_or_else(std::sync::PoisonError::into_inner).push(secret.clone());
+        if known.seen.insert(*blake3::hash(secret.expose().as_bytes()).as_bytes()) {
+            known.fresh.push(secret.clone());
         }
     }
 
     /// Replaces each known secret by `***`: as it is, JSON-escaped, percent-encoded, base64, and
     /// each longer line of a multi-line secret.
     pub fn redact(&self, text: &str) -> String {
-        let secrets = self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.lock();
+        if !known.fresh.is_empty() {
+            let fresh = std::mem::take(&mut known.fresh);
+            known.forms.extend(fresh.iter().flat_map(|s| forms(s.expose())).filter(|f| f.len() >= SHORTEST));
+            known.forms.sort_by(|a, b| (b.len(), b.as_str()).cmp(&(a.len(), a.as_str())));
+            known.forms.dedup();
+        }
         let mut out = text.to_string();
-        let mut longest: Vec<&SecretValue> = secrets.iter().collect();
-        longest.sort_by_key(|s| std::cmp::Reverse(s.len()));
-        for secret in longest {
-            for form in forms(secret.expose()) {
-                if form.len() >= SHORTEST && out.contains(form.as_str()) {
-                    out = out.replace(form.as_str(), "***");
-                }
+        for form in &known.forms {
+            if form.len() <= out.len() && out.contains(form.as_str()) {
+                out = out.replace(form.as_str(), "***");
             }
         }
         out
     }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
 }
 
-fn forms(secret: &str) -> Vec<zeroize::Zeroizing<String>> {
-    let mut out = vec![zeroize::Zeroizing::new(secret.to_string()), zeroize::Zeroizing::new(secret.trim().to_string())];
+fn forms(secret: &str) -> Vec<Zeroizing<String>> {
+    let mut out = vec![Zeroizing::new(secret.to_string()), Zeroizing::new(secret.trim().to_string())];
     let json = serde_json::Value::String(secret.to_string()).to_string();
-    out.push(zeroize::Zeroizing::new(json.trim_matches('"').to_string()));
-    out.push(zeroize::Zeroizing::new(percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string()));
-    out.push(zeroize::Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(secret)));
-    out.push(zeroize::Zeroizing::new(crate::model::text::sanitise(secret)));
+    out.push(Zeroizing::new(json.trim_matches('"').to_string()));
+    out.push(Zeroizing::new(percent_encoding::utf8_percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string()));
+    out.push(Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(secret)));
+    out.push(Zeroizing::new(crate::model::text::sanitise(secret)));
     if secret.contains('\n') {
-        out.extend(secret.lines().map(str::trim).filter(|l| l.len() >= 8).map(|l| zeroize::Zeroizing::new(l.to_string())));
+        out.extend(secret.lines().map(str::trim).filter(|l| l.len() >= 8).map(|l| Zeroizing::new(l.to_string())));
     }
     out
 }

@@ -434,6 +434,26 @@ pub struct SyncState {
     pub needs_approval: bool,
 }
 
+impl SyncState {
+    /// The state of a sync that has just been made: a new id, version 1, nothing run yet.
+    pub fn fresh() -> Self {
+        let now = crate::model::now();
+        Self {
+            id: uuid::Uuid::new_v4().to_string(),
+            version: 1,
+            created_at: now,
+            updated_at: now,
+            sync: Job::default(),
+            import: Job::default(),
+            remove: Job::default(),
+            folder_id: None,
+            environment_id: None,
+            environment_name: None,
+            needs_approval: false,
+        }
+    }
+}
+
 /// The last job of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

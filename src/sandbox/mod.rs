@@ -7,4 +7,11 @@
 //! The product code does not know that it talks to a sandbox.
 
 pub mod azure_devops;
+pub mod azure_key_vault;
+pub mod bitbucket;
+pub mod entra;
 pub mod host;
+pub mod kms;
+pub mod oci;
+pub mod tls;
+pub mod world;

@@ -3,6 +3,13 @@
 //! [`Service`] does not assume that the engine lives in this process: [`local`] is the engine
 //! here, [`remote`] speaks to the one that `kms-sync run` holds. All types cross a socket as JSON.
 
+pub mod attach;
+mod documented;
+pub mod local;
+pub mod remote;
+pub mod socket;
+mod wire;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,6 +1,31 @@
 //! The source: secrets of one project, environment and folder in Hanzo KMS.
 //!
-//! [`Source`] is what the engine and the wizard ask; [`connect`] opens a KMS account.
+//! [`Source`] is what the engine and the wizard ask; [`connect`] opens a KMS account. The
+//! client behind it, by subject:
+//!
+//! | module | subject |
+//! | --- | --- |
+//! | `client` | one call with its token; delegates the rest |
+//! | `wire`, `pace`, `errors` | address, rate limits, and what a refusal means |
+//! | `auth` | logins and tokens |
+//! | `facts` | projects, environments, folders |
+//! | `list`, `proof`, `merge`, `read` | a reading: fetch, prove that it is whole, merge |
+//! | `write` | the way back during an import |
+//! | `events` | the server's hints that something changed |
+
+mod auth;
+mod client;
+mod errors;
+mod events;
+mod facts;
+mod list;
+mod merge;
+mod pace;
+mod proof;
+mod read;
+mod shapes;
+mod wire;
+mod write;
 
 use std::sync::Arc;
 
@@ -206,9 +231,14 @@ pub trait Source: Send + Sync {
     async fn hint(&self, _cx: &Cx, _places: &[SourceRef]) -> Result<bool, ApiError> {
         Ok(false)
     }
+
+    /// Gives the token back at a clean exit (one request at most, failures do not matter).
+    async fn close(&self, _cx: &Cx) {}
 }
 
 /// Opens a KMS account. Offline: the first call logs in.
-pub fn connect(_connection: ResolvedConnection) -> Result<Arc<dyn Source>, ApiError> {
-    Err(ApiError::new(crate::http::ErrorKind::Invalid, "kms", "not built yet"))
+pub fn connect(connection: ResolvedConnection) -> Result<Arc<dyn Source>, ApiError> {
+    Ok(Arc::new(client::Kms::new(&connection)?))
 }
+
+pub use write::stored_form;

@@ -1,6 +1,8 @@
 //! What the integration tests share.
 
+pub mod moto;
 pub mod python;
+pub mod rig;
 
 /// The binary under test.
 #[allow(dead_code, reason = "not every selection of tests starts the binary")]

@@ -1,0 +1,71 @@
+//! How a command reaches the service: the engine of this process, or the one another process holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Args;
+use super::output::note;
+use crate::service::attach::{Held, reach};
+use crate::service::local::Local;
+use crate::service::{Service, ServiceError, ServiceErrorKind};
+use crate::store::{Dirs, LockError, Store};
+
+/// A service, and the engine when it is this process.
+pub struct Access {
+    pub service: Arc<dyn Service>,
+    /// Keeps lock and socket while the engine lives in this process.
+    _held: Option<Held>,
+}
+
+/// Opens the store of the arguments' directories.
+pub fn store(args: &Args) -> Result<Store, ServiceError> {
+    let dirs = Dirs::resolve(args.config_dir.clone(), args.state_dir.clone())?;
+    Ok(Store::open(dirs)?)
+}
+
+/// The service for reading: no engine is needed.
+pub fn reading(args: &Args) -> Result<Access, ServiceError> {
+    Ok(Access { service: Local::new(store(args)?), _held: None })
+}
+
+/// The service for editing: through the running engine when there is one, so that it knows at once.
+pub async fn editing(args: &Args) -> Result<Access, ServiceError> {
+    let store = store(args)?;
+    match reach(store.dirs()).await {
+        Some(remote) => Ok(Access { service: remote, _held: None }),
+        None => Ok(Access { service: Local::new(store), _held: None }),
+    }
+}
+
+/// The service for runs: this process becomes the engine, or asks the one that is. A holder
+/// that does not answer is waited for, unless `wait` is false.
+pub async fn running(args: &Args, what: &str, wait: bool) -> Result<Access, ServiceError> {
+    let store = store(args)?;
+    let mut told = false;
+    loop {
+        let busy = match Held::take(&store, what) {
+            Ok(held) => return Ok(Access { service: held.local.clone(), _held: Some(held) }),
+            Err(LockError::Store(error)) => return Err(error.into()),
+            Err(busy) => busy,
+        };
+        if let Some(remote) = reach(store.dirs()).await {
+            return Ok(Access { service: remote, _held: None });
+        }
+        if !wait {
+            return Err(ServiceError::new(ServiceErrorKind::Busy, busy.to_string()));
+        }
+        if !std::mem::replace(&mut told, true) {
+            note(&format!("waiting: {busy}"));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The engine itself, never another process's.
+pub fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
+    match Held::take(&store(args)?, what) {
+        Ok(held) => Ok(held),
+        Err(LockError::Store(error)) => Err(error.into()),
+        Err(busy) => Err(ServiceError::new(ServiceErrorKind::Busy, format!("{busy}. One engine per state directory: stop that one first."))),
+    }
+}

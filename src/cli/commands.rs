@@ -1,0 +1,417 @@
+//! One function per command; each asks the service and prints.
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::CommandFactory;
+use serde_json::{Value, json};
+
+use super::access::{self, Access};
+use super::args::{ConnectionCommand, Prioritize};
+use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
+use super::{Args, Command, Outcome, demo, progress, serve};
+use crate::model::Problems;
+use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
+use crate::model::sync::{JobStatus, SyncDoc};
+use crate::service::{Priority, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+
+/// Does what the arguments ask.
+pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
+    let Some(command) = &args.command else {
+        return terminal(args).await;
+    };
+    if args.verbose > 0 && !matches!(command, Command::Run { .. }) {
+        serve::log_to_stderr(args.verbose, super::args::LogFormat::Text);
+    }
+    match command {
+        Command::Demo { headless, serve, quiet_world, .. } => demo::run(args, out, *headless, *serve, *quiet_world).await,
+        Command::List { .. } => list(args, out).await,
+        Command::Show { name, .. } => show(args, out, name).await,
+        Command::Create { file, destination, no_run, allow_delete, .. } => create(args, out, file, destination.clone(), *no_run, *allow_delete).await,
+        Command::Update { name, file, .. } => update(args, out, name, file).await,
+        Command::Delete { name, remove_secrets, yes, .. } => delete(args, out, name, *remove_secrets, *yes).await,
+        Command::Plan { name, verify, .. } => plan(args, out, name, *verify).await,
+        Command::Sync { names, all, verify, allow_delete, no_wait, .. } => {
+            let access = access::running(args, "kms-sync sync", !no_wait).await?;
+            let names = if *all { access.service.syncs().await?.into_iter().map(|s| s.name).collect() } else { names.clone() };
+            let requests = names.iter().map(|n| RunRequest { verify: *verify, allow_delete: *allow_delete, ..request(n, RunKind::Sync) }).collect();
+            runs(&access, out, requests).await
+        }
+        Command::Import { name, prioritize, .. } => {
+            let access = access::running(args, "kms-sync import", true).await?;
+            let prioritize = prioritize.map(|p| if p == Prioritize::Source { Priority::Source } else { Priority::Destination });
+            runs(&access, out, vec![RunRequest { prioritize, ..request(name, RunKind::Import) }]).await
+        }
+        Command::RemoveSecrets { name, yes, .. } => {
+            let access = access::running(args, "kms-sync remove-secrets", true).await?;
+            let doc = access.service.sync(name).await?;
+            confirm(*yes, &format!("Take the secrets of {} away from {}?", doc.name, doc.destination), &doc.name)?;
+            runs(&access, out, vec![RunRequest { allow_delete: true, ..request(name, RunKind::Remove) }]).await
+        }
+        Command::Enable { name } => enable(args, name, true).await,
+        Command::Disable { name } => enable(args, name, false).await,
+        Command::History { name, limit, .. } => history(args, out, name, *limit).await,
+        Command::Run { once, log_format } => serve::run(args, *once, *log_format).await,
+        Command::Connection { command } => connection(args, out, command).await,
+        Command::Doctor { .. } => doctor(args, out).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "kms-sync", &mut script);
+            output::print_text(&String::from_utf8_lossy(&script));
+            Ok(0)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            let rendered = clap_mangen::Man::new(Args::command()).render(&mut page);
+            rendered.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e.to_string()))?;
+            output::print_text(&String::from_utf8_lossy(&page));
+            Ok(0)
+        }
+    }
+}
+
+async fn terminal(args: &Args) -> Outcome {
+    demo::terminal(args).await
+}
+
+/// The terminal app cannot be drawn into a file.
+pub fn needs_terminal() -> Result<(), ServiceError> {
+    if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(ServiceError::new(ServiceErrorKind::Invalid, "The terminal app needs a terminal; `kms-sync --help` lists the commands for scripts."))
+}
+
+fn request(sync: &str, kind: RunKind) -> RunRequest {
+    RunRequest { sync: sync.to_string(), kind, trigger: Trigger::Manual, verify: false, allow_delete: false, prioritize: None }
+}
+
+async fn list(args: &Args, out: &Out) -> Outcome {
+    let access = access::reading(args)?;
+    let syncs = access.service.syncs().await?;
+    if out.json {
+        print_json(&One("secretSyncs", &syncs));
+        return Ok(0);
+    }
+    if syncs.is_empty() {
+        note("There is no sync yet. `kms-sync` opens the terminal app, which sets one up; `kms-sync create -f FILE` takes a document.");
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = syncs
+        .iter()
+        .map(|s| {
+            let destination = crate::engine::pool::label(&s.destination, &s.destination_config);
+            let auto = if s.is_enabled { "auto" } else { "manual" };
+            vec![s.name.clone(), status(s.sync_status), destination, format!("{}:{}", s.environment.slug, s.folder.path), auto.into(), when(s)]
+        })
+        .collect();
+    out.text(&table(&["NAME", "STATUS", "DESTINATION", "SOURCE", "MODE", "LAST SYNCED"], &rows));
+    Ok(0)
+}
+
+fn status(status: Option<JobStatus>) -> String {
+    status.map_or_else(|| "never run".to_string(), |s| s.to_string())
+}
+
+fn when(doc: &SyncDoc) -> String {
+    doc.last_synced_at.map_or_else(|| "never".to_string(), |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
+    let access = access::reading(args)?;
+    let doc = access.service.sync(name).await?;
+    if out.json {
+        print_json(&One("secretSync", &doc));
+        return Ok(0);
+    }
+    let mut rows = vec![
+        ("Name", doc.name.clone()),
+        ("Description", doc.description.clone().unwrap_or_default()),
+        ("Source", format!("{}:{} of project {}", doc.environment.slug, doc.folder.path, doc.project_id)),
+        ("Destination", crate::engine::pool::label(&doc.destination, &doc.destination_config)),
+        ("Connection", doc.connection.as_ref().map_or_else(|| doc.connection_id.clone(), |c| c.name.clone())),
+        ("Initial Sync Behavior", doc.sync_options.initial_sync_behavior.to_string()),
+        ("Key Schema", doc.sync_options.key_schema.clone().unwrap_or_else(|| "none".into())),
+        ("Auto-Sync Enabled", doc.is_enabled.to_string()),
+        ("Disable Secret Deletion", doc.sync_options.disable_secret_deletion.unwrap_or(false).to_string()),
+        ("Status", status(doc.sync_status)),
+        ("Last synced", when(&doc)),
+    ];
+    if let Some(message) = &doc.last_sync_message {
+        rows.push(("Last message", message.clone()));
+    }
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();
+    out.text(&table(&["", ""], &rows).lines().skip(1).map(|l| format!("{l}\n")).collect::<String>());
+    Ok(0)
+}
+
+/// Reads a document from a file or standard input.
+fn document(path: &Path) -> Result<Value, ServiceError> {
+    let bad = |rule: &str, text: String| {
+        let mut problems = Problems::default();
+        problems.add("", rule, text);
+        ServiceError::from(problems)
+    };
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().lock().take(1 << 24).read_to_string(&mut text).map_err(|e| bad("readable", format!("standard input: {e}")))?;
+        text
+    } else {
+        std::fs::read_to_string(path).map_err(|e| bad("readable", format!("{}: {e}", path.display())))?
+    };
+    serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|e| bad("json", format!("not valid JSON (line {} column {})", e.line(), e.column())))
+}
+
+async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>, no_run: bool, allow_delete: bool) -> Outcome {
+    let document = document(file)?;
+    let editing = access::editing(args).await?;
+    let doc = editing.service.create_sync(SyncInput { document, destination }).await?;
+    if !out.json {
+        note(&format!("{} created", doc.name));
+    }
+    if no_run || !doc.is_enabled {
+        print_created(out, &doc, None);
+        return Ok(0);
+    }
+    drop(editing);
+    let access = access::running(args, "kms-sync create", true).await?;
+    let request = RunRequest { trigger: Trigger::Created, allow_delete, ..request(&doc.name, RunKind::Sync) };
+    let records = follow(&access, vec![request]).await?;
+    let doc = access.service.sync(&doc.name).await?;
+    print_created(out, &doc, records.first());
+    Ok(code(&records))
+}
+
+fn print_created(out: &Out, doc: &SyncDoc, run: Option<&RunRecord>) {
+    if out.json {
+        #[derive(serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Created<'a> {
+            secret_sync: &'a SyncDoc,
+            run: Option<&'a RunRecord>,
+        }
+        print_json(&Created { secret_sync: doc, run });
+    } else if let Some(run) = run {
+        out.text(&run_text(out, run));
+    }
+}
+
+async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
+    let document = document(file)?;
+    let access = access::editing(args).await?;
+    let doc = access.service.update_sync(name, SyncInput { document, destination: None }).await?;
+    if out.json {
+        print_json(&One("secretSync", &doc));
+    } else {
+        note(&format!("{} updated", doc.name));
+    }
+    Ok(0)
+}
+
+async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool) -> Outcome {
+    let access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::editing(args).await? };
+    let doc = access.service.sync(name).await?;
+    let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
+    confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
+    if remove_secrets {
+        let records = follow(&access, vec![RunRequest { allow_delete: true, ..request(name, RunKind::Remove) }]).await?;
+        if code(&records) != 0 {
+            report(out, &records);
+            note(&format!("{} was not deleted, because its secrets could not all be removed", doc.name));
+            return Ok(code(&records));
+        }
+    }
+    access.service.delete_sync(name).await?;
+    if out.json {
+        print_json(&One("secretSync", &doc));
+    } else {
+        note(&format!("{} deleted", doc.name));
+    }
+    Ok(0)
+}
+
+/// Asks on a terminal; refuses without `--yes` elsewhere.
+fn confirm(yes: bool, question: &str, word: &str) -> Result<(), ServiceError> {
+    if yes {
+        return Ok(());
+    }
+    let refuse = |text: String| Err(ServiceError::new(ServiceErrorKind::Invalid, text));
+    if !std::io::stdin().is_terminal() {
+        return refuse(format!("{question} Nobody can be asked here: give --yes."));
+    }
+    note(&format!("{question} Type {word} to go on:"));
+    let mut line = String::new();
+    if std::io::stdin().read_line(&mut line).is_err() || line.trim() != word {
+        return refuse("Nothing was done.".into());
+    }
+    Ok(())
+}
+
+async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
+    let access = access::reading(args)?;
+    let plan = access.service.plan(crate::service::PlanTarget::Stored { name: name.to_string() }, verify).await?;
+    if out.json {
+        print_json(&plan);
+    } else {
+        out.text(&plan_text(&plan));
+    }
+    Ok(if plan.is_noop() { 0 } else { 10 })
+}
+
+/// Starts runs, shows their progress, and waits for all; Ctrl-C cancels them once.
+async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+    follow_service(access.service.clone(), requests).await
+}
+
+/// [`follow`] for any service.
+pub async fn follow_service(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+    let watch = service.watch().await?;
+    let shown = tokio::spawn(progress::show(watch));
+    let mut ids = Vec::new();
+    let mut early = None;
+    for request in requests {
+        match service.start(request).await {
+            Ok(id) => ids.push(id),
+            Err(error) => early = Some(early.unwrap_or(error)),
+        }
+    }
+    if let Some(error) = early.filter(|_| ids.is_empty()) {
+        shown.abort();
+        return Err(error);
+    }
+    let cancelling = {
+        let (service, ids) = (service.clone(), ids.clone());
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                note("cancelling: what is in flight is finished first");
+                for id in &ids {
+                    // A run that has just ended needs no cancelling.
+                    let _ = service.cancel(id).await;
+                }
+            }
+        })
+    };
+    let mut records = Vec::new();
+    for id in &ids {
+        records.push(service.finished(id).await?);
+    }
+    cancelling.abort();
+    shown.abort();
+    Ok(records)
+}
+
+async fn runs(access: &Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {
+    for request in &requests {
+        access.service.sync(&request.sync).await?;
+    }
+    let records = follow(access, requests).await?;
+    report(out, &records);
+    Ok(code(&records))
+}
+
+fn report(out: &Out, records: &[RunRecord]) {
+    if out.json {
+        print_json(&One("runs", &records));
+    } else {
+        out.text(&records.iter().map(|r| run_text(out, r)).collect::<String>());
+    }
+}
+
+fn code(records: &[RunRecord]) -> i32 {
+    if records.iter().any(|r| r.status == RunStatus::Cancelled) { 130 } else { i32::from(records.iter().any(|r| r.status != RunStatus::Succeeded)) }
+}
+
+async fn enable(args: &Args, name: &str, enabled: bool) -> Outcome {
+    let access = access::editing(args).await?;
+    let doc = access.service.set_enabled(name, enabled).await?;
+    note(&format!("auto-sync of {} is {}", doc.name, if enabled { "on" } else { "off" }));
+    Ok(0)
+}
+
+async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
+    let access = access::reading(args)?;
+    let records = access.service.history(name, limit).await?;
+    if out.json {
+        print_json(&One("runs", &records));
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = records
+        .iter()
+        .map(|r| {
+            let took = r.finished_at.map(|f| f.as_millisecond() - r.started_at.as_millisecond());
+            vec![
+                r.started_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+                out.status(r.status),
+                r.kind.to_string(),
+                r.trigger.to_string(),
+                took.map_or_else(|| "–".into(), |ms| format!("{:.1} s", ms as f64 / 1000.0)),
+                crate::model::text::brief(&crate::engine::summary(r), 90),
+            ]
+        })
+        .collect();
+    out.text(&table(&["STARTED", "STATUS", "KIND", "TRIGGER", "TOOK", "RESULT"], &rows));
+    Ok(0)
+}
+
+async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outcome {
+    let access = access::editing(args).await?;
+    match command {
+        ConnectionCommand::Add { file, replace, .. } => {
+            let view = access.service.save_connection(document(file)?, *replace).await?;
+            if out.json {
+                print_json(&json!({ "connection": view.public }));
+            } else {
+                note(&format!("connection {} stored; `kms-sync connection test {}` proves it", view.name, view.name));
+            }
+        }
+        ConnectionCommand::List { .. } => {
+            let views = access.service.connections().await?;
+            if out.json {
+                let public: Vec<Value> = views.into_iter().map(|v| v.public).collect();
+                print_json(&json!({ "connections": public }));
+            } else {
+                let rows: Vec<Vec<String>> = views
+                    .into_iter()
+                    .map(|v| vec![v.name, v.app, v.method, if v.used_by.is_empty() { "–".into() } else { v.used_by.join(", ") }])
+                    .collect();
+                out.text(&table(&["NAME", "APP", "METHOD", "USED BY"], &rows));
+            }
+        }
+        ConnectionCommand::Test { name, .. } => {
+            let report = access.service.test_connection(name).await?;
+            if out.json {
+                print_json(&json!({ "connection": name, "ok": true, "identity": report.identity, "notes": report.notes }));
+            } else {
+                out.text(&format!("✓ {name} works: {}", crate::model::text::sanitise(&report.identity)));
+                for text in &report.notes {
+                    out.text(&format!("  {}", crate::model::text::sanitise(text)));
+                }
+            }
+        }
+        ConnectionCommand::Remove { name } => {
+            access.service.remove_connection(name).await?;
+            note(&format!("connection {name} removed"));
+        }
+    }
+    Ok(0)
+}
+
+async fn doctor(args: &Args, out: &Out) -> Outcome {
+    let access = access::reading(args)?;
+    let findings = access.service.doctor().await?;
+    let bad = findings.iter().filter(|f| !f.ok).count();
+    if out.json {
+        print_json(&json!({ "findings": findings, "ok": bad == 0 }));
+    } else {
+        for finding in &findings {
+            let mark = if finding.ok { "✓" } else { "✗" };
+            out.text(&format!("{mark} {}: {}", crate::model::text::sanitise(&finding.what), crate::model::text::sanitise(&finding.detail)));
+            if let Some(fix) = &finding.fix {
+                out.text(&format!("    → {}", crate::model::text::sanitise(fix)));
+            }
+        }
+    }
+    Ok(i32::from(bad > 0))
+}

@@ -1,0 +1,195 @@
+//! Standard output: JSON documents and plain tables.
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr;
+
+use crate::model::plan::{Action, PlanDoc};
+use crate::model::run::{Outcome, RunRecord, RunStatus};
+use crate::model::text::sanitise;
+use crate::service::ServiceError;
+
+/// Where and how results are printed.
+pub struct Out {
+    pub json: bool,
+    pub colour: bool,
+}
+
+impl Out {
+    /// JSON or text; colour only on a terminal that wants it.
+    pub fn new(json: bool, no_color: bool) -> Self {
+        Self { json, colour: !json && !no_color && std::io::stdout().is_terminal() }
+    }
+
+    /// Prints a failure: as the document of `--json`, or on standard error.
+    pub fn error(&self, error: &ServiceError) {
+        if self.json {
+            print_json(&error_document(error));
+            return;
+        }
+        if error.fields.is_empty() {
+            note(&format!("error: {}", sanitise(&error.message)));
+        } else {
+            for problem in &error.fields.0 {
+                let field = if problem.field.is_empty() { "document" } else { &problem.field };
+                note(&format!("error: {}: {} [{}]", sanitise(field), sanitise(&problem.message), problem.rule));
+            }
+        }
+    }
+
+    /// Prints lines of text.
+    pub fn text(&self, text: &str) {
+        print_text(text);
+    }
+
+    /// Colours a status word.
+    pub fn status(&self, status: RunStatus) -> String {
+        let (symbol, code) = match status {
+            RunStatus::Succeeded => ("✓", "32"),
+            RunStatus::Failed => ("✗", "31"),
+            RunStatus::Cancelled => ("–", "2"),
+            RunStatus::Interrupted => ("!", "33"),
+            RunStatus::NeedsApproval => ("?", "33"),
+        };
+        let word = format!("{symbol} {status}");
+        if self.colour { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word }
+    }
+}
+
+/// `{"error":{kind,message,fields}}`.
+pub fn error_document(error: &ServiceError) -> Value {
+    json!({"error": {"kind": error.kind.to_string(), "message": error.message, "fields": error.fields.0}})
+}
+
+/// A document with one member, in the member's own order.
+pub struct One<'a, T>(pub &'static str, pub &'a T);
+
+impl<T: Serialize> Serialize for One<'_, T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.0, self.1)?;
+        map.end()
+    }
+}
+
+/// One JSON document, pretty, with a newline.
+pub fn print_json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print_text(&text),
+        Err(error) => note(&format!("error: the result could not be printed: {error}")),
+    }
+}
+
+/// Text to standard output. A closed pipe ends the output, not the program.
+pub fn print_text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") }).and_then(|()| out.flush());
+}
+
+/// A line to standard error.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A table with a header; columns as wide as their widest cell.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(|c| sanitise_keeping_colour(c)).collect()).collect();
+    let mut widths: Vec<usize> = header.iter().map(|h| h.width()).collect();
+    for row in &rows {
+        for (i, cell) in row.iter().enumerate() {
+            widths[i] = widths[i].max(visible_width(cell));
+        }
+    }
+    let mut out = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = (usize, &str)>| {
+        let mut text = String::new();
+        for (i, cell) in cells {
+            text.push_str(cell);
+            text.push_str(&" ".repeat(widths[i] - visible_width(cell) + 2));
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    };
+    line(&mut header.iter().enumerate().map(|(i, h)| (i, *h)));
+    for row in &rows {
+        line(&mut row.iter().enumerate().map(|(i, c)| (i, c.as_str())));
+    }
+    out
+}
+
+fn visible_width(text: &str) -> usize {
+    let mut width = 0;
+    let mut rest = text;
+    while let Some(at) = rest.find('\u{1b}') {
+        width += rest[..at].width();
+        rest = rest[at..].find('m').map_or("", |end| &rest[at + end + 1..]);
+    }
+    width + rest.width()
+}
+
+/// Our own colour codes stay, everything else is made visible.
+fn sanitise_keeping_colour(cell: &str) -> String {
+    if cell.starts_with("\u{1b}[") && cell.ends_with("\u{1b}[0m") { cell.to_string() } else { sanitise(cell) }
+}
+
+/// A finished run as text.
+pub fn run_text(out: &Out, record: &RunRecord) -> String {
+    let mut text = format!("{}  {}\n", out.status(record.status), crate::engine::summary(record));
+    for secret in record.secrets.iter().filter(|s| attention(s.outcome)).take(50) {
+        let reason = secret.reason.as_deref().unwrap_or_default();
+        text.push_str(&format!("   {:<12} {}  {}\n", secret.outcome.to_string(), sanitise(&secret.key), sanitise(reason)));
+    }
+    let r = &record.requests;
+    text.push_str(&format!("   {} requests, {} retries, waited {:.1} s\n", r.total, r.retries, r.waited_ms as f64 / 1000.0));
+    text
+}
+
+fn attention(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Failed | Outcome::Conflict | Outcome::Withheld | Outcome::Skipped | Outcome::NotReached)
+}
+
+/// A plan as text; values are never part of it.
+pub fn plan_text(plan: &PlanDoc) -> String {
+    let mut text = String::new();
+    for change in &plan.changes {
+        let sign = match change.action {
+            Action::Create => "+",
+            Action::Update => "~",
+            Action::Restore => "↺",
+            Action::Delete => "-",
+            Action::Import => "<",
+        };
+        let asks = plan.needs_approval.iter().any(|a| a.key == change.key);
+        let reason = change.reason.as_deref().map(|r| format!("  {}", sanitise(r))).unwrap_or_default();
+        text.push_str(&format!("{sign} {}{reason}{}\n", sanitise(&change.key), if asks { "  (asks first)" } else { "" }));
+    }
+    for skipped in &plan.skipped {
+        let key = skipped.key.as_deref().or(skipped.source_key.as_deref()).unwrap_or_default();
+        text.push_str(&format!("· {}  skipped: {}\n", sanitise(key), sanitise(&skipped.reason)));
+    }
+    for conflict in &plan.conflicts {
+        text.push_str(&format!("! {}  {}\n", sanitise(&conflict.keys.join(", ")), sanitise(&conflict.reason)));
+    }
+    for warning in &plan.warnings {
+        text.push_str(&format!("! {}\n", sanitise(warning)));
+    }
+    for approval in &plan.needs_approval {
+        text.push_str(&format!("? {}  {}\n", sanitise(&approval.key), sanitise(&approval.reason)));
+    }
+    let n = |a| plan.count(a);
+    text.push_str(&format!(
+        "{}: {} to create, {} to update, {} to restore, {} to delete, {} to import, {} unchanged; {} requests\n",
+        plan.sync,
+        n(Action::Create),
+        n(Action::Update),
+        n(Action::Restore),
+        n(Action::Delete),
+        n(Action::Import),
+        plan.unchanged,
+        plan.requests.total,
+    ));
+    text
+}

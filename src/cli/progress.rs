@@ -1,0 +1,93 @@
+//! Progress of runs on standard error: a bar on a terminal, plain lines otherwise.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::output::note;
+use crate::model::board::Event;
+use crate::model::text::sanitise;
+use crate::service::Watch;
+
+/// Lines at most this often per sync when there is no terminal.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// Shows runs until it is dropped or the events end.
+pub async fn show(mut watch: Watch) {
+    if std::io::stderr().is_terminal() { bars(&mut watch).await } else { lines(&mut watch).await }
+}
+
+async fn bars(watch: &mut Watch) {
+    let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+    let style = ProgressStyle::with_template("{prefix:<24} [{bar:30}] {pos:>6}/{len:<6} {per_sec:>8}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let mut bars: HashMap<String, ProgressBar> = HashMap::new();
+    loop {
+        let event = match watch.events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        watch.board.apply(&event);
+        match &event {
+            Event::Run { sync, .. } => {
+                let bar = multi.add(ProgressBar::new(0).with_style(style.clone()).with_prefix(sanitise(sync)));
+                bars.insert(sync.clone(), bar);
+            }
+            Event::Finished { sync, .. } => {
+                if let Some(bar) = bars.remove(sync) {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+        for (sync, bar) in &bars {
+            let Some(run) = watch.board.cards.get(sync).and_then(|c| c.run.as_ref()) else { continue };
+            bar.set_length(run.total);
+            bar.set_position(run.done.min(run.total));
+            let message = match &run.waiting {
+                Some(waiting) => sanitise(&waiting.reason),
+                None => run.phase.to_string().replace('-', " "),
+            };
+            if bar.message() != message {
+                bar.set_message(message);
+            }
+        }
+    }
+}
+
+async fn lines(watch: &mut Watch) {
+    let mut said: HashMap<String, std::time::Instant> = HashMap::new();
+    loop {
+        let event = match watch.events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        watch.board.apply(&event);
+        match &event {
+            Event::Run { sync, run } => {
+                said.insert(sync.clone(), std::time::Instant::now());
+                note(&format!("{}: {} started", sanitise(sync), run.kind));
+            }
+            Event::Waiting { sync, waiting: Some(waiting) } => {
+                // A wait that lasts is worth a line; short ones would flood the log.
+                let long = waiting.until.is_none_or(|u| u.as_second() - crate::model::now().as_second() >= 5);
+                if long {
+                    note(&format!("{}: waits: {}", sanitise(sync), sanitise(&waiting.reason)));
+                }
+            }
+            Event::Done { sync, .. } => {
+                let due = said.get(sync).is_none_or(|t| t.elapsed() >= QUIET);
+                if let Some(run) = watch.board.cards.get(sync).and_then(|c| c.run.as_ref()).filter(|_| due) {
+                    said.insert(sync.clone(), std::time::Instant::now());
+                    note(&format!("{}: {} of {}", sanitise(sync), run.done, run.total));
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `run`: the engine without a terminal.
+
+use super::args::LogFormat;
+use super::output::note;
+use super::{Args, Outcome, access};
+use crate::model::run::RunStatus;
+use crate::service::Service;
+use crate::service::local::Local;
+
+/// Runs every enabled sync once, or keeps them running until told to stop.
+pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
+    log_to_stderr(args.verbose, format);
+    let held = access::engine(args, "kms-sync run")?;
+    let local = held.local.clone();
+    if once {
+        let records = local.clocks().once().await;
+        local.engine().close(std::time::Duration::ZERO).await;
+        let failed = records.iter().filter(|r| r.status != RunStatus::Succeeded).count();
+        note(&format!("{} of {} syncs succeeded", records.len() - failed, records.len()));
+        return Ok(i32::from(failed > 0));
+    }
+    local.start_auto();
+    tracing::info!("ready");
+    systemd("READY=1");
+    wait_for_stop(&local).await;
+    tracing::info!("stopping");
+    systemd("STOPPING=1");
+    local.close().await;
+    Ok(0)
+}
+
+/// Tells a service manager of type notify, where there is one (sd_notify(3)).
+fn systemd(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return };
+    let sent = match path.to_str().and_then(|p| p.strip_prefix('@')) {
+        #[cfg(target_os = "linux")]
+        Some(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            std::os::unix::net::SocketAddr::from_abstract_name(name).and_then(|a| socket.send_to_addr(state.as_bytes(), &a))
+        }
+        _ => socket.send_to(state.as_bytes(), &path),
+    };
+    if let Err(error) = sent {
+        tracing::warn!("the service manager could not be told: {error}");
+    }
+}
+
+/// Returns at SIGTERM or SIGINT; SIGHUP reads the configuration again.
+async fn wait_for_stop(local: &Local) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => return,
+            _ = int.recv() => return,
+            _ = hup.recv() => {
+                tracing::info!("reading the configuration again");
+                local.reload();
+            }
+        }
+    }
+}
+
+/// Returns at SIGTERM or SIGINT.
+pub async fn until_stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+/// Structured log lines on standard error.
+pub fn log_to_stderr(verbose: u8, format: LogFormat) {
+    let level = match verbose {
+        0 => "kms_sync=info",
+        1 => "kms_sync=debug",
+        _ => "kms_sync=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second call in one process (tests) keeps the first.
+    let _ = match format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}

@@ -1,0 +1,411 @@
+//! One-to-one: every key is a secret of its own. Listing, comparing and reading; the writes
+//! are in [`super::apply`].
+//!
+//! The listing of AWS lags behind writes by up to five minutes. Where it shows exactly the
+//! state before a write of ours of the last ten minutes, one DescribeSecret (which is recent)
+//! decides; so an unchanged sync costs its list pages and nothing else, and an outside edit
+//! is believed even moments after our own write.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::apply::Stops;
+use super::call::Api;
+use super::config::Config;
+use super::keyid::{KeyMatch, KeyRef};
+use super::names::SecretNames;
+use super::ops::{BATCH_MAX, Content, Got, Listed};
+use super::session::Shared;
+use super::tags::{TagDelta, Tags, Wanted};
+use crate::destination::{Desired, Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Missing, Read, Shape};
+use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::ledger::{Ledger, LedgerRow};
+
+/// How long after a write of ours a listing may still show the state before it.
+const LAG_SECONDS: i64 = 600;
+/// Confirming and reading calls in flight.
+const PARALLEL: usize = 16;
+
+/// One sync's target in one-to-one mapping.
+pub struct Items {
+    pub(super) api: Arc<Api>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) config: Config,
+    pub(super) stops: Stops,
+    identity: String,
+    /// Folds of missing keys that could neither be confirmed nor denied (no right to describe).
+    unconfirmed: Mutex<HashSet<String>>,
+    /// BatchGetSecretValue was denied: values are read one by one from now on.
+    batch_denied: AtomicBool,
+}
+
+/// What an entry of ours remembers for comparing and writing. No values.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    pub tags: Tags,
+    pub key: Option<String>,
+    /// The listing showed an older state of ours and nothing fresher could be had.
+    #[serde(default)]
+    pub lagging: bool,
+}
+
+impl Facts {
+    pub fn of(entry: Option<&Entry>) -> Self {
+        entry.and_then(|e| serde_json::from_value(e.facts.clone()).ok()).unwrap_or_default()
+    }
+}
+
+/// What the ledger row of a secret remembers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    /// Keys of tags that this sync set.
+    #[serde(default)]
+    pub tags: std::collections::BTreeSet<String>,
+    /// The `keyId` last written.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// What AWS showed although `key` had been written: accepted as its other form.
+    #[serde(default)]
+    pub key_shown: Option<String>,
+    /// Start (Unix seconds) and number of value writes within a day.
+    #[serde(default)]
+    pub writes: (i64, u32),
+    /// Many-to-one: this sync created the secret.
+    #[serde(default)]
+    pub created: bool,
+}
+
+impl Detail {
+    pub fn of(row: Option<&LedgerRow>) -> Self {
+        row.and_then(|r| serde_json::from_value(r.detail.clone()).ok()).unwrap_or_default()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+impl Items {
+    pub fn new(api: Arc<Api>, shared: Arc<Shared>, config: Config, identity: String) -> Self {
+        Self { api, shared, config, stops: Stops::default(), identity, unconfirmed: Mutex::default(), batch_denied: AtomicBool::new(false) }
+    }
+
+    async fn pages(&self, cx: &Cx, prefix: &str) -> Result<Vec<Listed>, ApiError> {
+        let mut restarted = false;
+        'listing: loop {
+            let mut by_arn: HashMap<String, Listed> = HashMap::new();
+            let mut next: Option<String> = None;
+            let mut seen = HashSet::new();
+            loop {
+                let page = match self.api.list_page(cx, prefix, next.as_deref(), None).await {
+                    Ok(page) => page,
+                    // The token went stale: begin again, once.
+                    Err(e) if e.code.as_deref() == Some("InvalidNextTokenException") && !restarted => {
+                        restarted = true;
+                        continue 'listing;
+                    }
+                    Err(e) => return Err(e),
+                };
+                for secret in page.secrets.into_iter().filter(|s| s.name.starts_with(prefix) && !s.name.is_empty()) {
+                    // A secret that moves between pages while they are read appears twice: the last wins.
+                    by_arn.insert(secret.arn.clone(), secret);
+                }
+                match page.next.filter(|t| !t.is_empty()) {
+                    None => break 'listing Ok(one_per_name(by_arn)),
+                    Some(token) if !seen.insert(token.clone()) => {
+                        return Err(ApiError::new(ErrorKind::NotTheService, super::spec::SERVICE, "ListSecrets: the pages run in a circle"));
+                    }
+                    token => next = token,
+                }
+            }
+        }
+    }
+
+    /// Replaces what the listing may show too late by what DescribeSecret says now.
+    async fn confirm(&self, cx: &Cx, secrets: &mut BTreeMap<String, (Listed, bool)>, ask: &Listing<'_>) -> Result<(), ApiError> {
+        let suspects = self.suspects(secrets, ask);
+        let answers: Vec<_> = futures::stream::iter(suspects)
+            .map(|(name, arn)| async move {
+                let answer = self.api.describe(cx, &arn, &name).await;
+                (name, answer)
+            })
+            .buffer_unordered(PARALLEL)
+            .collect()
+            .await;
+        for (name, answer) in answers {
+            match answer {
+                Ok(Some(now)) => {
+                    secrets.insert(name, (now, false));
+                }
+                Ok(None) => {
+                    secrets.remove(&name);
+                }
+                Err(e) if e.kind == ErrorKind::Permission => match secrets.get_mut(&name) {
+                    Some((_, lagging)) => *lagging = true,
+                    None => {
+                        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner).insert(SecretNames.fold(&name));
+                    }
+                },
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Names and ARNs whose listed (or missing) state equals the one before our own recent write.
+    fn suspects(&self, secrets: &BTreeMap<String, (Listed, bool)>, ask: &Listing<'_>) -> Vec<(String, String)> {
+        let mut out = Vec::new();
+        for row in ask.ledger.rows.values().filter(|r| is_recent(r) && r.key.starts_with(ask.prefix)) {
+            let Some(arn) = &row.remote_id else { continue };
+            let stale = match secrets.get(&row.key) {
+                None => true,
+                Some((listed, _)) if listed.arn != *arn => false,
+                Some((listed, _)) if listed.deleted => listed.current == row.stamp,
+                Some((listed, _)) => listed.current != row.stamp && listed.current == row.previous_stamp,
+            };
+            if stale {
+                out.push((row.key.clone(), arn.clone()));
+            }
+        }
+        for (name, (listed, _)) in secrets.iter().filter(|(_, (l, _))| !l.deleted) {
+            if self.shared.deleted_recently(&listed.arn) && !out.iter().any(|(n, _)| n == name) {
+                out.push((name.clone(), listed.arn.clone()));
+            }
+        }
+        out
+    }
+
+    fn entry(&self, listed: Listed, lagging: bool) -> Entry {
+        let state = self.state(&listed);
+        let facts = Facts { tags: listed.tags, key: listed.key, lagging };
+        Entry {
+            key: listed.name,
+            id: Some(listed.arn),
+            stamp: listed.current,
+            state,
+            value: None,
+            facts: serde_json::to_value(facts).unwrap_or_default(),
+            note: listed.changed.map(|t| {
+                let replicated = listed.primary_region.is_some();
+                format!(
+                    "changed {}{}",
+                    t.strftime("%Y-%m-%d"),
+                    if replicated { ", replicated (AWS refuses to delete it until its replicas are removed)" } else { "" }
+                )
+            }),
+        }
+    }
+
+    fn state(&self, listed: &Listed) -> EntryState {
+        if let Some(why) = untouchable(listed, &self.config.region) {
+            return EntryState::Protected(why);
+        }
+        if listed.deleted {
+            // The list's date is documented as the moment of the call, Describe's as the end of
+            // the window: neither is shown as a fact.
+            return EntryState::Deleted { until: None };
+        }
+        if listed.rotated {
+            return EntryState::Blocked(ROTATED.into());
+        }
+        if listed.current.is_none() { EntryState::Empty } else { EntryState::Active }
+    }
+
+    /// The tags wanted beside what the secret carries.
+    pub(super) fn wanted(&self, desired: &Desired, present: &Tags, detail: &Detail) -> Wanted {
+        let metadata = self.config.metadata_as_tags.then_some(desired.metadata.as_slice());
+        let is_metadata = |k: &String| metadata.is_some_and(|m| m.iter().any(|(name, _)| name == k));
+        let foreign = present.keys().filter(|k| !self.config.tags.contains_key(*k) && !is_metadata(k) && !detail.tags.contains(*k)).count();
+        Wanted::new(&self.config.tags, metadata, foreign)
+    }
+
+    /// The tag difference of an existing secret.
+    pub(super) fn tag_delta(&self, desired: &Desired, present: &Tags, detail: &Detail) -> (Wanted, TagDelta) {
+        let wanted = self.wanted(desired, present, detail);
+        let delta = TagDelta::new(present, &wanted.tags, &detail.tags);
+        (wanted, delta)
+    }
+
+    /// True when the secret's key must be changed to the configured one.
+    pub(super) fn key_differs(&self, shown: Option<&str>, detail: &Detail) -> bool {
+        let (Some(key), Some(text)) = (&self.config.key, &self.config.key_text) else { return false };
+        key_differs(&self.shared, key, text, shown, detail)
+    }
+}
+
+/// Why AWS or somebody else owns a secret, and it is never touched.
+pub(super) fn untouchable(listed: &Listed, region: &str) -> Option<String> {
+    if let Some(owner) = &listed.owner {
+        return Some(format!("it is managed by the AWS service {owner}"));
+    }
+    if let Some(kind) = &listed.kind {
+        return Some(format!("it is a managed external secret (type {kind})"));
+    }
+    let primary = listed.primary_region.as_deref().filter(|p| *p != region)?;
+    Some(format!("it is a replica of a secret in {primary}"))
+}
+
+pub(super) const ROTATED: &str =
+    "AWS rotates this secret: a write would break the rotation and its users. Remove the key from the sync, or switch the rotation off";
+
+/// True when a secret that shows `shown` does not use the configured key.
+pub(super) fn key_differs(shared: &Shared, key: &KeyRef, text: &str, shown: Option<&str>, detail: &Detail) -> bool {
+    // AWS keeps showing another form although we wrote this key: that form is the same key.
+    if detail.key.as_deref() == Some(text) && detail.key_shown.as_deref() == Some(shown.unwrap_or_default()) {
+        return false;
+    }
+    match key.compare(&KeyRef::returned(shown)) {
+        KeyMatch::Same => false,
+        KeyMatch::Different => true,
+        KeyMatch::CannotTell => {
+            let shown = shown.unwrap_or_default();
+            match shared.key_form(text) {
+                Some(known) => known != shown,
+                // Written by us with this very text, or never compared before: not a difference
+                // that could be proved, so nothing is written.
+                None => false,
+            }
+        }
+    }
+}
+
+/// One secret per name: a living one before one that is scheduled for deletion, the younger first.
+fn one_per_name(by_arn: HashMap<String, Listed>) -> Vec<Listed> {
+    let mut by_name: HashMap<String, Listed> = HashMap::new();
+    for secret in by_arn.into_values() {
+        match by_name.get(&secret.name) {
+            Some(old) if (old.deleted, std::cmp::Reverse(old.created)) <= (secret.deleted, std::cmp::Reverse(secret.created)) => {}
+            _ => {
+                by_name.insert(secret.name.clone(), secret);
+            }
+        }
+    }
+    by_name.into_values().collect()
+}
+
+fn is_recent(row: &LedgerRow) -> bool {
+    let age = jiff::Timestamp::now().as_second() - row.written_at.as_second();
+    (-60..LAG_SECONDS).contains(&age)
+}
+
+#[async_trait]
+impl Destination for Items {
+    fn identity(&self) -> String {
+        self.identity.clone()
+    }
+
+    fn keys(&self) -> &dyn KeySpace {
+        &SecretNames
+    }
+
+    async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
+        let pages = self.pages(cx, ask.prefix).await?;
+        let mut secrets: BTreeMap<String, (Listed, bool)> = pages.into_iter().map(|s| (s.name.clone(), (s, false))).collect();
+        self.confirm(cx, &mut secrets, ask).await?;
+        self.learn_key_form(&secrets, ask.ledger);
+        let entries = secrets.into_values().map(|(listed, lagging)| self.entry(listed, lagging)).collect();
+        Ok(Inventory { entries, warnings: self.api.clock_warning().into_iter().collect() })
+    }
+
+    fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
+        if Facts::of(Some(entry)).lagging {
+            return Freshness::Unseen;
+        }
+        // The version id of a value never changes, so an equal id proves an equal value; a new
+        // ARN suffix is another secret under the same name.
+        if entry.stamp.is_some() && entry.stamp == row.stamp && entry.id == row.remote_id { Freshness::Same } else { Freshness::Unknown }
+    }
+
+    fn missing(&self, row: &LedgerRow) -> Missing {
+        let unconfirmed = self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner).contains(&row.fold);
+        if unconfirmed && is_recent(row) { Missing::Lagging } else { Missing::Gone }
+    }
+
+    fn differs(&self, entry: &Entry, desired: &Desired, row: Option<&LedgerRow>) -> Option<String> {
+        if !matches!(entry.state, EntryState::Active | EntryState::Empty) {
+            return None;
+        }
+        let (facts, detail) = (Facts::of(Some(entry)), Detail::of(row));
+        if self.key_differs(facts.key.as_deref(), &detail) {
+            return Some(format!("the KMS key differs ({})", facts.key.as_deref().unwrap_or("the default key")));
+        }
+        let (_, delta) = self.tag_delta(desired, &facts.tags, &detail);
+        (!delta.is_empty()).then(|| delta.reason())
+    }
+
+    async fn read(&self, cx: &Cx, entries: &[&Entry]) -> Vec<(String, Result<Read, ApiError>)> {
+        let wanted: Vec<(String, String)> = entries.iter().filter_map(|e| Some((e.key.clone(), e.id.clone()?))).collect();
+        let chunks: Vec<Vec<(String, String)>> = wanted.chunks(BATCH_MAX).map(<[_]>::to_vec).collect();
+        futures::stream::iter(chunks)
+            .map(|chunk| async move { self.read_chunk(cx, &chunk).await })
+            .buffer_unordered(PARALLEL / 2)
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    fn shape(&self) -> Shape<'_> {
+        Shape::Itemised(self)
+    }
+}
+
+impl Items {
+    /// Remembers which key id AWS shows for the configured alias, from secrets we wrote with it.
+    fn learn_key_form(&self, secrets: &BTreeMap<String, (Listed, bool)>, ledger: &Ledger) {
+        let (Some(key), Some(text)) = (&self.config.key, &self.config.key_text) else { return };
+        if self.shared.key_form(text).is_some() {
+            return;
+        }
+        let shown: HashSet<&str> = ledger
+            .rows
+            .values()
+            .filter(|row| Detail::of(Some(row)).key.as_deref() == Some(text))
+            .filter_map(|row| secrets.get(&row.key)?.0.key.as_deref())
+            .filter(|shown| key.compare(&KeyRef::returned(Some(shown))) == KeyMatch::CannotTell)
+            .collect();
+        if let (1, Some(form)) = (shown.len(), shown.iter().next()) {
+            self.shared.learn_key_form(text, form);
+        }
+    }
+
+    async fn read_chunk(&self, cx: &Cx, chunk: &[(String, String)]) -> Vec<(String, Result<Read, ApiError>)> {
+        let mut answers: HashMap<String, Result<Got, ApiError>> = HashMap::new();
+        if chunk.len() > 1 && !self.batch_denied.load(Ordering::Relaxed) {
+            let arns: Vec<String> = chunk.iter().map(|(_, arn)| arn.clone()).collect();
+            match self.api.batch_get(cx, &arns).await {
+                Ok(found) => answers.extend(found),
+                Err(e) if e.kind == ErrorKind::Permission => self.batch_denied.store(true, Ordering::Relaxed),
+                // One secret spoils the whole call at some servers: read them singly.
+                Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Invalid) => {}
+                Err(e) => return chunk.iter().map(|(key, _)| (key.clone(), Err(e.clone()))).collect(),
+            }
+        }
+        let mut out = Vec::with_capacity(chunk.len());
+        for (key, arn) in chunk {
+            let answer = match answers.remove(arn) {
+                Some(Err(e)) if e.kind.passing() => self.api.get(cx, arn, key).await,
+                Some(answer) => answer,
+                None => self.api.get(cx, arn, key).await,
+            };
+            out.push((key.clone(), answer.map(read)));
+        }
+        out
+    }
+}
+
+/// A value read, in the planner's words.
+pub(super) fn read(got: Got) -> Read {
+    let stamp = Some(got.version).filter(|v| !v.is_empty());
+    match got.value {
+        Content::Text(value) => Read { value: Some(value), stamp, problem: None },
+        Content::Binary => Read { value: None, stamp, problem: Some("it holds a binary value".into()) },
+        Content::Nothing => Read { value: None, stamp, problem: Some("it holds neither text nor binary".into()) },
+    }
+}

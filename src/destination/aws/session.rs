@@ -1,0 +1,174 @@
+//! One AWS connection: its test, its pickers, and what its syncs share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::call::Api;
+use super::client::Link;
+use super::config::{Config, is_many, member};
+use super::document::Object;
+use super::items::Items;
+use super::spec::{REGIONS, SERVICE, is_region, partition};
+use crate::destination::{Choice, Destination, Session, Target, TestReport};
+use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::connection::ResolvedConnection;
+use crate::model::{Map, Memory};
+
+/// Asked for when no sync names a region yet.
+const TEST_REGION: &str = "us-east-1";
+/// How long a listing may still show a secret that we deleted.
+const DELETED_SECONDS: i64 = 600;
+/// Deletions remembered over restarts: more in ten minutes are confirmed by nobody, and only
+/// cost a question to the operator.
+const DELETED_KEPT: usize = 100;
+
+/// One connection.
+pub struct AwsSession {
+    link: Arc<Link>,
+    memory: Arc<dyn Memory>,
+    regions: Mutex<HashMap<String, (Arc<Api>, Arc<Shared>)>>,
+}
+
+/// What all syncs of one connection and region know together.
+pub struct Shared {
+    memory: Arc<dyn Memory>,
+    /// Prefix of everything remembered.
+    place: String,
+    deleted: Mutex<Vec<(String, i64)>>,
+}
+
+impl Shared {
+    fn new(memory: Arc<dyn Memory>, place: String) -> Self {
+        let stored = memory.get(&format!("{place}|deleted")).and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default();
+        Self { memory, place, deleted: Mutex::new(stored) }
+    }
+
+    /// Remembers that we deleted a secret just now.
+    pub fn note_deleted(&self, arn: &str) {
+        let now = jiff::Timestamp::now().as_second();
+        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        deleted.retain(|(a, at)| a != arn && now - at < DELETED_SECONDS);
+        deleted.push((arn.to_string(), now));
+        let kept: Vec<_> = deleted.iter().rev().take(DELETED_KEPT).collect();
+        self.memory.put(&format!("{}|deleted", self.place), serde_json::json!(kept));
+    }
+
+    /// True when we deleted this secret within the last ten minutes.
+    pub fn deleted_recently(&self, arn: &str) -> bool {
+        let now = jiff::Timestamp::now().as_second();
+        let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        deleted.iter().any(|(a, at)| a == arn && now - at < DELETED_SECONDS)
+    }
+
+    /// The form in which AWS shows a configured key alias, once that was seen.
+    pub fn key_form(&self, configured: &str) -> Option<String> {
+        self.memory.get(&format!("{}|key|{configured}", self.place))?.as_str().map(str::to_string)
+    }
+
+    pub fn learn_key_form(&self, configured: &str, shown: &str) {
+        self.memory.put(&format!("{}|key|{configured}", self.place), shown.into());
+    }
+
+    /// A fact of one secret.
+    pub fn recall(&self, name: &str) -> Option<serde_json::Value> {
+        self.memory.get(&format!("{}|{name}", self.place))
+    }
+
+    pub fn remember(&self, name: &str, value: serde_json::Value) {
+        self.memory.put(&format!("{}|{name}", self.place), value);
+    }
+}
+
+impl AwsSession {
+    pub fn new(connection: ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Self, ApiError> {
+        Ok(Self { link: Arc::new(Link::new(connection)?), memory, regions: Mutex::default() })
+    }
+
+    /// Account and region of the place, without a call: the access key or role stands for the
+    /// account, because the account's number is known only after one.
+    fn place(&self, region: &str) -> String {
+        let host = self.link.endpoint().map(|e| e.trim_end_matches('/')).unwrap_or_else(|| partition(region));
+        format!("{SERVICE}|{host}|{}|{region}", self.link.account_hint())
+    }
+
+    fn region(&self, region: &str) -> (Arc<Api>, Arc<Shared>) {
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = regions
+            .entry(region.to_string())
+            .or_insert_with(|| (Arc::new(Api::new(self.link.clone(), region)), Arc::new(Shared::new(self.memory.clone(), self.place(region)))));
+        made.clone()
+    }
+}
+
+#[async_trait]
+impl Session for AwsSession {
+    async fn test(&self, cx: &Cx, config: Option<&Map>) -> Result<TestReport, ApiError> {
+        let region = config.map(|c| member(c, "region")).filter(|r| is_region(r)).unwrap_or(TEST_REGION);
+        self.link.check_region(region)?;
+        let (api, _) = self.region(region);
+        let mut report = TestReport::default();
+        // An endpoint policy may hide STS while Secrets Manager works: only an error of the
+        // credentials themselves ends the test here.
+        let stranger = match api.caller(cx).await {
+            Ok(caller) => {
+                report.identity = format!("account {}, as {}", caller.account, caller.arn);
+                None
+            }
+            Err(e) if matches!(e.kind, ErrorKind::Auth | ErrorKind::Cancelled) => return Err(e),
+            Err(e) => Some(e),
+        };
+        let name = config.filter(|c| is_many(c)).map(|c| member(c, "secretName")).filter(|n| !n.is_empty());
+        let proved = match name {
+            Some(name) => api.describe(cx, name, name).await.map(|found| {
+                let state = if found.is_some() { "exists" } else { "does not exist yet" };
+                format!("DescribeSecret is allowed in {region}; the secret {name} {state}")
+            }),
+            None => api.list_page(cx, "", None, Some(1)).await.map(|_| format!("ListSecrets is allowed in {region}")),
+        };
+        match (proved, stranger) {
+            (Ok(note), stranger) => {
+                report.notes.push(note);
+                report.notes.push("rights to write are not proved by this test".into());
+                if let Some(e) = stranger {
+                    report.identity = self.link.account_hint();
+                    report.notes.push(format!("who this is could not be asked: {}", e.message));
+                }
+            }
+            // The credentials are good; the right may be narrower than this test needs.
+            (Err(e), None) if e.kind == ErrorKind::Permission && config.is_none() => {
+                report.notes.push(format!("ListSecrets in {region} is denied: one-to-one syncs need it ({})", e.message));
+            }
+            (Err(e), _) => return Err(e),
+        }
+        report.notes.extend(api.clock_warning());
+        Ok(report)
+    }
+
+    async fn choices(&self, _cx: &Cx, field: &str, _filled: &Map) -> Result<Vec<Choice>, ApiError> {
+        let regions = if field == "region" { REGIONS } else { &[] };
+        Ok(regions.iter().map(|r| Choice { value: r.to_string(), label: r.to_string(), detail: None }).collect())
+    }
+
+    async fn open(&self, _cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
+        let config = Config::new(target)?;
+        self.link.check_region(&config.region)?;
+        let (api, shared) = self.region(&config.region);
+        let place = self.place(&config.region);
+        Ok(match &config.secret_name {
+            None => Arc::new(Items::new(api, shared, config, place)),
+            Some(name) => {
+                let identity = format!("{place}|{name}");
+                let name = name.clone();
+                Arc::new(Object::new(api, shared, config, name, identity))
+            }
+        })
+    }
+
+    fn budget(&self) -> Option<String> {
+        let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        let slowed: Vec<String> = regions.iter().filter_map(|(r, (api, _))| Some(format!("{r}: {}", api.lanes.slowed()?))).collect();
+        (!slowed.is_empty()).then(|| slowed.join("; "))
+    }
+}

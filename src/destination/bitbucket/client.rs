@@ -1,0 +1,206 @@
+//! One call to Bitbucket: authenticated, counted against the hourly budget, repeated when
+//! that is safe, and held back after a refusal. What the answers mean is not decided here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::auth::Auth;
+use super::budget::{Budget, Patience};
+use super::place::Endpoint;
+use super::spec::SERVICE;
+use super::tempo::Tempo;
+use crate::http::{Answer, ApiError, Cx, Http, Policy};
+use crate::model::connection::ResolvedConnection;
+use crate::model::{Memory, SecretValue};
+
+/// What a variable is written with. `secured` is always true: nothing else leaves us.
+#[derive(Serialize)]
+struct Body<'a> {
+    key: &'a str,
+    value: &'a str,
+    secured: bool,
+}
+
+/// A key and its value, to be sent.
+#[derive(Clone, Copy)]
+pub struct Secured<'a> {
+    pub key: &'a str,
+    pub value: &'a SecretValue,
+}
+
+/// One call.
+#[derive(Clone)]
+pub struct Call<'a> {
+    pub method: Method,
+    /// The route template it is counted under, after the method.
+    pub route: &'a str,
+    /// Path segments after `/2.0`, not yet encoded.
+    pub path: Vec<&'a str>,
+    /// Ends the path with a slash.
+    pub slash: bool,
+    pub query: Vec<(String, String)>,
+    pub body: Option<Secured<'a>>,
+    pub patience: Patience,
+}
+
+impl<'a> Call<'a> {
+    /// A GET for a run.
+    pub fn get(route: &'a str, path: Vec<&'a str>) -> Self {
+        Self { method: Method::GET, route, path, slash: false, query: Vec::new(), body: None, patience: Patience::Run }
+    }
+
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.query.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+/// The API of one connection.
+pub struct Api {
+    pub endpoint: Endpoint,
+    pub auth: Auth,
+    pub budget: Arc<Budget>,
+    pub memory: Arc<dyn Memory>,
+    pub tempo: Tempo,
+    http: Http,
+    /// This server wants list paths to end in a slash.
+    slashed: AtomicBool,
+    refuses_empty: AtomicBool,
+}
+
+impl Api {
+    /// Puts an API together; no call is made.
+    pub fn new(connection: &ResolvedConnection, endpoint: Endpoint, memory: Arc<dyn Memory>, tempo: Tempo) -> Result<Self, ApiError> {
+        let auth = Auth::of(connection, &endpoint)?;
+        let given = connection.settings.get("hourlyBudget").and_then(super::spec::budget_of);
+        let budget = Budget::shared(format!("bitbucket/{}/{}/budget", endpoint.identity(), auth.payer()), &tempo, given, &memory);
+        let facts = memory.get(&habits(&endpoint)).unwrap_or_default();
+        let flag = |name: &str| AtomicBool::new(facts.get(name).and_then(Value::as_bool).unwrap_or(false));
+        Ok(Self { slashed: flag("slash"), refuses_empty: flag("refusesEmpty"), http: Http::new(connection), endpoint, auth, budget, memory, tempo })
+    }
+
+    /// True when list paths must end in a slash on this server.
+    pub fn slashed(&self) -> bool {
+        self.slashed.load(Ordering::Relaxed)
+    }
+
+    /// Remembers, over restarts, which kind of list path the server answers.
+    pub fn set_slashed(&self, slashed: bool) {
+        self.slashed.store(slashed, Ordering::Relaxed);
+        self.remember();
+    }
+
+    /// True once this server refused an empty value.
+    pub fn refuses_empty(&self) -> bool {
+        self.refuses_empty.load(Ordering::Relaxed)
+    }
+
+    pub fn set_refuses_empty(&self) {
+        self.refuses_empty.store(true, Ordering::Relaxed);
+        self.remember();
+    }
+
+    fn remember(&self) {
+        self.memory.put(&habits(&self.endpoint), json!({ "slash": self.slashed(), "refusesEmpty": self.refuses_empty() }));
+    }
+
+    /// Sends a call until it is answered for good: whatever the status but 429, which is waited
+    /// out (a run) or becomes an error (a question). A POST is never sent twice unless it
+    /// was refused or never arrived.
+    pub async fn send(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
+        let label = format!("{} {}", call.method, call.route);
+        let counted = call.path.first() == Some(&"repositories");
+        let write = call.method != Method::GET;
+        let mut renewed = false;
+        let mut again = false;
+        loop {
+            let header = self.auth.header(cx, &self.http).await?;
+            let turn = if counted { Some(self.budget.turn(cx, write, call.patience).await?) } else { None };
+            let first = AtomicBool::new(true);
+            let make = || {
+                if !first.swap(false, Ordering::Relaxed) && counted {
+                    self.budget.sent_again();
+                }
+                self.build(call, &header)
+            };
+            let policy = if call.method == Method::POST {
+                Policy { attempts: 4, repeatable: false, pacer: None, retry: |_| false }
+            } else {
+                Policy { attempts: 4, repeatable: true, pacer: None, retry: passes }
+            };
+            let sent = if again {
+                self.http.send_again(cx, SERVICE, &label, policy, make).await
+            } else {
+                self.http.send(cx, SERVICE, &label, policy, make).await
+            };
+            let answer = sent?;
+            again = true;
+            if turn.is_some_and(|turn| turn.answered(&answer)) {
+                continue;
+            }
+            if answer.status == 429 {
+                // A user-wide call: another quota, no log of ours. One answer is enough to know.
+                return Ok(answer);
+            }
+            if answer.status == 401 && !renewed && self.auth.renew(&header).await {
+                renewed = true;
+                continue;
+            }
+            return Ok(answer);
+        }
+    }
+
+    fn build(&self, call: &Call<'_>, header: &reqwest::header::HeaderValue) -> Result<reqwest::RequestBuilder, ApiError> {
+        let mut url = crate::http::join(&self.endpoint.api, &call.path);
+        if call.slash
+            && let Ok(mut path) = url.path_segments_mut()
+        {
+            path.push("");
+        }
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&call.query);
+        }
+        let mut request = self.http.request(call.method.clone(), url)?.header("authorization", header.clone()).header("accept", "application/json");
+        if let Some(body) = &call.body {
+            request = request.json(&Body { key: body.key, value: body.value.expose(), secured: true });
+        }
+        Ok(request)
+    }
+
+    /// `GET /rest/api/1.0/application-properties`: true when Bitbucket Data Center answers it.
+    pub async fn is_data_center(&self, cx: &Cx) -> bool {
+        if self.endpoint.cloud {
+            return false;
+        }
+        let url = crate::http::join(&self.endpoint.root, &["rest", "api", "1.0", "application-properties"]);
+        // Without the credential: that server is not the one it is meant for.
+        let policy = Policy { attempts: 1, ..Policy::default() };
+        let sent = self
+            .http
+            .send(cx, SERVICE, "GET /rest/api/1.0/application-properties", policy, || {
+                Ok(self.http.request(Method::GET, url.clone())?.header("accept", "application/json"))
+            })
+            .await;
+        let Ok(answer) = sent else { return false };
+        let told: Option<Value> = if answer.ok() && answer.is_json() { serde_json::from_slice(&answer.body).ok() } else { None };
+        told.is_some_and(|t| t.get("displayName").and_then(Value::as_str) == Some("Bitbucket") && t.get("version").is_some())
+    }
+}
+
+/// Where the habits of a server are remembered.
+fn habits(endpoint: &Endpoint) -> String {
+    format!("bitbucket/{}/habits", endpoint.identity())
+}
+
+fn passes(answer: &Answer) -> bool {
+    matches!(answer.status, 408 | 500 | 502 | 503 | 504 | 555)
+}

@@ -1,0 +1,199 @@
+//! Whole lists from a server whose paging cannot be trusted.
+//!
+//! Known of the Pipelines and deployments services: `next` may be absent although there is
+//! more (BCLOUD-20639) or name the same page for ever (BCLOUD-20796); `pagelen` in the answer
+//! may be the page's row count; pages repeat entries while the list moves (BCLOUD-23644). So
+//! the walk counts unique ids against `size`, asks for pages by number, and takes only the
+//! query of `next`, never its host, scheme or path.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::client::{Api, Call};
+use super::spec::SERVICE;
+use crate::http::{Answer, ApiError, Cx, ErrorKind};
+
+/// The largest page of every list used here.
+const PAGE: &str = "100";
+/// Longer lists are refused: nothing here can have so many entries.
+const CAP: usize = 10_000;
+
+/// Reads of a list that keeps moving before it is given up.
+const READS: usize = 3;
+
+/// A whole list, or the answer that was no list.
+pub enum Listed {
+    Rows(Vec<Value>),
+    /// The first page's answer, which was not a 2xx.
+    Refused(Box<Answer>),
+}
+
+/// One walk over the pages.
+#[derive(Default)]
+struct Walk {
+    rows: Vec<Value>,
+    size: Option<u64>,
+    /// Signs that the list changed while it was read: entries repeated, sizes that differ.
+    moved: bool,
+}
+
+impl Walk {
+    fn missing(&self) -> bool {
+        self.size.is_some_and(|size| (self.rows.len() as u64) < size)
+    }
+
+    fn steady(&self) -> bool {
+        !self.moved && !self.missing() && self.size.is_none_or(|size| self.rows.len() as u64 == size)
+    }
+}
+
+/// Reads a list whole. `id` finds an entry's identity; `bare` asks the first page without any
+/// query; `what` begins the sentence of an error. A list that moves while it is read is read
+/// again; one that stays incomplete or keeps moving is an error, never a part.
+pub async fn list(api: &Api, cx: &Cx, call: &Call<'_>, id: fn(&Value) -> Option<String>, bare: bool, what: &str) -> Result<Listed, ApiError> {
+    let mut last = Walk::default();
+    for _ in 0..READS {
+        match walk(api, cx, call, id, bare, what).await? {
+            Ok(walk) if walk.steady() => return Ok(Listed::Rows(walk.rows)),
+            Ok(walk) => last = walk,
+            Err(answer) => return Ok(Listed::Refused(answer)),
+        }
+    }
+    let size = last.size.unwrap_or_default();
+    let problem = if last.missing() {
+        format!("the list is incomplete, {} of {size} entries came", last.rows.len())
+    } else {
+        "the list changed each time it was read".to_string()
+    };
+    Err(ApiError::new(ErrorKind::Transient, SERVICE, format!("{what}: {problem}"))
+        .advice("Nothing was written or deleted. Try again; if it stays so, Bitbucket's paging is at fault."))
+}
+
+/// Walks all pages once. The inner error is the first page's answer when that is no list.
+async fn walk(
+    api: &Api,
+    cx: &Cx,
+    call: &Call<'_>,
+    id: fn(&Value) -> Option<String>,
+    bare: bool,
+    what: &str,
+) -> Result<Result<Walk, Box<Answer>>, ApiError> {
+    let mut walk = Walk::default();
+    let mut seen = HashSet::new();
+    let mut page: u64 = 1;
+    let mut query = call.query.clone();
+    if !bare {
+        query.push(("pagelen".into(), PAGE.into()));
+    }
+    let base = query.clone();
+    // True while the page asked for was our guess and not the server's word.
+    let mut guessed = false;
+    loop {
+        let answer = api.send(cx, &Call { query: query.clone(), ..call.clone() }).await?;
+        if !answer.ok() {
+            if page == 1 && seen.is_empty() {
+                return Ok(Err(Box::new(answer)));
+            }
+            if answer.status == 404 && guessed {
+                break;
+            }
+            return Err(super::errors::of(cx, &api.auth, &answer, &format!("{what}, page {page}"), None, None));
+        }
+        let body = object(&answer)?;
+        let Some(values) = body.get("values").and_then(Value::as_array) else {
+            return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, format!("{what}: the answer is no list"))
+                .status(answer.status)
+                .advice("This is not Bitbucket's API: check the endpoint and the proxy settings of the connection."));
+        };
+        let told = body.get("size").and_then(Value::as_u64);
+        walk.moved |= walk.size.is_some() && told.is_some() && walk.size != told;
+        walk.size = told.or(walk.size);
+        let (mut fresh, mut repeated) = (0, 0);
+        for row in values {
+            // An entry without identity cannot be told from a repeated one: its text stands for it.
+            if seen.insert(id(row).unwrap_or_else(|| row.to_string())) {
+                walk.rows.push(row.clone());
+                fresh += 1;
+            } else {
+                repeated += 1;
+            }
+        }
+        // A page of nothing but repeats is how some servers end a list.
+        walk.moved |= fresh > 0 && repeated > 0;
+        if walk.rows.len() > CAP {
+            return Err(ApiError::new(ErrorKind::Invalid, SERVICE, format!("{what}: the list has more than {CAP} entries")));
+        }
+        if walk.size.is_some_and(|size| walk.rows.len() as u64 >= size) || fresh == 0 {
+            break;
+        }
+        // `page` is what was asked for: the answer's own word may be absent or wrong.
+        let next = body.get("next").and_then(Value::as_str).and_then(next_query);
+        (query, page, guessed) = match next {
+            Some(Next::Page(number, rest)) if number > page => (with(&rest, &[("pagelen", PAGE), ("page", &number.to_string())]), number, false),
+            Some(Next::Opaque(all)) => (all, page + 1, false),
+            _ => (with(&base, &[("page", &(page + 1).to_string())]), page + 1, true),
+        };
+    }
+    Ok(Ok(walk))
+}
+
+/// The answer's JSON object.
+pub fn object(answer: &Answer) -> Result<serde_json::Map<String, Value>, ApiError> {
+    match answer.json::<Value>(SERVICE)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "the answer is not the JSON that the API documents").status(answer.status)),
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Next {
+    /// A numbered page, and the other parameters.
+    Page(u64, Vec<(String, String)>),
+    /// A token only the server understands.
+    Opaque(Vec<(String, String)>),
+}
+
+/// What a `next` link asks for. Only its query counts.
+fn next_query(link: &str) -> Option<Next> {
+    let query = match url::Url::parse(link) {
+        Ok(url) => url.query()?.to_string(),
+        Err(_) => link.split_once('?')?.1.split('#').next()?.to_string(),
+    };
+    let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    if pairs.is_empty() {
+        return None;
+    }
+    match pairs.iter().find(|(name, _)| name == "page").map(|(_, value)| value.parse::<u64>()) {
+        Some(Ok(number)) => Some(Next::Page(number, pairs)),
+        _ => Some(Next::Opaque(pairs)),
+    }
+}
+
+fn with(base: &[(String, String)], set: &[(&str, &str)]) -> Vec<(String, String)> {
+    let mut out: Vec<(String, String)> = base.iter().filter(|(name, _)| !set.iter().any(|(n, _)| n == name)).cloned().collect();
+    out.extend(set.iter().map(|(n, v)| ((*n).to_string(), (*v).to_string())));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_query_of_a_link_counts() {
+        let pairs = |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_string(), (*b).to_string())).collect::<Vec<_>>();
+        assert_eq!(next_query("https://evil.example/2.0/x?pagelen=10&page=2"), Some(Next::Page(2, pairs(&[("pagelen", "10"), ("page", "2")]))));
+        assert_eq!(next_query("/x?after=abc%3D"), Some(Next::Opaque(pairs(&[("after", "abc=")]))));
+        assert_eq!(next_query("https://h/x?page=abc"), Some(Next::Opaque(pairs(&[("page", "abc")]))));
+        assert_eq!(next_query("https://h/x"), None);
+        assert_eq!(next_query("nonsense"), None);
+    }
+
+    #[test]
+    fn parameters_are_replaced_not_doubled() {
+        let base = vec![("sort".to_string(), "slug".to_string()), ("page".to_string(), "1".to_string())];
+        let out = with(&base, &[("page", "2")]);
+        assert_eq!(out, vec![("sort".to_string(), "slug".to_string()), ("page".to_string(), "2".to_string())]);
+    }
+}

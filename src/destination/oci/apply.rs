@@ -1,0 +1,460 @@
+//! Writing one key: a small machine that looks at the state a secret is in and takes the next
+//! step towards the wanted one, waiting where OCI is between two states.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::super::{Desired, Itemised, Op, Written};
+use super::SERVICE;
+use super::calls;
+use super::client::Ask;
+use super::vault::{Facts, TAG, VaultTarget};
+use super::wire::{Secret, State, stamp};
+use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::plan::Action;
+use crate::model::{SecretValue, Time};
+
+/// Steps one key may take before it is given up: enough for a deletion that is called off,
+/// found erased, and created anew, with a lost answer on the way.
+const STEPS: usize = 12;
+/// From this version on the outcome warns: a secret holds at most 30 active ones.
+const MANY_VERSIONS: u64 = 25;
+/// Keys whose operations may overlap. High, because most of the time is waiting for OCI to
+/// settle, and one list serves all that wait; pace and requests in flight are bounded elsewhere.
+const OVERLAP: usize = 256;
+
+/// A secret as the machine knows it.
+#[derive(Clone)]
+struct Known {
+    id: String,
+    state: State,
+}
+
+impl Known {
+    fn of(secret: &Secret) -> Self {
+        Self { id: secret.id.clone(), state: secret.state() }
+    }
+}
+
+/// The moment of erasure to ask for. The service counts by its own clock and refuses less than
+/// 1 and more than 30 days: an hour of margin keeps a clock that is a little off from failing.
+pub(super) fn deletion_time(now: Time, days: i64) -> String {
+    let margin = match days {
+        ..=1 => 1,
+        30.. => -1,
+        _ => 0,
+    };
+    let at = now + jiff::SignedDuration::from_hours(24 * days.clamp(1, 30) + margin);
+    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+}
+
+/// `{"secretContent":…}` with the value in base64, built without leaving copies behind.
+fn with_content(head: &serde_json::Value, value: &SecretValue) -> Vec<u8> {
+    let encoded = Zeroizing::new(STANDARD.encode(value.expose().as_bytes()));
+    let head = head.to_string();
+    let mut out = Vec::with_capacity(head.len() + encoded.len() + 80);
+    out.extend_from_slice(head.strip_suffix('}').unwrap_or(&head).as_bytes());
+    out.extend_from_slice(br#","secretContent":{"contentType":"BASE64","content":""#);
+    out.extend_from_slice(encoded.as_bytes());
+    out.extend_from_slice(br#""}}"#);
+    out
+}
+
+fn desired<'o>(op: &'o Op<'_>) -> Result<&'o Desired, ApiError> {
+    op.desired.ok_or_else(|| ApiError::new(ErrorKind::Invalid, SERVICE, format!("no value was given for {}", op.key)))
+}
+
+fn conflict(text: String, advice: &str) -> ApiError {
+    ApiError::new(ErrorKind::Conflict, SERVICE, text).advice(advice)
+}
+
+impl VaultTarget {
+    fn full(&self) -> MutexGuard<'_, Option<ApiError>> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings a key to its wanted value from whatever state it is in.
+    async fn converge(&self, cx: &Cx, op: &Op<'_>, start: Option<Known>) -> Result<Written, ApiError> {
+        let mut known = start;
+        let mut fresh = true;
+        let mut restored = false;
+        for _ in 0..STEPS {
+            let Some(secret) = known.clone() else { return self.create(cx, op, restored).await };
+            match &secret.state {
+                State::Active => match self.make_equal(cx, op, &secret.id, fresh).await? {
+                    Some(mut written) => {
+                        written.instead = match (op.action, restored) {
+                            (Action::Restore, true) => None,
+                            (_, true) => Some(Action::Restore),
+                            (Action::Update, false) => None,
+                            (_, false) => Some(Action::Update),
+                        };
+                        // Bringing a secret back is a change even when its value was right already.
+                        written.untouched &= !restored;
+                        return Ok(written);
+                    }
+                    None => known = self.stable(cx, op.key, &secret.id, "changing").await?,
+                },
+                State::Moving(word) => known = self.stable(cx, op.key, &secret.id, word).await?,
+                State::PendingDeletion => {
+                    restored |= self.cancel(cx, op, &secret.id).await?;
+                    let since = Instant::now();
+                    // The list may lag behind the cancellation: "pending" is no end here.
+                    let done = |s: Option<&State>| matches!(s, None | Some(State::Active | State::Deleted | State::Failed(_)));
+                    let now = self.until(cx, &secret.id, op.key, "CANCELLING_DELETION", since, done).await;
+                    known = match now {
+                        Ok(now) => now.as_ref().map(Known::of),
+                        Err(e) => return Err(e),
+                    };
+                }
+                State::Deleted => known = None,
+                State::Failed(word) => {
+                    return Err(conflict(
+                        format!("{} is {word} at OCI Vault", op.key),
+                        "Look at the secret in the OCI Console; nothing was touched.",
+                    ));
+                }
+            }
+            fresh = false;
+        }
+        Err(ApiError::new(ErrorKind::Unsettled, SERVICE, format!("{} does not come to rest: somebody else keeps changing it", op.key)))
+    }
+
+    /// Waits for a state that can be acted on.
+    async fn stable(&self, cx: &Cx, key: &str, id: &str, word: &str) -> Result<Option<Known>, ApiError> {
+        let done = |s: Option<&State>| !matches!(s, Some(State::Moving(_)));
+        Ok(self.until(cx, id, key, word, Instant::now(), done).await?.as_ref().map(Known::of))
+    }
+
+    /// Reads, and writes if the value differs. `None`: OCI was between two states, look again.
+    async fn make_equal(&self, cx: &Cx, op: &Op<'_>, id: &str, fresh: bool) -> Result<Option<Written>, ApiError> {
+        let want = desired(op)?;
+        let mut look = !(fresh && op.entry.is_some_and(|e| e.value.is_some()));
+        let mut lost: Option<ApiError> = None;
+        // A write whose answer was lost is looked for before it is sent again: it would make a
+        // second version of thirty.
+        for _ in 0..4 {
+            if look && let Some(done) = self.already(cx, op, want, id, lost.is_some()).await? {
+                return Ok(done);
+            }
+            let head = serde_json::json!({ "enableAutoGeneration": false });
+            let body = with_content(&head, &want.value);
+            let since = Instant::now();
+            let answer = self.client.send(cx, &calls::UPDATE, Ask { path: &["secrets", id], body: Some(body), ..Ask::default() }).await;
+            let error = match answer {
+                Ok(answer) if answer.ok() => {
+                    // The body is a convenience: where it cannot be read the next look tells.
+                    let secret = answer.json::<Secret>(SERVICE).ok();
+                    return self.landed(cx, op.key, id, secret, "UPDATING", since, None).await.map(Some);
+                }
+                Ok(answer) => super::fault::error(cx, &calls::UPDATE, &answer),
+                Err(error) => error,
+            };
+            match error.kind {
+                ErrorKind::Unsettled => return Ok(None),
+                _ if error.ambiguous => {
+                    look = true;
+                    lost = Some(error);
+                    cx.wait(&format!("the answer for {} was lost; looking", op.key), self.patience.steps[0]).await?;
+                }
+                ErrorKind::Quota => {
+                    return Err(error.advice(
+                        "A secret holds at most 30 active versions: schedule the deletion of deprecated versions in the OCI Console, then run again.",
+                    ));
+                }
+                _ => return Err(error),
+            }
+        }
+        Err(lost.unwrap_or_else(|| ApiError::new(ErrorKind::Transient, SERVICE, format!("{} could not be written", op.key))))
+    }
+
+    /// Whether the secret holds the wanted value already. `Some(None)`: it is between two states.
+    async fn already(&self, cx: &Cx, op: &Op<'_>, want: &Desired, id: &str, ours: bool) -> Result<Option<Option<Written>>, ApiError> {
+        let bundle = match self.bundle(cx, id).await {
+            Ok(bundle) => bundle,
+            Err(e) if e.kind == ErrorKind::Unsettled => return Ok(Some(None)),
+            // Without the right to read, or without a current version (after a deletion was
+            // called off), writing is all that can be done.
+            Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Permission) => {
+                let moving = self.get(cx, id).await?.is_some_and(|s| s.state() != State::Active);
+                return Ok(moving.then_some(None));
+            }
+            Err(e) => return Err(e),
+        };
+        let read = self.read_of(cx, id, &bundle);
+        if read.value.as_ref().is_some_and(|v| v.same_as(&want.value)) {
+            let secret = self.get(cx, id).await.ok().flatten();
+            if secret.as_ref().is_some_and(|s| matches!(s.state(), State::Moving(_))) {
+                return Ok(Some(None));
+            }
+            let mark = secret.map(|s| s.mark());
+            return Ok(Some(Some(Written {
+                id: Some(id.to_string()),
+                stamp: read.stamp,
+                detail: serde_json::json!({ "mark": mark }),
+                untouched: !ours,
+                ..Written::default()
+            })));
+        }
+        match read.problem {
+            Some(problem) if !op.approved => {
+                Err(conflict(format!("{}: {problem}", op.key), "It was left as it is: approve overwriting it, or rename one of the two."))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// After a write was accepted: waits until it settled, and tells what is there.
+    #[allow(clippy::too_many_arguments, reason = "each says one thing about one write")]
+    async fn landed(
+        &self,
+        cx: &Cx,
+        key: &str,
+        id: &str,
+        answer: Option<Secret>,
+        word: &str,
+        since: Instant,
+        version: Option<u64>,
+    ) -> Result<Written, ApiError> {
+        let secret = match answer {
+            Some(secret) if secret.state() == State::Active => Some(secret),
+            _ => self.until(cx, id, key, word, since, |s| !matches!(s, None | Some(State::Moving(_)))).await?,
+        };
+        let Some(secret) = secret else {
+            return Err(conflict(format!("{key} vanished after it was written"), "Somebody else deleted it; run again."));
+        };
+        match secret.state() {
+            State::Active => {}
+            State::Failed(word) => {
+                let details = secret.lifecycle_details.as_deref().unwrap_or("no details");
+                return Err(conflict(
+                    format!("{key} became {word}: {}", cx.redact(details)),
+                    "Check that the encryption key is an enabled AES key of this vault.",
+                ));
+            }
+            _ => {
+                return Err(conflict(
+                    format!("{key} became {} after it was written", crate::model::text::brief(&secret.lifecycle_state, 40)),
+                    "Somebody else deletes it; run again.",
+                ));
+            }
+        }
+        let version = secret.current_version_number.or(version);
+        Ok(Written {
+            id: Some(id.to_string()),
+            stamp: version.map(|v| stamp(id, v)),
+            detail: serde_json::json!({ "mark": secret.mark() }),
+            note: version.filter(|v| *v >= MANY_VERSIONS).map(|v| format!("version {v}; OCI holds at most 30 active versions of a secret")),
+            ..Written::default()
+        })
+    }
+
+    async fn create(&self, cx: &Cx, op: &Op<'_>, restored: bool) -> Result<Written, ApiError> {
+        if let Some(error) = self.full().clone() {
+            return Err(error);
+        }
+        let want = desired(op)?;
+        let head = serde_json::json!({
+            "compartmentId": self.compartment,
+            "vaultId": self.vault,
+            "keyId": self.key,
+            "secretName": op.key,
+            "freeformTags": { "managed-by": "kms-sync", TAG: self.sync_id },
+            "enableAutoGeneration": false,
+        });
+        // A token is bound to what it made: after a secret was erased during this very
+        // operation, a new one is needed.
+        let mut token = if restored { uuid::Uuid::new_v4().to_string() } else { op.token.to_string() };
+        for attempt in 0..2 {
+            let body = with_content(&head, &want.value);
+            let since = Instant::now();
+            let headers = [("opc-retry-token", token.as_str())];
+            let ask = Ask { path: &["secrets"], body: Some(body), headers: &headers, ..Ask::default() };
+            let error = match self.client.send(cx, &calls::CREATE, ask).await {
+                Ok(answer) if answer.ok() => {
+                    let secret = answer.json::<Secret>(SERVICE)?;
+                    let (id, version) = (secret.id.clone(), secret.current_version_number.unwrap_or(1));
+                    let mut written = self.landed(cx, op.key, &id, Some(secret), "CREATING", since, Some(version)).await?;
+                    written.instead = (op.action != Action::Create).then_some(Action::Create);
+                    return Ok(written);
+                }
+                Ok(answer) => super::fault::error(cx, &calls::CREATE, &answer),
+                Err(error) => error,
+            };
+            match error.kind {
+                ErrorKind::Conflict if error.code.as_deref() == Some("InvalidatedRetryToken") && attempt == 0 => {
+                    token = uuid::Uuid::new_v4().to_string();
+                }
+                ErrorKind::Conflict if error.status == Some(400) => return self.name_taken(cx, op, error).await,
+                ErrorKind::Quota => {
+                    *self.full() = Some(error.clone());
+                    return Err(error);
+                }
+                _ if error.ambiguous => {
+                    return match self.find(cx, op.key).await {
+                        Ok(Some(secret)) if secret.tag(TAG) == Some(&self.sync_id) => {
+                            Box::pin(self.converge(cx, op, Some(Known::of(&secret)))).await.map(|w| Written { untouched: false, instead: None, ..w })
+                        }
+                        _ => Err(error),
+                    };
+                }
+                _ => return Err(error),
+            }
+        }
+        Err(conflict(format!("{} could not be created: its retry token was refused twice", op.key), "Run again."))
+    }
+
+    /// The name exists though the listing did not show it, or not any more.
+    async fn name_taken(&self, cx: &Cx, op: &Op<'_>, error: ApiError) -> Result<Written, ApiError> {
+        let want = desired(op)?;
+        if let Some(secret) = self.find(cx, op.key).await? {
+            let ours = secret.tag(TAG) == Some(&self.sync_id) || op.row.is_some();
+            if secret.state() == State::Deleted {
+                return Err(conflict(
+                    format!("the name {} is still held by a secret that was deleted", op.key),
+                    "OCI frees it later; run again then.",
+                ));
+            }
+            if ours || op.approved {
+                return Box::pin(self.converge(cx, op, Some(Known::of(&secret)))).await;
+            }
+            if secret.state() == State::Active
+                && self.bundle(cx, &secret.id).await.ok().and_then(|b| b.value().ok()).is_some_and(|v| v.same_as(&want.value))
+            {
+                let detail = serde_json::json!({ "mark": secret.mark() });
+                return Ok(Written { id: Some(secret.id), detail, untouched: true, ..Written::default() });
+            }
+            return Err(conflict(
+                format!("{} appeared in the vault while this run was going, made by somebody else", op.key),
+                "Run again: the plan then shows it and asks before it is overwritten.",
+            ));
+        }
+        let query = [("secretName", op.key), ("vaultId", self.vault.as_str())];
+        let ask = Ask { path: &["secretbundles", "actions", "getByName"], query: &query, ..Ask::default() };
+        let elsewhere = self.client.get::<super::wire::Bundle>(cx, &calls::GET_BUNDLE_BY_NAME, ask).await;
+        let text = match elsewhere {
+            Ok(bundle) if !bundle.secret_id.is_empty() => {
+                format!("the name {} is taken by {} in another compartment", op.key, crate::model::text::brief(&bundle.secret_id, 120))
+            }
+            _ => format!("the name {} is reserved by a secret pending deletion in another compartment, or by one that this user cannot see", op.key),
+        };
+        Err(conflict(text, "Names are unique in a vault over all compartments: use a key schema, or remove the other secret.")
+            .code(error.code.unwrap_or_default())
+            .status(400)
+            .request_id(error.request_id))
+    }
+
+    /// Calls a deletion off. True when it was this call that did it.
+    async fn cancel(&self, cx: &Cx, op: &Op<'_>, id: &str) -> Result<bool, ApiError> {
+        let ask = Ask { path: &["secrets", id, "actions", "cancelDeletion"], ..Ask::default() };
+        match self.client.call(cx, &calls::CANCEL, ask).await {
+            Ok(_) => Ok(true),
+            // Somebody was faster, or the deadline came: the wait that follows tells which.
+            Err(e) if e.kind == ErrorKind::Unsettled => Ok(false),
+            Err(e) if e.ambiguous => match self.find_id(cx, id).await?.map(|s| s.state()) {
+                Some(State::PendingDeletion) | None => Err(e),
+                Some(_) => Ok(true),
+            },
+            Err(e) if e.kind == ErrorKind::NotFound => {
+                let mut e = e;
+                e.kind = ErrorKind::Permission;
+                e.message = format!("the pending deletion of {} cannot be called off: {}", op.key, e.message);
+                Err(e)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// One secret by the list, which needs the least right; `None` when it is not listed.
+    async fn find_id(&self, cx: &Cx, id: &str) -> Result<Option<Secret>, ApiError> {
+        if let Some(secret) = self.get(cx, id).await? {
+            return Ok(Some(secret));
+        }
+        Ok(self.list_secrets(cx).await?.into_iter().find(|s| s.id == id))
+    }
+
+    async fn delete(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError> {
+        let Some(start) = start(op) else { return Ok(Written { untouched: true, ..Written::default() }) };
+        let id = start.id.clone();
+        let mut known = Some(start);
+        let mut sent = false;
+        for _ in 0..STEPS {
+            match known.map(|k| k.state) {
+                None | Some(State::PendingDeletion | State::Deleted) => {
+                    let note = if sent { None } else { Some("it was gone or pending deletion already".to_string()) };
+                    return Ok(Written { id: Some(id), untouched: !sent, note, ..Written::default() });
+                }
+                Some(State::Moving(word)) => known = self.stable(cx, op.key, &id, &word).await?,
+                Some(State::Failed(word)) => {
+                    return Err(conflict(
+                        format!("{} is {word} at OCI Vault", op.key),
+                        "Look at the secret in the OCI Console; nothing was touched.",
+                    ));
+                }
+                Some(State::Active) => {
+                    let time = deletion_time(Time::now(), self.deletion_days);
+                    let body = serde_json::json!({ "timeOfDeletion": time }).to_string().into_bytes();
+                    let ask = Ask { path: &["secrets", &id, "actions", "scheduleDeletion"], body: Some(body), ..Ask::default() };
+                    let since = Instant::now();
+                    match self.client.call(cx, &calls::SCHEDULE, ask).await {
+                        Ok(_) => {
+                            // The list may lag: "active" is no end here.
+                            let done = |s: Option<&State>| matches!(s, None | Some(State::PendingDeletion | State::Deleted | State::Failed(_)));
+                            self.until(cx, &id, op.key, "SCHEDULING_DELETION", since, done).await?;
+                            let day = &time[..10];
+                            return Ok(Written {
+                                id: Some(id),
+                                note: Some(format!("unavailable now, erased on {day}, can be brought back until then")),
+                                ..Written::default()
+                            });
+                        }
+                        Err(e) if e.kind == ErrorKind::Unsettled => known = self.stable(cx, op.key, &id, "changing").await?,
+                        Err(e) if e.ambiguous => {
+                            sent = true;
+                            cx.wait(&format!("the answer for {} was lost; looking", op.key), self.patience.steps[0]).await?;
+                            known = self.find_id(cx, &id).await?.as_ref().map(Known::of);
+                        }
+                        // Gone, or no right: only the list may say "gone".
+                        Err(e) if e.kind == ErrorKind::NotFound => {
+                            if self.list_secrets(cx).await?.iter().any(|s| s.id == id && s.state() != State::Deleted) {
+                                let mut e = e;
+                                e.kind = ErrorKind::Permission;
+                                return Err(e);
+                            }
+                            known = None;
+                        }
+                        Err(e) => return Err(e),
+                    }
+                }
+            }
+        }
+        Err(ApiError::new(ErrorKind::Unsettled, SERVICE, format!("{} does not come to rest: somebody else keeps changing it", op.key)))
+    }
+}
+
+/// What the listing showed of a key.
+fn start(op: &Op<'_>) -> Option<Known> {
+    let entry = op.entry?;
+    Some(Known { id: entry.id.clone()?, state: State::of(&Facts::of(entry).state) })
+}
+
+#[async_trait]
+impl Itemised for VaultTarget {
+    fn concurrency(&self) -> usize {
+        OVERLAP
+    }
+
+    async fn apply(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError> {
+        match op.action {
+            Action::Delete => self.delete(cx, op).await,
+            Action::Create if op.entry.is_none() => self.create(cx, op, false).await,
+            Action::Create | Action::Update | Action::Restore => self.converge(cx, op, start(op)).await,
+            Action::Import => Err(ApiError::new(ErrorKind::Invalid, SERVICE, "an import is not written here")),
+        }
+    }
+}

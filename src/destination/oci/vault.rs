@@ -1,0 +1,275 @@
+//! One vault opened for one run: what it holds, and reading values.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
+
+use super::super::{Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Read, Shape, Target};
+use super::calls;
+use super::client::{Ask, Client};
+use super::names::Names;
+use super::settle::{Board, Patience};
+use super::wire::{Bundle, Secret, State, stamp};
+use super::{DELETION_DAYS, SERVICE, text};
+use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::ledger::LedgerRow;
+
+/// Up to so many wanted keys every value is read in every run: a few seconds at the modest
+/// starting pace. Above, only what may have changed is read, and the drift check reads all.
+const SMALL: usize = 200;
+/// Values read at once.
+const READERS: usize = 16;
+
+/// The freeform tag that names the sync which created a secret.
+pub(super) const TAG: &str = "kms-sync";
+
+pub(super) struct VaultTarget {
+    pub(super) client: Arc<Client>,
+    pub(super) compartment: String,
+    pub(super) vault: String,
+    pub(super) key: String,
+    pub(super) sync_id: String,
+    /// 1 to 30.
+    pub(super) deletion_days: i64,
+    pub(super) patience: Patience,
+    pub(super) board: Board,
+    /// The first answer that said a quota is full: further creates are not tried.
+    pub(super) full: Mutex<Option<ApiError>>,
+}
+
+/// What an entry tells `freshness` and `apply`. Never a value.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Facts {
+    /// The service's word.
+    pub state: String,
+    /// See [`Secret::mark`].
+    pub mark: String,
+    pub key_id: Option<String>,
+    /// True when an unchanged entry is taken for an unchanged value in this run.
+    pub trusting: bool,
+}
+
+impl Facts {
+    pub fn of(entry: &Entry) -> Self {
+        serde_json::from_value(entry.facts.clone()).unwrap_or_default()
+    }
+}
+
+impl VaultTarget {
+    pub fn new(client: Arc<Client>, target: &Target, patience: Patience) -> Self {
+        Self {
+            client,
+            compartment: text(&target.config, "compartmentOcid").to_string(),
+            vault: text(&target.config, "vaultOcid").to_string(),
+            key: text(&target.config, "keyOcid").to_string(),
+            sync_id: target.sync_id.clone(),
+            deletion_days: target.options.extra.get("deletionDays").and_then(serde_json::Value::as_i64).unwrap_or(DELETION_DAYS).clamp(1, 30),
+            patience,
+            board: Board::default(),
+            full: Mutex::new(None),
+        }
+    }
+
+    /// Every secret of the compartment and vault, in every state; entries that occur on two
+    /// pages (the list moved while it was read) count once.
+    pub(super) async fn list_secrets(&self, cx: &Cx) -> Result<Vec<Secret>, ApiError> {
+        self.list_by(cx, None).await
+    }
+
+    async fn list_by(&self, cx: &Cx, name: Option<&str>) -> Result<Vec<Secret>, ApiError> {
+        let mut query = vec![("compartmentId", self.compartment.as_str()), ("vaultId", self.vault.as_str())];
+        query.extend(name.map(|n| ("name", n)));
+        let mut list: Vec<Secret> = self.client.list(cx, &calls::LIST_SECRETS, None, &["secrets"], &query, Some("1000")).await?;
+        let mut last = HashMap::new();
+        for (i, secret) in list.iter().enumerate() {
+            last.insert(secret.id.clone(), i);
+        }
+        let mut i = 0;
+        list.retain(|s| {
+            i += 1;
+            last.get(&s.id) == Some(&(i - 1))
+        });
+        Ok(list)
+    }
+
+    /// The secret that speaks for a name, if one is listed.
+    pub(super) async fn find(&self, cx: &Cx, name: &str) -> Result<Option<Secret>, ApiError> {
+        let list = self.list_by(cx, Some(name)).await?;
+        Ok(list.into_iter().filter(|s| s.secret_name == name).min_by_key(|s| s.state().rank()))
+    }
+
+    /// One secret without its value; `None` when it is gone or may not be seen.
+    pub(super) async fn get(&self, cx: &Cx, id: &str) -> Result<Option<Secret>, ApiError> {
+        match self.client.get(cx, &calls::GET_SECRET, Ask { path: &["secrets", id], ..Ask::default() }).await {
+            Ok(secret) => Ok(Some(secret)),
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The current content.
+    pub(super) async fn bundle(&self, cx: &Cx, id: &str) -> Result<Bundle, ApiError> {
+        self.client.get(cx, &calls::GET_BUNDLE, Ask { path: &["secretbundles", id], ..Ask::default() }).await
+    }
+
+    async fn read_named(&self, cx: &Cx, entry: &Entry) -> (String, Result<Read, ApiError>) {
+        (entry.key.clone(), self.read_one(cx, entry).await)
+    }
+
+    async fn read_one(&self, cx: &Cx, entry: &Entry) -> Result<Read, ApiError> {
+        let id = entry.id.as_deref().ok_or_else(|| ApiError::new(ErrorKind::NotFound, SERVICE, format!("{} has no id", entry.key)))?;
+        let mut answer = self.bundle(cx, id).await;
+        if answer.as_ref().is_err_and(|e| matches!(e.kind, ErrorKind::NotFound | ErrorKind::Unsettled)) {
+            answer = self.bundle(cx, id).await;
+        }
+        match answer {
+            Ok(bundle) => Ok(self.read_of(cx, id, &bundle)),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unsettled | ErrorKind::Permission) => {
+                Err(self.unreadable(cx, &entry.key, id, error).await)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn read_of(&self, cx: &Cx, id: &str, bundle: &Bundle) -> Read {
+        let stamp = bundle.version_number.map(|v| stamp(id, v));
+        match bundle.value() {
+            Ok(value) => {
+                cx.redactor().learn(&value);
+                Read { value: Some(value), stamp, problem: None }
+            }
+            Err(problem) => Read { value: None, stamp, problem: Some(problem) },
+        }
+    }
+
+    /// Why the value of a listed, active secret was refused: gone meanwhile, moving, or no right.
+    async fn unreadable(&self, cx: &Cx, key: &str, id: &str, error: ApiError) -> ApiError {
+        match self.get(cx, id).await {
+            Ok(Some(secret)) if secret.state() == State::Active => {
+                let mut error = error;
+                error.kind = ErrorKind::Permission;
+                error.message = format!("the value of {key} cannot be read, though the secret is there: {}", error.message);
+                error.advice(format!("The policy lacks {}, or an expiry rule of the secret blocks its content.", calls::GET_BUNDLE.right))
+            }
+            Ok(Some(secret)) => ApiError::new(
+                ErrorKind::Unsettled,
+                SERVICE,
+                format!("{key} became {} while this run was reading", crate::model::text::brief(&secret.lifecycle_state, 40)),
+            )
+            .advice("Somebody else changes it now; the next run tries again."),
+            Ok(None) | Err(_) => error,
+        }
+    }
+
+    fn entry(&self, secret: &Secret, ask: &Listing<'_>) -> Entry {
+        let row = ask.ledger.rows.get(&secret.secret_name);
+        let facts = Facts {
+            state: secret.lifecycle_state.to_ascii_uppercase(),
+            mark: secret.mark(),
+            key_id: secret.key_id.clone(),
+            trusting: !ask.full && ask.wanted > SMALL,
+        };
+        Entry {
+            key: secret.secret_name.clone(),
+            id: Some(secret.id.clone()),
+            stamp: None,
+            state: entry_state(secret, row.is_some_and(|r| r.remote_id.as_deref() == Some(&secret.id))),
+            value: None,
+            facts: serde_json::to_value(facts).unwrap_or_default(),
+            note: note(secret),
+        }
+    }
+}
+
+/// How the planner sees a secret. `ours`: this sync wrote it.
+fn entry_state(secret: &Secret, ours: bool) -> EntryState {
+    if secret.is_replica == Some(true) {
+        return EntryState::Protected("it is a read-only replica of a secret in another region".into());
+    }
+    if secret.rotation_status.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("IN_PROGRESS")) {
+        return EntryState::Protected("OCI is rotating it now".into());
+    }
+    let flag = |config: &Option<serde_json::Value>, name: &str| config.as_ref().and_then(|c| c.get(name)).and_then(serde_json::Value::as_bool);
+    let rotated = flag(&secret.rotation_config, "isScheduledRotationEnabled") == Some(true);
+    if !ours && (rotated || secret.is_auto_generation_enabled == Some(true)) {
+        let what = if rotated { "rotated on a schedule" } else { "generated by OCI" };
+        return EntryState::Blocked(format!("its content is {what}; writing it would switch that off"));
+    }
+    match secret.state() {
+        State::Active => EntryState::Active,
+        State::Moving(word) => EntryState::Settling(word),
+        State::PendingDeletion => EntryState::Deleted { until: secret.until() },
+        State::Deleted => EntryState::Deleted { until: None },
+        State::Failed(word) => {
+            let details = secret.lifecycle_details.as_deref().filter(|d| !d.is_empty()).map(|d| format!(": {}", crate::model::text::brief(d, 200)));
+            EntryState::Blocked(format!("it is {word} at OCI Vault{}", details.unwrap_or_default()))
+        }
+    }
+}
+
+fn note(secret: &Secret) -> Option<String> {
+    let day = |t: &str| t.get(..10).map(str::to_string);
+    let mut parts = Vec::new();
+    if let Some(created) = secret.time_created.as_deref().and_then(day) {
+        parts.push(format!("created {created}"));
+    }
+    if let Some(by) = secret.tag("managed-by") {
+        parts.push(format!("managed by {}", crate::model::text::brief(by, 40)));
+    }
+    if let Some(until) = secret.time_of_deletion.as_deref().and_then(day) {
+        parts.push(format!("erased {until}"));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+#[async_trait]
+impl Destination for VaultTarget {
+    fn identity(&self) -> String {
+        format!("oci-vault:{}:{}", self.vault, self.compartment)
+    }
+
+    fn keys(&self) -> &dyn KeySpace {
+        &Names
+    }
+
+    async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
+        let list = self.list_secrets(cx).await?;
+        let mut by_name: HashMap<&str, &Secret> = HashMap::new();
+        for secret in list.iter().filter(|s| s.secret_name.starts_with(ask.prefix) && s.state() != State::Deleted) {
+            let best = by_name.entry(secret.secret_name.as_str()).or_insert(secret);
+            if secret.state().rank() < best.state().rank() {
+                *best = secret;
+            }
+        }
+        let mut entries: Vec<Entry> = by_name.into_values().map(|s| self.entry(s, ask)).collect();
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut warnings = Vec::new();
+        let other_key = entries.iter().filter(|e| ask.ledger.rows.contains_key(&e.key) && Facts::of(e).key_id.is_some_and(|k| k != self.key)).count();
+        if other_key > 0 {
+            warnings.push(format!(
+                "{other_key} existing secrets keep another encryption key than the configured one: OCI sets a secret's key once, when it is created"
+            ));
+        }
+        Ok(Inventory { entries, warnings })
+    }
+
+    fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
+        let facts = Facts::of(entry);
+        let mark = row.detail.get("mark").and_then(serde_json::Value::as_str);
+        let same = row.remote_id == entry.id && row.stamp.is_some() && mark == Some(&facts.mark);
+        if facts.trusting && same { Freshness::Unseen } else { Freshness::Unknown }
+    }
+
+    async fn read(&self, cx: &Cx, entries: &[&Entry]) -> Vec<(String, Result<Read, ApiError>)> {
+        let work: Vec<_> = entries.iter().map(|entry| self.read_named(cx, entry)).collect();
+        futures::stream::iter(work).buffer_unordered(READERS).collect().await
+    }
+
+    fn shape(&self) -> Shape<'_> {
+        Shape::Itemised(self)
+    }
+}

@@ -1,0 +1,1 @@
+//! Every form of private key, and what is said of the wrong ones.

@@ -1,0 +1,255 @@
+//! The JSON that the services answer with. Only the members that are used; unknown members
+//! and unknown words are tolerated, as Oracle's SDKs do.
+
+use serde::Deserialize;
+
+use crate::model::{SecretValue, Time};
+
+/// Where a secret stands in its life (Oracle's "Secret" data type, `lifecycleState`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    Active,
+    /// Between two states; the word is the service's.
+    Moving(String),
+    PendingDeletion,
+    Deleted,
+    /// FAILED, or a word that is not known here.
+    Failed(String),
+}
+
+impl State {
+    pub fn of(word: &str) -> Self {
+        match word.to_ascii_uppercase().as_str() {
+            "ACTIVE" => Self::Active,
+            "CREATING" | "UPDATING" | "CANCELLING_DELETION" | "SCHEDULING_DELETION" | "DELETING" => Self::Moving(word.to_ascii_uppercase()),
+            "PENDING_DELETION" => Self::PendingDeletion,
+            "DELETED" => Self::Deleted,
+            _ => Self::Failed(crate::model::text::brief(word, 40)),
+        }
+    }
+
+    /// Which of several entries with one name speaks for it: the lowest.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::Active => 0,
+            Self::Moving(_) => 1,
+            Self::PendingDeletion => 2,
+            Self::Failed(_) => 3,
+            Self::Deleted => 4,
+        }
+    }
+}
+
+/// SecretSummary of the list, and Secret of single answers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Secret {
+    pub id: String,
+    #[serde(default)]
+    pub secret_name: String,
+    #[serde(default)]
+    pub key_id: Option<String>,
+    #[serde(default)]
+    pub lifecycle_state: String,
+    #[serde(default)]
+    pub lifecycle_details: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub freeform_tags: Option<serde_json::Value>,
+    #[serde(default)]
+    pub defined_tags: Option<serde_json::Value>,
+    #[serde(default)]
+    pub time_created: Option<String>,
+    #[serde(default)]
+    pub time_of_deletion: Option<String>,
+    #[serde(default)]
+    pub last_rotation_time: Option<String>,
+    #[serde(default)]
+    pub is_replica: Option<bool>,
+    #[serde(default)]
+    pub rotation_status: Option<String>,
+    #[serde(default)]
+    pub rotation_config: Option<serde_json::Value>,
+    #[serde(default)]
+    pub is_auto_generation_enabled: Option<bool>,
+    /// Not in the list.
+    #[serde(default)]
+    pub current_version_number: Option<u64>,
+}
+
+impl Secret {
+    pub fn state(&self) -> State {
+        State::of(&self.lifecycle_state)
+    }
+
+    /// When it will be erased.
+    pub fn until(&self) -> Option<Time> {
+        self.time_of_deletion.as_deref().and_then(|t| t.parse().ok())
+    }
+
+    /// A tag's text.
+    pub fn tag(&self, name: &str) -> Option<&str> {
+        self.freeform_tags.as_ref()?.get(name)?.as_str()
+    }
+
+    /// Everything of the list's entry that an outside change would move, short of the value
+    /// itself: the list carries neither version nor time of change.
+    pub fn mark(&self) -> String {
+        let facts = serde_json::json!([
+            self.id,
+            self.key_id,
+            self.time_created,
+            self.last_rotation_time,
+            self.description,
+            self.freeform_tags,
+            self.defined_tags
+        ]);
+        blake3::hash(facts.to_string().as_bytes()).to_hex()[..32].to_string()
+    }
+}
+
+/// The exact mark of a content: a version never changes, and its number only grows.
+pub(super) fn stamp(id: &str, version: u64) -> String {
+    format!("{version}@{id}")
+}
+
+/// SecretBundle: one version's content.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Bundle {
+    #[serde(default)]
+    pub secret_id: String,
+    #[serde(default)]
+    pub version_number: Option<u64>,
+    #[serde(default)]
+    pub secret_bundle_content: Option<Content>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Content {
+    #[serde(default)]
+    pub content_type: String,
+    #[serde(default)]
+    pub content: Option<String>,
+}
+
+impl Bundle {
+    /// The value as text, or why it is none.
+    pub fn value(&self) -> Result<SecretValue, String> {
+        use base64::Engine as _;
+        use base64::engine::general_purpose::STANDARD;
+        let Some(content) = &self.secret_bundle_content else {
+            return Err("the current version carries no content".into());
+        };
+        if !content.content_type.eq_ignore_ascii_case("BASE64") {
+            return Err(format!("the content is of type {:?}, which is not known here", crate::model::text::brief(&content.content_type, 40)));
+        }
+        let text = content.content.as_deref().unwrap_or_default();
+        let bytes = STANDARD.decode(text.trim()).map(zeroize::Zeroizing::new).map_err(|_| "the content is not valid base64".to_string())?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Ok(SecretValue::new(text)),
+            Err(_) => Err(format!("the content is binary ({} bytes), not text", bytes.len())),
+        }
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        if let Some(text) = self.secret_bundle_content.as_mut().and_then(|c| c.content.as_mut()) {
+            zeroize::Zeroize::zeroize(text);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Compartment {
+    pub id: String,
+    /// The parent.
+    #[serde(default)]
+    pub compartment_id: Option<String>,
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub lifecycle_state: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Vault {
+    pub id: String,
+    #[serde(default)]
+    pub display_name: String,
+    #[serde(default)]
+    pub compartment_id: String,
+    #[serde(default)]
+    pub lifecycle_state: String,
+    #[serde(default)]
+    pub vault_type: Option<String>,
+    #[serde(default)]
+    pub management_endpoint: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Key {
+    pub id: String,
+    #[serde(default)]
+    pub display_name: String,
+    #[serde(default)]
+    pub vault_id: Option<String>,
+    #[serde(default)]
+    pub lifecycle_state: String,
+    #[serde(default)]
+    pub algorithm: Option<String>,
+    #[serde(default)]
+    pub protection_mode: Option<String>,
+    /// Only in the answer of a single key.
+    #[serde(default)]
+    pub key_shape: Option<KeyShape>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct KeyShape {
+    #[serde(default)]
+    pub algorithm: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Named {
+    #[serde(default)]
+    pub name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(content: serde_json::Value) -> Bundle {
+        serde_json::from_value(serde_json::json!({"secretId": "s", "versionNumber": 1, "secretBundleContent": content})).expect("bundle")
+    }
+
+    #[test]
+    fn odd_contents_are_told_apart() {
+        let value = |c| bundle(c).value().map(|v| v.expose().to_string());
+        assert_eq!(value(serde_json::json!({"contentType": "BASE64", "content": "aGk="})), Ok("hi".into()));
+        assert_eq!(value(serde_json::json!({"contentType": "BASE64", "content": ""})), Ok(String::new()));
+        assert!(value(serde_json::json!({"contentType": "BASE64", "content": "%%"})).is_err_and(|e| e.contains("base64")));
+        assert!(value(serde_json::json!({"contentType": "BASE64", "content": "/w=="})).is_err_and(|e| e.contains("binary")));
+        assert!(value(serde_json::json!({"contentType": "PKCS12", "content": "aGk="})).is_err_and(|e| e.contains("PKCS12")));
+        assert!(bundle(serde_json::Value::Null).value().is_err_and(|e| e.contains("no content")));
+    }
+
+    #[test]
+    fn unknown_states_are_failures_and_rank_below_living_ones() {
+        assert_eq!(State::of("creating"), State::Moving("CREATING".into()));
+        assert_eq!(State::of("ARCHIVED"), State::Failed("ARCHIVED".into()));
+        assert!(State::of("ACTIVE").rank() < State::of("UPDATING").rank());
+        assert!(State::of("PENDING_DELETION").rank() < State::of("FAILED").rank());
+        assert!(State::of("FAILED").rank() < State::of("DELETED").rank());
+    }
+}

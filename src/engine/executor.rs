@@ -1,0 +1,399 @@
+//! Carries out a plan: writes first, deletions last, the ledger in step.
+//!
+//! One executor serves both shapes of destination. For itemised ones it gives concurrency,
+//! order, cancellation and the ledger; pacing and retries of single calls belong to the
+//! provider's session.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use super::commit::Committer;
+use super::progress::Progress;
+use crate::destination::{Batch, BatchWritten, Desired, Destination, Document, Inventory, Itemised, Op, Shape, Written};
+use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::ledger::{Hasher, Intent, Ledger, LedgerRow};
+use crate::model::plan::Action;
+use crate::model::run::{Outcome, SecretOutcome};
+use crate::plan::{Change, Plan, count};
+use crate::store::Store;
+
+/// The same refusal on this many keys ends that kind of operation for the run.
+const SAME_REFUSAL: usize = 3;
+
+/// Everything an execution needs besides the plan.
+pub struct Execution<'a> {
+    pub cx: &'a Cx,
+    pub store: &'a Store,
+    pub sync_id: &'a str,
+    /// The destination's identity.
+    pub target: &'a str,
+    pub destination: &'a dyn Destination,
+    pub inventory: &'a Inventory,
+    pub ledger: &'a Ledger,
+    pub hasher: &'a Hasher,
+    pub progress: &'a Progress,
+    /// The operator agreed to take over what this sync did not write.
+    pub approved: bool,
+}
+
+/// A planned operation with its token.
+struct Task<'p> {
+    change: &'p Change,
+    token: String,
+    approved: bool,
+}
+
+impl Execution<'_> {
+    /// Applies what the plan allows. Outcomes go to the progress; the error is the database's.
+    pub async fn apply(&self, plan: &Plan) -> Result<(), String> {
+        let committer = Committer::start(self.store.clone(), self.sync_id.to_string(), self.target.to_string());
+        for row in &plan.adopt {
+            committer.confirm(row.clone());
+        }
+        let result = match self.destination.shape() {
+            Shape::Itemised(target) => self.itemised(target, plan, &committer).await,
+            Shape::Document(target) => self.document(target, plan, &committer).await,
+        };
+        let saved = committer.finish().await;
+        result.and(saved.map_err(|e| format!("the ledger could not be saved: {e}")))
+    }
+
+    async fn itemised(&self, target: &dyn Itemised, plan: &Plan, committer: &Committer) -> Result<(), String> {
+        let (deletes, writes): (Vec<_>, Vec<_>) = plan.allowed().partition(|c| c.action == Action::Delete);
+        self.wave(target, &writes, &plan.desired, committer).await?;
+        if deletes.is_empty() {
+            return Ok(());
+        }
+        let failed = self.progress.failed_writes();
+        if failed > 0 {
+            let reason = format!("nothing is deleted, because {} failed", count(failed, "write"));
+            self.not_reached(&deletes, &reason);
+            return Ok(());
+        }
+        if self.cx.cancelled() {
+            self.not_reached(&deletes, "cancelled before its turn");
+            return Ok(());
+        }
+        self.wave(target, &deletes, &plan.desired, committer).await
+    }
+
+    /// Runs operations concurrently, in their order, until done, cancelled or hopeless.
+    async fn wave(&self, target: &dyn Itemised, changes: &[&Change], desired: &[Desired], committer: &Committer) -> Result<(), String> {
+        let tasks: Vec<Task<'_>> = changes.iter().map(|change| self.task(change)).collect();
+        self.announce(&tasks, desired).await?;
+        let stop = Stop::default();
+        let mut unsent = Vec::new();
+        let mut going = FuturesUnordered::new();
+        let limit = target.concurrency().max(1);
+        let mut queue = tasks.iter();
+        loop {
+            while going.len() < limit {
+                let Some(task) = queue.next() else { break };
+                let halted = if self.cx.cancelled() { Some("cancelled before its turn".to_string()) } else { stop.reason(task.change.action) };
+                if let Some(reason) = halted {
+                    self.progress.done(outcome(task.change, Outcome::NotReached, Some(reason)));
+                    unsent.push(task);
+                    continue;
+                }
+                going.push(self.one(target, task, desired, &stop, committer));
+            }
+            if going.next().await.is_none() {
+                break;
+            }
+        }
+        drop(going);
+        self.retract(&unsent).await
+    }
+
+    async fn one(&self, target: &dyn Itemised, task: &Task<'_>, desired: &[Desired], stop: &Stop, committer: &Committer) {
+        let change = task.change;
+        self.progress.started(&change.key, doing(change.action));
+        let wish = change.desired.map(|i| &desired[i]);
+        let result = target.apply(self.cx, &self.op(task, desired)).await;
+        match result {
+            Ok(written) => {
+                committer.confirm(self.row(change, wish, &written));
+                self.succeeded(change, written);
+            }
+            Err(error) => {
+                stop.learn(change.action, &error);
+                if !error.ambiguous && error.kind != ErrorKind::Cancelled {
+                    self.retract(&[task]).await.unwrap_or_else(|e| tracing::warn!("{e}"));
+                }
+                self.failed(change, &error);
+            }
+        }
+    }
+
+    fn succeeded(&self, change: &Change, written: Written) {
+        if written.untouched {
+            self.progress.unchanged(&change.key);
+            return;
+        }
+        let done = match written.instead.unwrap_or(change.action) {
+            Action::Create => Outcome::Created,
+            Action::Update => Outcome::Updated,
+            Action::Restore => Outcome::Restored,
+            Action::Delete => Outcome::Deleted,
+            Action::Import => Outcome::Imported,
+        };
+        self.progress.done(outcome(change, done, written.note.or_else(|| change.reason.clone())));
+    }
+
+    fn failed(&self, change: &Change, error: &ApiError) {
+        let text = self.cx.redact(&error.text());
+        let what = if error.kind == ErrorKind::Cancelled { Outcome::NotReached } else { Outcome::Failed };
+        self.progress.done(outcome(change, what, Some(text)));
+    }
+
+    fn not_reached(&self, changes: &[&Change], reason: &str) {
+        for change in changes {
+            self.progress.done(outcome(change, Outcome::NotReached, Some(reason.to_string())));
+        }
+    }
+
+    async fn document(&self, target: &dyn Document, plan: &Plan, committer: &Committer) -> Result<(), String> {
+        let changes: Vec<&Change> = plan.allowed().collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if self.cx.cancelled() {
+            self.not_reached(&changes, "cancelled before its turn");
+            return Ok(());
+        }
+        let tasks: Vec<Task<'_>> = changes.iter().map(|change| self.task(change)).collect();
+        self.announce(&tasks, &plan.desired).await?;
+        for change in &changes {
+            self.progress.started(&change.key, doing(change.action));
+        }
+        let batch = Batch {
+            changes: tasks.iter().map(|t| self.op(t, &plan.desired)).collect(),
+            desired: &plan.desired,
+            frozen: &plan.frozen,
+            ledger: self.ledger,
+            inventory: self.inventory,
+        };
+        match target.apply(self.cx, &batch).await {
+            Ok(done) => self.document_done(plan, &tasks, done, committer).await,
+            Err(error) => {
+                if !error.ambiguous && error.kind != ErrorKind::Cancelled {
+                    let all: Vec<&Task<'_>> = tasks.iter().collect();
+                    self.retract(&all).await?;
+                }
+                for change in &changes {
+                    self.failed(change, &error);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn document_done(&self, plan: &Plan, tasks: &[Task<'_>], done: BatchWritten, committer: &Committer) -> Result<(), String> {
+        let mut outcomes: HashMap<String, Result<Written, ApiError>> = done.outcomes.into_iter().collect();
+        let mut touched = HashSet::new();
+        let mut back = Vec::new();
+        for task in tasks {
+            let change = task.change;
+            touched.insert(change.fold.as_str());
+            match outcomes.remove(&change.key) {
+                Some(Ok(mut written)) => {
+                    written.stamp = written.stamp.or_else(|| done.stamp.clone());
+                    written.id = written.id.or_else(|| done.id.clone());
+                    let wish = change.desired.map(|i| &plan.desired[i]);
+                    committer.confirm(self.row(change, wish, &written));
+                    self.succeeded(change, written);
+                }
+                Some(Err(error)) => {
+                    back.push(task);
+                    self.failed(change, &error);
+                }
+                None => {
+                    back.push(task);
+                    self.progress.done(outcome(change, Outcome::Failed, Some("the destination did not say what became of it".into())));
+                }
+            }
+        }
+        // The object's stamp moved with this write: the rows that were not touched move along.
+        if done.stamp.is_some() {
+            for kept in &plan.unchanged {
+                if touched.contains(kept.fold.as_str()) {
+                    continue;
+                }
+                let adopted = plan.adopt.iter().find(|r| r.fold == kept.fold);
+                if let Some(row) = adopted.or_else(|| self.ledger.rows.get(&kept.fold)) {
+                    committer.confirm(LedgerRow {
+                        previous_stamp: row.stamp.clone(),
+                        stamp: done.stamp.clone(),
+                        remote_id: done.id.clone().or_else(|| row.remote_id.clone()),
+                        ..row.clone()
+                    });
+                }
+            }
+        }
+        self.retract(&back).await
+    }
+
+    fn task<'p>(&self, change: &'p Change) -> Task<'p> {
+        let approved = self.approved || self.ledger.approved.contains(&change.fold);
+        Task { change, token: uuid::Uuid::new_v4().to_string(), approved }
+    }
+
+    fn op<'o>(&'o self, task: &'o Task<'_>, desired: &'o [Desired]) -> Op<'o> {
+        let change = task.change;
+        Op {
+            action: change.action,
+            key: &change.key,
+            entry: change.entry.map(|i| &self.inventory.entries[i]),
+            row: self.ledger.rows.get(&change.fold),
+            desired: change.desired.map(|i| &desired[i]),
+            value_differs: change.value_differs,
+            token: &task.token,
+            approved: task.approved,
+        }
+    }
+
+    /// Records what is about to be written, before the first request.
+    async fn announce(&self, tasks: &[Task<'_>], desired: &[Desired]) -> Result<(), String> {
+        let now = crate::model::now();
+        let rows: Vec<LedgerRow> = tasks
+            .iter()
+            .map(|task| {
+                let wish = task.change.desired.map(|i| &desired[i]);
+                let mut row = self.before(task.change);
+                row.intent = Some(Intent {
+                    action: task.change.action.to_string(),
+                    token: task.token.clone(),
+                    value_hash: wish.map(|w| self.hasher.hash(&w.value)),
+                    at: now,
+                });
+                row
+            })
+            .collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let (store, sync_id, target) = (self.store.clone(), self.sync_id.to_string(), self.target.to_string());
+        blocking(move || store.intend(&sync_id, &target, &rows)).await
+    }
+
+    /// Takes announcements back: nothing was written for them.
+    async fn retract(&self, tasks: &[&Task<'_>]) -> Result<(), String> {
+        let (mut back, mut gone) = (Vec::new(), Vec::new());
+        for task in tasks {
+            match self.ledger.rows.get(&task.change.fold) {
+                Some(row) => back.push(row.clone()),
+                None => gone.push(task.change.fold.clone()),
+            }
+        }
+        if back.is_empty() && gone.is_empty() {
+            return Ok(());
+        }
+        let (store, sync_id, target) = (self.store.clone(), self.sync_id.to_string(), self.target.to_string());
+        blocking(move || {
+            store.confirm(&sync_id, &target, &back)?;
+            store.forget_rows(&sync_id, &target, &gone)
+        })
+        .await
+    }
+
+    /// The row as it stands before a write.
+    fn before(&self, change: &Change) -> LedgerRow {
+        self.ledger.rows.get(&change.fold).cloned().unwrap_or_else(|| LedgerRow {
+            fold: change.fold.clone(),
+            key: change.key.clone(),
+            source_key: change.source_key.clone().unwrap_or_default(),
+            remote_id: None,
+            stamp: None,
+            previous_stamp: None,
+            value_hash: None,
+            written_at: crate::model::now(),
+            intent: None,
+            detail: serde_json::Value::Null,
+        })
+    }
+
+    /// The row after a confirmed write. A deleted key keeps its row without a hash: it proves
+    /// ownership when the key comes back while its deletion is pending.
+    fn row(&self, change: &Change, wish: Option<&Desired>, written: &Written) -> LedgerRow {
+        let before = self.before(change);
+        let entry = change.entry.map(|i| &self.inventory.entries[i]);
+        LedgerRow {
+            fold: change.fold.clone(),
+            key: change.key.clone(),
+            source_key: change.source_key.clone().unwrap_or(before.source_key),
+            remote_id: written.id.clone().or_else(|| entry.and_then(|e| e.id.clone())).or(before.remote_id),
+            stamp: written.stamp.clone(),
+            previous_stamp: entry.and_then(|e| e.stamp.clone()).or(before.stamp),
+            value_hash: wish.map(|w| self.hasher.hash(&w.value)),
+            written_at: crate::model::now(),
+            intent: None,
+            detail: if written.detail.is_null() { before.detail } else { written.detail.clone() },
+        }
+    }
+}
+
+/// Runs a database call off the async threads.
+pub async fn blocking<T, E, F>(work: F) -> Result<T, String>
+where
+    T: Send + 'static,
+    E: std::fmt::Display + Send + 'static,
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => Err("a database call ended unexpectedly".into()),
+    }
+}
+
+/// Learns from failures which operations have become pointless.
+#[derive(Default)]
+struct Stop {
+    all: Mutex<Option<String>>,
+    refusals: Mutex<HashMap<Action, usize>>,
+    actions: Mutex<HashMap<Action, String>>,
+}
+
+impl Stop {
+    fn learn(&self, action: Action, error: &ApiError) {
+        if error.kind.whole_connection() {
+            lock(&self.all).get_or_insert_with(|| format!("stopped after {}", error.message));
+        }
+        let ends_action = match error.kind {
+            ErrorKind::Quota => action == Action::Create,
+            ErrorKind::Permission => {
+                let mut refusals = lock(&self.refusals);
+                let n = refusals.entry(action).or_default();
+                *n += 1;
+                *n >= SAME_REFUSAL
+            }
+            _ => false,
+        };
+        if ends_action {
+            lock(&self.actions).entry(action).or_insert_with(|| format!("stopped after {}", error.message));
+        }
+    }
+
+    fn reason(&self, action: Action) -> Option<String> {
+        lock(&self.all).clone().or_else(|| lock(&self.actions).get(&action).cloned())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn outcome(change: &Change, outcome: Outcome, reason: Option<String>) -> SecretOutcome {
+    SecretOutcome { key: change.key.clone(), source_key: change.source_key.clone(), outcome, reason }
+}
+
+fn doing(action: Action) -> &'static str {
+    match action {
+        Action::Create => "creating",
+        Action::Update => "updating",
+        Action::Restore => "restoring",
+        Action::Delete => "deleting",
+        Action::Import => "importing",
+    }
+}

@@ -1,0 +1,145 @@
+//! Open connections, shared by everything that uses them: one login, one token, one set of
+//! pacers per connection, however many syncs run over it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::destination::{Session, registry};
+use crate::http::{ApiError, ErrorKind};
+use crate::model::connection::Connection;
+use crate::model::sync::SyncConfig;
+use crate::model::{Map, Memory};
+use crate::source::{self, Source};
+use crate::store::Store;
+
+/// An open connection and the state of its file when it was opened.
+struct Open<T: ?Sized> {
+    print: String,
+    session: Arc<T>,
+}
+
+/// The pool.
+pub struct Pool {
+    store: Store,
+    sessions: Mutex<HashMap<String, Open<dyn Session>>>,
+    sources: Mutex<HashMap<String, Open<dyn Source>>>,
+}
+
+impl Pool {
+    /// An empty pool over the stored connections.
+    pub fn new(store: Store) -> Self {
+        Self { store, sessions: Mutex::default(), sources: Mutex::default() }
+    }
+
+    /// A stored connection by name or id; the error names the broken rule of its file.
+    pub fn connection(&self, name: &str) -> Result<Connection, ApiError> {
+        self.store.connection(name).map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", e.to_string()))
+    }
+
+    /// The session of a destination connection.
+    pub async fn session(&self, name: &str) -> Result<Arc<dyn Session>, ApiError> {
+        let connection = self.connection(name)?;
+        let print = fingerprint(&connection);
+        if let Some(open) = lock(&self.sessions).get(&connection.id).filter(|o| o.print == print) {
+            return Ok(open.session.clone());
+        }
+        let session = self.open(&connection).await?;
+        Ok(keep(&self.sessions, connection.id, print, session))
+    }
+
+    /// Opens a connection without keeping it.
+    pub async fn open(&self, connection: &Connection) -> Result<Arc<dyn Session>, ApiError> {
+        let provider = registry::of_app(&connection.app).ok_or_else(|| {
+            ApiError::new(
+                ErrorKind::Invalid,
+                "kms-sync",
+                format!("the connection {} is for {}, which is no destination", connection.name, connection.app),
+            )
+        })?;
+        let memory: Arc<dyn Memory> = Arc::new(self.store.clone());
+        provider.connect(self.resolve(connection).await?, memory)
+    }
+
+    /// The KMS account a sync reads from: the one it names, or the only one there is.
+    pub fn account(&self, named: Option<&str>) -> Result<Connection, ApiError> {
+        let invalid = |text: String| ApiError::new(ErrorKind::Invalid, "kms", text);
+        if let Some(name) = named {
+            let connection = self.connection(name)?;
+            if connection.app != source::APP.app {
+                return Err(invalid(format!("the connection {name} is no KMS account (its app is {})", connection.app)));
+            }
+            return Ok(connection);
+        }
+        let mut accounts: Vec<_> = self.store.connections().into_iter().filter_map(|l| l.result.ok()).filter(|c| c.app == source::APP.app).collect();
+        match accounts.len() {
+            1 => Ok(accounts.remove(0)),
+            0 => Err(invalid("there is no KMS account yet: add a connection of app hanzo-kms".into())),
+            n => Err(invalid(format!("there are {n} KMS accounts: name one in sourceConnection"))),
+        }
+    }
+
+    /// The open KMS account.
+    pub async fn source(&self, named: Option<&str>) -> Result<(String, Arc<dyn Source>), ApiError> {
+        let connection = self.account(named)?;
+        let print = fingerprint(&connection);
+        if let Some(open) = lock(&self.sources).get(&connection.id).filter(|o| o.print == print) {
+            return Ok((connection.id, open.session.clone()));
+        }
+        let opened = source::connect(self.resolve(&connection).await?)?;
+        let kept = keep(&self.sources, connection.id.clone(), print, opened);
+        Ok((connection.id, kept))
+    }
+
+    /// Opens a KMS account without keeping it.
+    pub async fn open_source(&self, connection: &Connection) -> Result<Arc<dyn Source>, ApiError> {
+        source::connect(self.resolve(connection).await?)
+    }
+
+    async fn resolve(&self, connection: &Connection) -> Result<crate::model::connection::ResolvedConnection, ApiError> {
+        self.store.resolve(connection).await.map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", e.to_string()))
+    }
+
+    /// Budget texts of open sessions, by connection name.
+    pub fn budgets(&self) -> Vec<(String, String)> {
+        let open: Vec<_> = lock(&self.sessions).iter().filter_map(|(id, o)| Some((id.clone(), o.session.budget()?))).collect();
+        open.into_iter().map(|(id, text)| (self.store.connection(&id).map_or(id, |c| c.name), text)).collect()
+    }
+}
+
+/// Where a sync reads from.
+pub fn place(config: &SyncConfig) -> source::SourceRef {
+    source::SourceRef {
+        project_id: config.project_id.clone(),
+        environment: config.environment.clone(),
+        path: config.secret_path.clone(),
+        recursive: config.sync_options.include_all_sub_folders.unwrap_or(false),
+    }
+}
+
+/// The short text of a sync's destination.
+pub fn label(kind: &str, config: &Map) -> String {
+    registry::find(kind).map_or_else(|| kind.to_string(), |p| p.label(config))
+}
+
+/// Changes when the connection's file does: then it is opened anew.
+fn fingerprint(connection: &Connection) -> String {
+    let credentials: Map = connection.credentials.iter().map(|(k, c)| (k.clone(), c.stored().unwrap_or_default())).collect();
+    let c = connection;
+    serde_json::json!([c.app, c.method, credentials, c.settings, c.ca_file, c.allow_insecure_http]).to_string()
+}
+
+/// Keeps a session, unless another task has opened the same connection in the meantime.
+fn keep<T: ?Sized>(slots: &Mutex<HashMap<String, Open<T>>>, id: String, print: String, session: Arc<T>) -> Arc<T> {
+    let mut slots = lock(slots);
+    match slots.get(&id).filter(|o| o.print == print) {
+        Some(open) => open.session.clone(),
+        None => {
+            slots.insert(id, Open { print, session: session.clone() });
+            session
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

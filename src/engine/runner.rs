@@ -1,0 +1,226 @@
+//! One run from beginning to end: source, destination, plan, import, writes, record.
+
+use std::sync::Arc;
+
+use super::pool::Pool;
+use super::progress::Progress;
+use super::steps::{failures, target, withdraw_frozen};
+use crate::destination::Destination;
+use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::board::Phase;
+use crate::model::plan::{ChangeDoc, PlanDoc};
+use crate::model::run::{RunKind, RunStatus, Trigger};
+use crate::model::sync::{InitialSyncBehavior, SyncConfig, SyncState};
+use crate::plan::import as importing;
+use crate::service::Priority;
+use crate::source::SourceMap;
+use crate::store::Store;
+
+/// What a run is to do.
+#[derive(Clone)]
+pub struct RunSpec {
+    pub config: SyncConfig,
+    pub state: SyncState,
+    pub kind: RunKind,
+    pub trigger: Trigger,
+    pub verify: bool,
+    pub allow_delete: bool,
+    pub prioritize: Option<Priority>,
+    /// The source as the poll that triggered this run has read it.
+    pub source: Option<Arc<SourceMap>>,
+}
+
+/// How a run ended, besides what the progress gathered.
+pub struct Ended {
+    pub status: RunStatus,
+    pub message: Option<String>,
+    /// False when the same run would fail the same way until somebody changes something.
+    pub retryable: bool,
+    /// What was learned of the source's environment and folder.
+    pub learned: Option<Learned>,
+}
+
+/// Facts of the source that the documented answer shows.
+#[derive(Clone)]
+pub struct Learned {
+    pub environment_name: Option<String>,
+    pub environment_id: Option<String>,
+    pub folder_id: Option<String>,
+    /// Fingerprint of what the run took from the source.
+    pub content: Option<String>,
+}
+
+/// Why a run ended early.
+pub(super) enum Stopped {
+    /// A call failed.
+    Call(ApiError),
+    /// Keys failed, or the state could not be saved.
+    Failed(String),
+    Cancelled,
+    NeedsApproval(String),
+}
+
+impl From<ApiError> for Stopped {
+    fn from(error: ApiError) -> Self {
+        if error.kind == ErrorKind::Cancelled { Self::Cancelled } else { Self::Call(error) }
+    }
+}
+
+impl From<String> for Stopped {
+    fn from(text: String) -> Self {
+        Self::Failed(text)
+    }
+}
+
+/// Runs and plans syncs.
+#[derive(Clone)]
+pub struct Runner {
+    pub store: Store,
+    pub pool: Arc<Pool>,
+    pub targets: Arc<super::targets::Targets>,
+    pub mass_delete_percent: u8,
+}
+
+impl Runner {
+    /// Executes a run. Never fails: the ending says what happened.
+    pub async fn run(&self, spec: &RunSpec, cx: &Cx, progress: &Progress) -> Ended {
+        let mut learned = None;
+        let result = match spec.kind {
+            RunKind::Sync => self.sync(spec, cx, progress, &mut learned).await,
+            RunKind::Import => self.import(spec, cx, progress, &mut learned).await,
+            RunKind::Remove => self.remove(spec, cx, progress, &mut learned).await,
+        };
+        progress.meter(cx, true);
+        let mut retryable = false;
+        let (status, message) = match result {
+            Ok(()) => (RunStatus::Succeeded, None),
+            Err(Stopped::Call(error)) => {
+                retryable = error.kind.passing() || error.ambiguous;
+                (RunStatus::Failed, Some(error.text()))
+            }
+            Err(Stopped::Failed(text)) => {
+                retryable = true;
+                (RunStatus::Failed, Some(text))
+            }
+            Err(Stopped::Cancelled) => (RunStatus::Cancelled, Some("cancelled; what was written stays, the next run goes on from here".to_string())),
+            Err(Stopped::NeedsApproval(text)) => (RunStatus::NeedsApproval, Some(text)),
+        };
+        Ended { status, message: message.map(|m| cx.redact(&m)), retryable, learned }
+    }
+
+    async fn sync(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
+        let mut opened = self.open(spec, cx, progress, learned, None).await?;
+        let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
+        let behavior = spec.config.sync_options.initial_sync_behavior;
+        let first = !opened.ledger.settled;
+        let full = self.full(spec, &opened.ledger);
+        self.list(spec, cx, progress, &mut opened, full).await?;
+        let mut frozen = Vec::new();
+        if first && behavior.imports() {
+            progress.phase(Phase::Importing);
+            let indexes = importing::reads(&spec.config, &opened.inventory, opened.destination.keys());
+            let failed = self.read(cx, &mut opened, &indexes).await?;
+            let wins = behavior == InitialSyncBehavior::ImportPrioritizeDestination;
+            let plan = self.import_plan(spec, &opened, wins, &failed);
+            frozen = self.write_source(spec, cx, progress, &mut opened, plan).await?;
+        }
+        progress.phase(Phase::Planning);
+        let mut plan = self.compute(spec, cx, &mut opened, full, behavior.imports() && first).await?;
+        withdraw_frozen(&mut plan, &frozen);
+        self.report(&plan, progress);
+        if let Some(reason) = plan.stops() {
+            self.withhold(&plan, progress);
+            return Err(Stopped::NeedsApproval(reason));
+        }
+        progress.phase(Phase::Applying);
+        self.apply(spec, cx, progress, &opened, &plan).await?;
+        self.verdict(spec, cx, progress, &opened, &plan).await
+    }
+
+    async fn import(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
+        let mut opened = self.open(spec, cx, progress, learned, None).await?;
+        let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
+        self.list(spec, cx, progress, &mut opened, true).await?;
+        progress.phase(Phase::Importing);
+        let indexes = importing::reads(&spec.config, &opened.inventory, opened.destination.keys());
+        let failed = self.read(cx, &mut opened, &indexes).await?;
+        let wins = match spec.prioritize {
+            Some(priority) => priority == Priority::Destination,
+            None => spec.config.sync_options.initial_sync_behavior == InitialSyncBehavior::ImportPrioritizeDestination,
+        };
+        let plan = self.import_plan(spec, &opened, wins, &failed);
+        let unchanged = plan.unchanged;
+        self.write_source(spec, cx, progress, &mut opened, plan).await?;
+        progress.kept(unchanged);
+        failures(progress)
+    }
+
+    async fn remove(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
+        // The source may be gone: what the ledger knows can still be taken away.
+        let empty = SourceMap { incomplete: vec!["the source could not be read".into()], ..SourceMap::default() };
+        let mut opened = self.open(spec, cx, progress, learned, Some(empty)).await?;
+        let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
+        self.list(spec, cx, progress, &mut opened, false).await?;
+        progress.phase(Phase::Planning);
+        let plan = self.removal_plan(spec, &opened);
+        self.report(&plan, progress);
+        if let Some(reason) = plan.stops() {
+            self.withhold(&plan, progress);
+            return Err(Stopped::NeedsApproval(reason));
+        }
+        progress.phase(Phase::Applying);
+        self.apply(spec, cx, progress, &opened, &plan).await?;
+        if cx.cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        failures(progress)
+    }
+
+    /// Computes a plan and writes nothing, at neither side.
+    pub async fn plan(&self, spec: &RunSpec, cx: &Cx) -> Result<PlanDoc, ApiError> {
+        let progress = Progress::silent();
+        let mut learned = None;
+        let mut opened = self.open(spec, cx, &progress, &mut learned, None).await.map_err(api)?;
+        let behavior = spec.config.sync_options.initial_sync_behavior;
+        let first = !opened.ledger.settled && behavior.imports();
+        let full = self.full(spec, &opened.ledger);
+        self.list(spec, cx, &progress, &mut opened, full).await.map_err(api)?;
+        let mut imports: Vec<ChangeDoc> = Vec::new();
+        let mut skipped = Vec::new();
+        let mut frozen = Vec::new();
+        if first {
+            let indexes = importing::reads(&spec.config, &opened.inventory, opened.destination.keys());
+            let failed = self.read(cx, &mut opened, &indexes).await.map_err(api)?;
+            let wins = behavior == InitialSyncBehavior::ImportPrioritizeDestination;
+            let plan = self.import_plan(spec, &opened, wins, &failed);
+            imports = plan.documents();
+            skipped = plan.skipped.clone();
+            frozen = plan.frozen.clone();
+            let all: Vec<_> = plan.changes.iter().collect();
+            opened.source = importing::merged(std::mem::take(&mut opened.source), &all);
+        }
+        let mut plan = self.compute(spec, cx, &mut opened, full, first).await.map_err(api)?;
+        plan.skipped.extend(skipped);
+        withdraw_frozen(&mut plan, &frozen);
+        let mut document = plan.document(&spec.config.name, &opened.source, imports);
+        document.requests = cx.meter().snapshot();
+        for text in document.warnings.iter_mut().chain(document.conflicts.iter_mut().map(|c| &mut c.reason)) {
+            *text = cx.redact(text);
+        }
+        Ok(document)
+    }
+
+    /// The destination of a sync, opened only to learn its identity and its key rules.
+    pub async fn destination(&self, config: &SyncConfig, state: &SyncState, cx: &Cx) -> Result<Arc<dyn Destination>, ApiError> {
+        let session = self.pool.session(&config.connection_id).await?;
+        session.open(cx, &target(config, state, state.environment_name.clone())).await
+    }
+}
+
+fn api(stopped: Stopped) -> ApiError {
+    match stopped {
+        Stopped::Cancelled => ApiError::cancelled("kms-sync"),
+        Stopped::Call(error) => error,
+        Stopped::Failed(text) | Stopped::NeedsApproval(text) => ApiError::new(ErrorKind::Invalid, "kms-sync", text),
+    }
+}

@@ -1,0 +1,372 @@
+//! The steps a run is made of; [`super::runner`] puts them in order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::executor::{Execution, blocking};
+use super::pool;
+use super::progress::Progress;
+use super::runner::{Learned, RunSpec, Runner, Stopped};
+use crate::destination::{Destination, Entry, EntryState, Freshness, Inventory, Listing, Target};
+use crate::http::{Cx, ErrorKind};
+use crate::model::board::Phase;
+use crate::model::ledger::Ledger;
+use crate::model::plan::Action;
+use crate::model::run::{Outcome, SecretOutcome, Trigger};
+use crate::model::sync::{SyncConfig, SyncState};
+use crate::plan::import::{self as importing, ImportPlan};
+use crate::plan::{self, Ask, Change, Inputs, Matcher, Plan, Policy, count};
+use crate::source::{Source, SourceMap, SourceWrite, WriteOutcome};
+
+/// A sync whose two sides are open and read.
+pub(super) struct Opened {
+    pub account: Arc<dyn Source>,
+    pub source: SourceMap,
+    pub destination: Arc<dyn Destination>,
+    pub ledger: Ledger,
+    pub inventory: Inventory,
+}
+
+impl Runner {
+    pub(super) fn full(&self, spec: &RunSpec, ledger: &Ledger) -> bool {
+        spec.verify || spec.trigger == Trigger::Drift || (!ledger.settled && spec.config.sync_options.initial_sync_behavior.imports())
+    }
+
+    /// Opens both sides and reads the source. With `fallback`, a source that cannot be read
+    /// does not end the run.
+    pub(super) async fn open(
+        &self,
+        spec: &RunSpec,
+        cx: &Cx,
+        progress: &Progress,
+        learned: &mut Option<Learned>,
+        fallback: Option<SourceMap>,
+    ) -> Result<Opened, Stopped> {
+        progress.phase(Phase::ReadingSource);
+        let session = self.pool.session(&spec.config.connection_id).await?;
+        let (_, account) = self.pool.source(spec.config.source_connection.as_deref()).await?;
+        let read = match &spec.source {
+            Some(map) => Ok((**map).clone()),
+            None => account.read(cx, &pool::place(&spec.config)).await,
+        };
+        let source = match (read, fallback) {
+            (Ok(map), _) => map,
+            (Err(error), Some(fallback)) if error.kind != ErrorKind::Cancelled => fallback,
+            (Err(error), _) => return Err(error.into()),
+        };
+        for secret in &source.secrets {
+            cx.redactor().learn(&secret.value);
+        }
+        *learned = Some(Learned {
+            environment_name: source.environment_name.clone(),
+            environment_id: source.environment_id.clone(),
+            folder_id: source.folder_id.clone(),
+            content: Some(content(&source, &self.store.hasher().map_err(|e| e.to_string())?)),
+        });
+        progress.meter(cx, true);
+        progress.phase(Phase::ReadingDestination);
+        let name = source.environment_name.clone().or_else(|| spec.state.environment_name.clone());
+        let destination = session.open(cx, &target(&spec.config, &spec.state, name)).await?;
+        let ledger = self.ledger(spec, &*destination).await?;
+        Ok(Opened { account, source, destination, ledger, inventory: Inventory::default() })
+    }
+
+    async fn ledger(&self, spec: &RunSpec, destination: &dyn Destination) -> Result<Ledger, Stopped> {
+        let (store, id, identity) = (self.store.clone(), spec.state.id.clone(), destination.identity());
+        Ok(blocking(move || store.ledger(&id, &identity)).await?)
+    }
+
+    pub(super) async fn list(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &mut Opened, full: bool) -> Result<(), Stopped> {
+        // Another run may have written here while this one waited for its turn.
+        opened.ledger = self.ledger(spec, &*opened.destination).await?;
+        let prefix = Matcher::prefix(&spec.config, opened.destination.keys());
+        let ask = Listing { prefix: &prefix, ledger: &opened.ledger, wanted: opened.source.secrets.len(), full };
+        opened.inventory = opened.destination.list(cx, &ask).await?;
+        for value in opened.inventory.entries.iter().filter_map(|e| e.value.as_ref()) {
+            cx.redactor().learn(value);
+        }
+        progress.meter(cx, true);
+        Ok(())
+    }
+
+    /// Reads the values of these entries into the inventory. The answer names, by key, those
+    /// whose value could not be had, and why.
+    pub(super) async fn read(&self, cx: &Cx, opened: &mut Opened, indexes: &[usize]) -> Result<HashMap<String, String>, Stopped> {
+        let mut failed = HashMap::new();
+        if indexes.is_empty() {
+            return Ok(failed);
+        }
+        let entries: Vec<&Entry> = indexes.iter().map(|i| &opened.inventory.entries[*i]).collect();
+        let results = opened.destination.read(cx, &entries).await;
+        let at: HashMap<String, usize> = indexes.iter().map(|i| (opened.inventory.entries[*i].key.clone(), *i)).collect();
+        let mut answered = std::collections::HashSet::new();
+        for (key, result) in results {
+            answered.insert(key.clone());
+            let Some(&index) = at.get(&key) else { continue };
+            match result {
+                Ok(read) => {
+                    if let Some(value) = &read.value {
+                        cx.redactor().learn(value);
+                    }
+                    if let Some(problem) = read.problem {
+                        failed.insert(key, problem);
+                        continue;
+                    }
+                    let entry = &mut opened.inventory.entries[index];
+                    entry.value = read.value;
+                    entry.stamp = read.stamp.or(entry.stamp.take());
+                }
+                Err(error) if error.kind.whole_connection() => return Err(error.into()),
+                Err(error) => {
+                    failed.insert(key, cx.redact(&error.text()));
+                }
+            }
+        }
+        for key in at.into_keys().filter(|k| !answered.contains(k)) {
+            failed.insert(key, "the destination did not answer for this key".to_string());
+        }
+        Ok(failed)
+    }
+
+    pub(super) fn import_plan(&self, spec: &RunSpec, opened: &Opened, wins: bool, failed: &HashMap<String, String>) -> ImportPlan {
+        let check = |name: &str| opened.account.check_name(name);
+        importing::plan(&spec.config, &opened.source, &opened.inventory, opened.destination.keys(), &check, wins, failed)
+    }
+
+    /// Writes an import into the source and merges what was written. Answers the folded keys
+    /// that a sync must leave alone, because they exist at the destination only.
+    pub(super) async fn write_source(
+        &self,
+        spec: &RunSpec,
+        cx: &Cx,
+        progress: &Progress,
+        opened: &mut Opened,
+        plan: ImportPlan,
+    ) -> Result<Vec<String>, Stopped> {
+        let mut frozen = plan.frozen;
+        for skipped in plan.skipped {
+            let key = skipped.key.unwrap_or_default();
+            progress.done(SecretOutcome { key, source_key: skipped.source_key, outcome: Outcome::Skipped, reason: Some(skipped.reason) });
+        }
+        if plan.changes.is_empty() {
+            return Ok(frozen);
+        }
+        progress.total(plan.changes.len(), 0);
+        let writes: Vec<SourceWrite> =
+            plan.changes.iter().map(|c| SourceWrite { key: c.source_key.clone(), value: c.value.clone(), create: c.create }).collect();
+        let outcomes: HashMap<String, WriteOutcome> = opened.account.write(cx, &pool::place(&spec.config), &writes).await?.into_iter().collect();
+        let mut done = Vec::new();
+        for change in &plan.changes {
+            let (outcome, reason) = match outcomes.get(&change.source_key) {
+                Some(WriteOutcome::Done) => {
+                    done.push(change);
+                    (Outcome::Imported, change.reason.clone())
+                }
+                Some(WriteOutcome::AwaitsApproval(text)) => (Outcome::Skipped, text.clone()),
+                Some(WriteOutcome::Failed(text)) => (Outcome::Failed, text.clone()),
+                None => (Outcome::Failed, "the KMS did not say what became of it".to_string()),
+            };
+            if outcome != Outcome::Imported {
+                frozen.push(change.fold.clone());
+            }
+            let source_key = Some(change.source_key.clone());
+            progress.done(SecretOutcome { key: change.key.clone(), source_key, outcome, reason: Some(reason) });
+        }
+        opened.source = importing::merged(std::mem::take(&mut opened.source), &done);
+        Ok(frozen)
+    }
+
+    /// Reads what must be read and computes the plan.
+    pub(super) async fn compute(&self, spec: &RunSpec, cx: &Cx, opened: &mut Opened, full: bool, overwrite_agreed: bool) -> Result<Plan, Stopped> {
+        let hasher = self.store.hasher().map_err(|e| e.to_string())?;
+        let policy = Policy {
+            allow_all: spec.allow_delete,
+            unattended: spec.trigger.unattended(),
+            full,
+            mass_delete_percent: self.mass_delete_percent,
+            overwrite_agreed,
+        };
+        let wanted = plan::want(&spec.config, &opened.source, opened.destination.keys());
+        let indexes = plan::reads(&inputs(spec, opened, &hasher, policy), &wanted);
+        let failed = self.read(cx, opened, &indexes).await?;
+        Ok(plan::compute(&inputs(spec, opened, &hasher, policy), wanted, &failed))
+    }
+
+    /// What `remove-secrets` takes away: what this sync wrote, and with the operator's consent
+    /// what the source names and something else wrote.
+    pub(super) fn removal_plan(&self, spec: &RunSpec, opened: &Opened) -> Plan {
+        let keys = opened.destination.keys();
+        let wanted = plan::want(&spec.config, &opened.source, keys);
+        let named: HashMap<&str, &str> = wanted.desired.iter().map(|d| (d.fold.as_str(), d.source_key.as_str())).collect();
+        let mut plan = Plan::default();
+        for (at, entry) in opened.inventory.entries.iter().enumerate() {
+            let fold = keys.fold(&entry.key);
+            let row = opened.ledger.rows.get(&fold).filter(|r| r.value_hash.is_some() || r.intent.is_some());
+            let source_key = named.get(fold.as_str()).map(|s| (*s).to_string()).or_else(|| row.map(|r| r.source_key.clone()));
+            if (row.is_none() && !named.contains_key(fold.as_str())) || opened.ledger.others.contains_key(&fold) {
+                continue;
+            }
+            match &entry.state {
+                EntryState::Deleted { .. } => continue,
+                EntryState::Protected(reason) | EntryState::Blocked(reason) => {
+                    plan.skipped.push(plan::Skipped { key: Some(entry.key.clone()), source_key, reason: reason.clone() });
+                    continue;
+                }
+                _ => {}
+            }
+            let foreign = match row {
+                None => Some("not written by this sync"),
+                Some(row) if row.remote_id.is_some() && entry.id.is_some() && row.remote_id != entry.id => Some("made anew by somebody else"),
+                Some(row) if matches!(opened.destination.freshness(entry, row), Freshness::Changed(_)) => {
+                    Some("edited outside since this sync wrote it")
+                }
+                Some(_) => None,
+            };
+            let ask = foreign.filter(|_| !spec.allow_delete).map(|why| Ask { reason: format!("{why}: it would be deleted"), stops: true });
+            plan.changes.push(Change {
+                action: Action::Delete,
+                key: entry.key.clone(),
+                source_key,
+                owned: foreign.is_none(),
+                reason: Some("removed from the destination".into()),
+                value_differs: false,
+                ask,
+                desired: None,
+                entry: Some(at),
+                fold,
+            });
+        }
+        plan.changes.sort_by(|a, b| a.key.cmp(&b.key));
+        plan
+    }
+
+    /// Tells the progress what the plan leaves alone and what it will do.
+    pub(super) fn report(&self, plan: &Plan, progress: &Progress) {
+        progress.total(plan.allowed().count(), plan.unchanged.len());
+        for skipped in &plan.skipped {
+            let key = skipped.key.clone().or_else(|| skipped.source_key.clone()).unwrap_or_default();
+            progress.done(SecretOutcome {
+                key,
+                source_key: skipped.source_key.clone(),
+                outcome: Outcome::Skipped,
+                reason: Some(skipped.reason.clone()),
+            });
+        }
+        for conflict in &plan.conflicts {
+            for key in &conflict.keys {
+                let reason = Some(conflict.reason.clone());
+                progress.done(SecretOutcome { key: key.clone(), source_key: Some(key.clone()), outcome: Outcome::Conflict, reason });
+            }
+        }
+    }
+
+    /// Tells the progress what waits for the operator.
+    pub(super) fn withhold(&self, plan: &Plan, progress: &Progress) {
+        for change in plan.asks() {
+            let reason = change.ask.as_ref().map(|a| a.reason.clone());
+            progress.done(SecretOutcome { key: change.key.clone(), source_key: change.source_key.clone(), outcome: Outcome::Withheld, reason });
+        }
+    }
+
+    pub(super) async fn apply(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &Opened, plan: &Plan) -> Result<(), Stopped> {
+        let hasher = self.store.hasher().map_err(|e| e.to_string())?;
+        let target = opened.destination.identity();
+        let execution = Execution {
+            cx,
+            store: &self.store,
+            sync_id: &spec.state.id,
+            target: &target,
+            destination: &*opened.destination,
+            inventory: &opened.inventory,
+            ledger: &opened.ledger,
+            hasher: &hasher,
+            progress,
+            approved: spec.allow_delete,
+        };
+        execution.apply(plan).await.map_err(Stopped::from)
+    }
+
+    /// The end of a sync: settled when everything the source holds is where it belongs.
+    pub(super) async fn verdict(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &Opened, plan: &Plan) -> Result<(), Stopped> {
+        self.withhold(plan, progress);
+        if cx.cancelled() {
+            return Err(Stopped::Cancelled);
+        }
+        failures(progress)?;
+        let (store, id, target) = (self.store.clone(), spec.state.id.clone(), opened.destination.identity());
+        blocking(move || {
+            store.settle(&id, &target)?;
+            store.clear_approved(&id, &target)
+        })
+        .await?;
+        // A key of the source that is held back is not in sync; foreign keys that stay are.
+        let held = plan.asks().filter(|c| c.action != Action::Delete || c.owned).count();
+        if held > 0 {
+            return Err(Stopped::NeedsApproval(format!(
+                "{} held back until you approve: look at the plan, then approve in the terminal app or run again with --allow-delete. Everything else is in sync.",
+                if held == 1 { "1 key is".to_string() } else { format!("{held} keys are") }
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn inputs<'a>(spec: &'a RunSpec, opened: &'a Opened, hasher: &'a crate::model::ledger::Hasher, policy: Policy) -> Inputs<'a> {
+    Inputs {
+        config: &spec.config,
+        source: &opened.source,
+        destination: &*opened.destination,
+        inventory: &opened.inventory,
+        ledger: &opened.ledger,
+        hasher,
+        policy,
+    }
+}
+
+/// A keyed fingerprint of everything a run takes from its source: equal fingerprints need no run.
+pub fn content(source: &SourceMap, hasher: &crate::model::ledger::Hasher) -> String {
+    let mut lines: Vec<String> = source
+        .secrets
+        .iter()
+        .map(|s| {
+            let metadata: Vec<String> = s.metadata.iter().map(|(k, v)| format!("{k:?}={v:?}")).collect();
+            format!("{:?} {} {}", s.key, hasher.hash(&s.value), metadata.join(","))
+        })
+        .collect();
+    lines.extend(source.unreadable.iter().map(|(key, why)| format!("!{key:?} {why}")));
+    lines.extend(source.incomplete.iter().map(|why| format!("?{why}")));
+    lines.sort();
+    hasher.hash(&crate::model::SecretValue::new(lines.join("\n")))
+}
+
+/// What a run wants to write to.
+pub(super) fn target(config: &SyncConfig, state: &SyncState, environment_name: Option<String>) -> Target {
+    Target {
+        sync_id: state.id.clone(),
+        sync_name: config.name.clone(),
+        config: config.destination_config.clone(),
+        options: config.sync_options.clone(),
+        environment_slug: config.environment.clone(),
+        environment_name,
+    }
+}
+
+/// Keys that an import could not bring over exist at the destination only: they stay.
+pub(super) fn withdraw_frozen(plan: &mut Plan, frozen: &[String]) {
+    plan.changes.retain(|c| !(c.action == Action::Delete && frozen.contains(&c.fold)));
+    plan.frozen.extend(frozen.iter().cloned());
+}
+
+/// An error when keys failed, with their number and the first of them.
+pub(super) fn failures(progress: &Progress) -> Result<(), Stopped> {
+    let failed = progress.failures();
+    let Some((key, reason)) = failed.first() else { return Ok(()) };
+    let rest = if failed.len() > 1 {
+        let names: Vec<&str> = failed.iter().skip(1).take(8).map(|(k, _)| k.as_str()).collect();
+        let more = failed.len().saturating_sub(9);
+        format!("; also {}{}", names.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
+    } else {
+        String::new()
+    };
+    Err(Stopped::from(format!("{} failed: {key}: {reason}{rest}", count(failed.len(), "key"))))
+}

@@ -1,0 +1,258 @@
+//! The planner against a model: whatever was there, whatever crashed half-way, a finished run
+//! leaves exactly what the source and the options ask for, and the next one writes nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use proptest::prelude::*;
+
+use super::testing::{Keys, Memory, config, hasher, settled, source};
+use super::*;
+use crate::destination::KeySpace;
+use crate::model::SecretValue;
+use crate::model::ledger::{Intent, LedgerRow};
+
+/// Plans once; values that the planner wants read are read.
+fn planned(world: &Memory, ledger: &Ledger, config: &SyncConfig, source: &SourceMap, policy: Policy) -> (Plan, Inventory) {
+    let hasher = hasher();
+    let mut inventory = world.inventory();
+    let wanted = want(config, source, &Keys);
+    let inputs = Inputs { config, source, destination: world, inventory: &inventory, ledger, hasher: &hasher, policy };
+    let indexes = reads(&inputs, &wanted);
+    for i in indexes {
+        let value = world.held[&inventory.entries[i].key].value.clone();
+        inventory.entries[i].value = Some(SecretValue::new(value));
+    }
+    let inputs = Inputs { config, source, destination: world, inventory: &inventory, ledger, hasher: &hasher, policy };
+    (compute(&inputs, wanted, &HashMap::new()), inventory)
+}
+
+/// One run, which may die after `crash` operations: the last one done, its confirmation lost.
+fn run(world: &mut Memory, ledger: &mut Ledger, config: &SyncConfig, source: &SourceMap, allow: bool, crash: Option<usize>) -> Plan {
+    let hasher = hasher();
+    let (plan, _) = planned(world, ledger, config, source, Policy { allow_all: allow, ..Policy::default() });
+    for row in &plan.adopt {
+        ledger.rows.insert(row.fold.clone(), row.clone());
+    }
+    if plan.stops().is_some() {
+        return plan;
+    }
+    let changes: Vec<&Change> = plan.allowed().collect();
+    for change in &changes {
+        let wish = change.desired.map(|i| &plan.desired[i]);
+        let mut row = ledger.rows.get(&change.fold).cloned().unwrap_or(LedgerRow {
+            fold: change.fold.clone(),
+            key: change.key.clone(),
+            source_key: change.source_key.clone().unwrap_or_default(),
+            remote_id: None,
+            stamp: None,
+            previous_stamp: None,
+            value_hash: None,
+            written_at: jiff::Timestamp::UNIX_EPOCH,
+            intent: None,
+            detail: serde_json::Value::Null,
+        });
+        let value_hash = wish.map(|w| hasher.hash(&w.value));
+        row.intent = Some(Intent { action: change.action.to_string(), token: "t".into(), value_hash, at: jiff::Timestamp::UNIX_EPOCH });
+        ledger.rows.insert(change.fold.clone(), row);
+    }
+    for (n, change) in changes.iter().enumerate() {
+        if crash.is_some_and(|c| n >= c) {
+            return plan;
+        }
+        let wish = change.desired.map(|i| &plan.desired[i]);
+        let mut row = ledger.rows[&change.fold].clone();
+        match wish {
+            Some(wish) => {
+                let (id, stamp) = world.put(&change.key, wish.value.expose());
+                row.remote_id = Some(id);
+                row.stamp = Some(stamp);
+                row.value_hash = Some(hasher.hash(&wish.value));
+            }
+            None => {
+                world.writes += 1;
+                if let Some(held) = world.held.get_mut(&change.key) {
+                    held.deleted = true;
+                }
+                row.value_hash = None;
+            }
+        }
+        row.intent = None;
+        if crash == Some(n + 1) {
+            return plan;
+        }
+        ledger.rows.insert(change.fold.clone(), row);
+    }
+    if crash.is_none() {
+        ledger.settled = true;
+    }
+    plan
+}
+
+fn living(world: &Memory) -> BTreeMap<String, String> {
+    world.held.iter().filter(|(_, h)| !h.deleted).map(|(k, h)| (Keys.fold(k), h.value.clone())).collect()
+}
+
+fn pairs() -> impl Strategy<Value = Vec<(String, String)>> {
+    let key = prop::sample::select(vec!["A", "B", "C_D", "C-D", "e", "E", "bad key", "APP_X", "Z"]).prop_map(str::to_string);
+    let value = prop::sample::select(vec!["", "1", "2", "three"]).prop_map(str::to_string);
+    prop::collection::btree_map(key, value, 0..7).prop_map(|m| m.into_iter().collect())
+}
+
+fn borrowed(pairs: &[(String, String)]) -> Vec<(&str, &str)> {
+    pairs.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn runs_converge_whatever_happened_before(
+        before in pairs(),
+        rounds in prop::collection::vec((pairs(), prop::option::of(0usize..5), prop::option::of((0usize..9, "[x-z]{1,2}"))), 1..4),
+        schema in prop::option::of(Just("APP_{{secretKey}}")),
+        deletes in any::<bool>(),
+        readable in any::<bool>(),
+    ) {
+        let config = config(schema, deletes);
+        let mut world = Memory { readable, ..Memory::default() };
+        for (key, value) in before.iter().filter(|(k, _)| !k.contains(' ')) {
+            world.put(&Keys.convert_part(key), value);
+        }
+        let mut ledger = Ledger::default();
+        let mut last = Vec::new();
+        for (pairs, crash, edit) in &rounds {
+            run(&mut world, &mut ledger, &config, &source(&borrowed(pairs)), true, *crash);
+            // Somebody edits a key by hand.
+            if let Some((n, value)) = edit {
+                let keys: Vec<String> = world.held.iter().filter(|(_, h)| !h.deleted).map(|(k, _)| k.clone()).collect();
+                if let Some(key) = keys.get(n % keys.len().max(1)).filter(|_| readable) {
+                    world.put(key, value);
+                }
+            }
+            last = pairs.clone();
+        }
+        let map = source(&borrowed(&last));
+        let wanted = want(&config, &map, &Keys);
+        let held_before = living(&world);
+        run(&mut world, &mut ledger, &config, &map, true, None);
+        let held = living(&world);
+        for wish in &wanted.desired {
+            prop_assert_eq!(held.get(&wish.fold).map(String::as_str), Some(wish.value.expose()), "{} must be there", wish.key);
+        }
+        let matcher = Matcher::new(&config, &Keys);
+        for (fold, value) in &held_before {
+            let ours = wanted.desired.iter().any(|d| d.fold == *fold);
+            let protected = wanted.frozen.contains(fold) || !matcher.matches(fold) || !deletes;
+            if !ours && protected {
+                prop_assert_eq!(held.get(fold), Some(value), "{} must stay as it was", fold);
+            }
+            if !ours && !protected {
+                prop_assert!(!held.contains_key(fold), "{} must be gone", fold);
+            }
+        }
+        let writes = world.writes;
+        let again = run(&mut world, &mut ledger, &config, &map, true, None);
+        prop_assert!(again.changes.is_empty(), "a second run has nothing to do: {:?}", again.changes);
+        prop_assert_eq!(world.writes, writes);
+    }
+
+    #[test]
+    fn without_consent_nothing_foreign_is_touched(before in pairs(), wanted in pairs(), settle in any::<bool>(), readable in any::<bool>()) {
+        let config = config(None, true);
+        let mut world = Memory { readable, ..Memory::default() };
+        for (key, value) in before.iter().filter(|(k, _)| !k.contains(' ')) {
+            world.put(&Keys.convert_part(key), value);
+        }
+        let held = living(&world);
+        let mut ledger = Ledger { settled: settle, ..Ledger::default() };
+        run(&mut world, &mut ledger, &config, &source(&borrowed(&wanted)), false, None);
+        let after = living(&world);
+        for (fold, value) in &held {
+            prop_assert_eq!(after.get(fold), Some(value), "{} is foreign", fold);
+        }
+    }
+}
+
+#[test]
+fn a_first_run_stops_before_its_first_write_when_it_must_ask() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    world.put("OLD", "x");
+    let mut ledger = Ledger::default();
+    let plan = run(&mut world, &mut ledger, &config(None, true), &source(&[("A", "1")]), false, None);
+    assert!(plan.stops().is_some_and(|t| t.contains("OLD") && t.contains("--allow-delete")));
+    assert_eq!(living(&world).len(), 1, "nothing was written");
+}
+
+#[test]
+fn a_later_run_leaves_the_foreign_key_and_does_the_rest() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    world.put("OLD", "x");
+    let mut ledger = settled();
+    let plan = run(&mut world, &mut ledger, &config(None, true), &source(&[("A", "1")]), false, None);
+    assert_eq!(plan.asks().count(), 1);
+    assert!(plan.stops().is_none());
+    assert_eq!(living(&world), BTreeMap::from([("a".into(), "1".into()), ("old".into(), "x".into())]));
+}
+
+#[test]
+fn an_incomplete_or_emptied_source_deletes_nothing_by_itself() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let mut ledger = Ledger::default();
+    let full = source(&[("A", "1"), ("B", "2")]);
+    run(&mut world, &mut ledger, &config(None, true), &full, false, None);
+    let mut partial = source(&[("A", "1")]);
+    partial.incomplete.push("an import could not be read".into());
+    let plan = run(&mut world, &mut ledger, &config(None, true), &partial, true, None);
+    assert!(plan.changes.is_empty() && plan.warnings.iter().any(|w| w.contains("an import could not be read")), "{plan:?}");
+    let plan = run(&mut world, &mut ledger, &config(None, true), &source(&[]), false, None);
+    assert!(plan.stops().is_some_and(|t| t.contains("empty")));
+    assert_eq!(living(&world).len(), 2);
+}
+
+#[test]
+fn a_mass_deletion_asks() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let mut ledger = Ledger::default();
+    let names: Vec<String> = (0..30).map(|i| format!("K{i}")).collect();
+    let all: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), "v")).collect();
+    run(&mut world, &mut ledger, &config(None, true), &source(&all), false, None);
+    let plan = run(&mut world, &mut ledger, &config(None, true), &source(&all[..10]), false, None);
+    assert!(plan.stops().is_some_and(|t| t.contains("20 of the 30")), "{:?}", plan.stops());
+    let plan = run(&mut world, &mut ledger, &config(None, true), &source(&all[..20]), false, None);
+    assert!(plan.stops().is_none(), "a third is no mass deletion");
+    assert_eq!(living(&world).len(), 20);
+}
+
+#[test]
+fn two_source_keys_that_collapse_are_a_conflict_and_nothing_is_deleted_for_it() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    world.put("A-B", "old");
+    let mut ledger = Ledger::default();
+    let plan = run(&mut world, &mut ledger, &config(None, true), &source(&[("A_B", "1"), ("a-b", "2"), ("C", "3")]), true, None);
+    assert_eq!(plan.conflicts.len(), 1);
+    assert_eq!(plan.conflicts[0].keys, ["A_B", "a-b"]);
+    assert_eq!(living(&world), BTreeMap::from([("a-b".into(), "old".into()), ("c".into(), "3".into())]));
+}
+
+#[test]
+fn a_key_of_another_sync_is_left_alone() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    world.put("THEIRS", "x");
+    let mut ledger = Ledger { others: HashMap::from([("theirs".to_string(), "other-sync".to_string())]), ..settled() };
+    let plan = run(&mut world, &mut ledger, &config(None, true), &source(&[("A", "1")]), true, None);
+    assert_eq!(living(&world).len(), 2);
+    assert!(plan.warnings.iter().any(|w| w.contains("other-sync")));
+}
+
+#[test]
+fn what_this_sync_deleted_comes_back_without_a_question() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let mut ledger = Ledger::default();
+    let both = source(&[("A", "1"), ("B", "2")]);
+    run(&mut world, &mut ledger, &config(None, true), &both, false, None);
+    run(&mut world, &mut ledger, &config(None, true), &source(&[("A", "1")]), false, None);
+    assert_eq!(living(&world).len(), 1);
+    let plan = run(&mut world, &mut ledger, &config(None, true), &both, false, None);
+    assert_eq!(plan.changes.iter().map(|c| (c.action, c.ask.is_some())).collect::<Vec<_>>(), [(crate::model::plan::Action::Restore, false)]);
+    assert_eq!(living(&world).len(), 2);
+}

@@ -1,0 +1,300 @@
+//! The service for a face that stays: the engine of this process when nobody holds it, the
+//! other process's engine otherwise. When that one ends, this process takes over, and
+//! whoever watches is told and goes on.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use notify::Watcher;
+use serde_json::Value;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::local::Local;
+use super::remote::Remote;
+use super::socket::Socket;
+use super::*;
+use crate::store::{Dirs, EngineLock, LockError, Store};
+
+/// Pause between looks at an engine that is starting or ending.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a holder of the lock may take before it answers on its socket.
+const PATIENCE: u32 = 50;
+/// Editors write several times: files are read again when they have been quiet this long.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// The engine of this process: lock, socket and file watcher belong together.
+pub struct Held {
+    pub local: Arc<Local>,
+    // Dropped in this order: nobody reaches an engine whose lock is free.
+    _socket: Option<Socket>,
+    _files: Option<notify::RecommendedWatcher>,
+    _lock: EngineLock,
+}
+
+impl Held {
+    /// Becomes the engine of a state directory.
+    pub fn take(store: &Store, what: &str) -> std::result::Result<Self, LockError> {
+        let lock = EngineLock::acquire(store.dirs(), what)?;
+        let interrupted = store.mark_interrupted().unwrap_or_default();
+        let local = Local::new(store.clone());
+        for record in interrupted {
+            local.engine().hub().notice(
+                "warn",
+                format!("a run of {} was interrupted; the next run goes on from there", record.sync),
+                Some(&record.sync),
+            );
+        }
+        let socket = match Socket::serve(store.dirs(), local.clone()) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                local.engine().hub().notice("warn", format!("no other terminal can attach: the socket could not be made: {error}"), None);
+                None
+            }
+        };
+        let files = watch_files(store.dirs(), &local);
+        Ok(Self { local, _socket: socket, _files: files, _lock: lock })
+    }
+}
+
+/// Reads the configuration again when its files change.
+fn watch_files(dirs: &Dirs, local: &Arc<Local>) -> Option<notify::RecommendedWatcher> {
+    let (changed, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let told = move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|e| !e.kind.is_access()) {
+            // The service may have ended.
+            let _ = changed.send(());
+        }
+    };
+    let mut watcher = notify::recommended_watcher(told).ok()?;
+    watcher.watch(&dirs.config, notify::RecursiveMode::Recursive).ok()?;
+    let local = Arc::downgrade(local);
+    tokio::spawn(async move {
+        while changes.recv().await.is_some() {
+            while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|c| c.is_some()) {}
+            let Some(local) = local.upgrade() else { return };
+            // Reading files is no work for the async threads.
+            let _ = tokio::task::spawn_blocking(move || local.reload()).await;
+        }
+    });
+    Some(watcher)
+}
+
+/// Where the engine is now.
+enum Now {
+    Here(Held),
+    There(Arc<Remote>),
+}
+
+/// A service that finds the engine, wherever it is.
+pub struct Attach {
+    store: Store,
+    what: String,
+    now: RwLock<Now>,
+    /// What this face's watchers hear, over changes of the engine.
+    events: broadcast::Sender<Event>,
+}
+
+impl Attach {
+    /// Becomes the engine, with its auto-sync clocks, or attaches to the one that is.
+    pub async fn open(store: Store, what: &str) -> Result<Arc<Self>> {
+        let now = Self::find(&store, what).await?;
+        let service = Arc::new(Self { store, what: what.to_string(), now: RwLock::new(now), events: broadcast::Sender::new(16_384) });
+        tokio::spawn(follow(Arc::downgrade(&service), service.events.clone()));
+        Ok(service)
+    }
+
+    /// The engine of this process, when it is here.
+    pub fn local(&self) -> Option<Arc<Local>> {
+        match &*self.now.read().unwrap_or_else(PoisonError::into_inner) {
+            Now::Here(held) => Some(held.local.clone()),
+            Now::There(_) => None,
+        }
+    }
+
+    async fn find(store: &Store, what: &str) -> Result<Now> {
+        let mut last = String::new();
+        for _ in 0..PATIENCE {
+            match Held::take(store, what) {
+                Ok(held) => {
+                    held.local.start_auto();
+                    return Ok(Now::Here(held));
+                }
+                Err(LockError::Store(error)) => return Err(error.into()),
+                Err(held_by) => last = held_by.to_string(),
+            }
+            if let Some(remote) = reach(store.dirs()).await {
+                return Ok(Now::There(remote));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(ServiceError::new(ServiceErrorKind::Busy, format!("{last}, and does not answer")))
+    }
+
+    fn now(&self) -> Arc<dyn Service> {
+        match &*self.now.read().unwrap_or_else(PoisonError::into_inner) {
+            Now::Here(held) => held.local.clone(),
+            Now::There(remote) => remote.clone(),
+        }
+    }
+}
+
+/// The engine that another process holds, when it answers.
+pub async fn reach(dirs: &Dirs) -> Option<Arc<Remote>> {
+    let holder = EngineLock::holder(dirs).ok().flatten()?;
+    let remote = Remote::new(holder.socket).ok()?;
+    remote.alive().await.then_some(remote)
+}
+
+/// Passes the engine's events on; when the engine goes away, finds or becomes the next one.
+async fn follow(service: std::sync::Weak<Attach>, events: broadcast::Sender<Event>) {
+    loop {
+        let Some(attach) = service.upgrade() else { return };
+        let watch = attach.now().watch().await;
+        drop(attach);
+        if let Ok(mut watch) = watch {
+            loop {
+                match watch.events.recv().await {
+                    Ok(event) => {
+                        let _ = events.send(event);
+                    }
+                    Err(RecvError::Lagged(_)) => {
+                        let _ = events.send(Event::Lagged);
+                    }
+                    Err(RecvError::Closed) => break,
+                }
+            }
+        }
+        let Some(attach) = service.upgrade() else { return };
+        if attach.local().is_some() {
+            return;
+        }
+        let text = match Attach::find(&attach.store, &attach.what).await {
+            Ok(now) => {
+                let text = if matches!(now, Now::Here(_)) {
+                    "The engine ended; this terminal has taken over."
+                } else {
+                    "Attached to the engine that took over."
+                };
+                *attach.now.write().unwrap_or_else(PoisonError::into_inner) = now;
+                text.to_string()
+            }
+            Err(error) => format!("The engine ended and cannot be replaced: {error}"),
+        };
+        let _ = events.send(Event::Lagged);
+        let _ = events.send(Event::Notice { level: "warn".into(), text, sync: None });
+        drop(attach);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[async_trait]
+impl Service for Attach {
+    async fn watch(&self) -> Result<Watch> {
+        // Subscribed first: what happens while the snapshot is taken is seen twice, not never.
+        let events = self.events.subscribe();
+        let board = self.now().watch().await?.board;
+        Ok(Watch { board, events })
+    }
+
+    async fn syncs(&self) -> Result<Vec<SyncDoc>> {
+        self.now().syncs().await
+    }
+
+    async fn sync(&self, name: &str) -> Result<SyncDoc> {
+        self.now().sync(name).await
+    }
+
+    async fn check_sync(&self, input: SyncInput, replaces: Option<String>) -> Result<()> {
+        self.now().check_sync(input, replaces).await
+    }
+
+    async fn create_sync(&self, input: SyncInput) -> Result<SyncDoc> {
+        self.now().create_sync(input).await
+    }
+
+    async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc> {
+        self.now().update_sync(name, input).await
+    }
+
+    async fn delete_sync(&self, name: &str) -> Result<()> {
+        self.now().delete_sync(name).await
+    }
+
+    async fn set_enabled(&self, name: &str, enabled: bool) -> Result<SyncDoc> {
+        self.now().set_enabled(name, enabled).await
+    }
+
+    async fn document(&self, name: &str) -> Result<Value> {
+        self.now().document(name).await
+    }
+
+    async fn plan(&self, target: PlanTarget, verify: bool) -> Result<PlanDoc> {
+        self.now().plan(target, verify).await
+    }
+
+    async fn start(&self, request: RunRequest) -> Result<String> {
+        self.now().start(request).await
+    }
+
+    async fn finished(&self, run: &str) -> Result<RunRecord> {
+        self.now().finished(run).await
+    }
+
+    async fn cancel(&self, run: &str) -> Result<()> {
+        self.now().cancel(run).await
+    }
+
+    async fn approve(&self, approval: Approval) -> Result<()> {
+        self.now().approve(approval).await
+    }
+
+    async fn history(&self, name: &str, limit: usize) -> Result<Vec<RunRecord>> {
+        self.now().history(name, limit).await
+    }
+
+    async fn connections(&self) -> Result<Vec<ConnectionView>> {
+        self.now().connections().await
+    }
+
+    async fn save_connection(&self, document: Value, replace: bool) -> Result<ConnectionView> {
+        self.now().save_connection(document, replace).await
+    }
+
+    async fn remove_connection(&self, name: &str) -> Result<()> {
+        self.now().remove_connection(name).await
+    }
+
+    async fn test_connection(&self, name: &str) -> Result<TestReport> {
+        self.now().test_connection(name).await
+    }
+
+    async fn try_connection(&self, document: Value) -> Result<TestReport> {
+        self.now().try_connection(document).await
+    }
+
+    async fn projects(&self, account: &str) -> Result<Vec<Project>> {
+        self.now().projects(account).await
+    }
+
+    async fn folders(&self, ask: FolderAsk) -> Result<Vec<Choice>> {
+        self.now().folders(ask).await
+    }
+
+    async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>> {
+        self.now().choices(ask).await
+    }
+
+    async fn pause(&self, paused: bool) -> Result<()> {
+        self.now().pause(paused).await
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>> {
+        self.now().doctor().await
+    }
+
+    async fn close(&self) {
+        self.now().close().await;
+    }
+}

@@ -1,0 +1,202 @@
+//! The service of another process, over its socket.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use super::*;
+
+/// A client of the engine that another process holds.
+pub struct Remote {
+    client: reqwest::Client,
+}
+
+impl Remote {
+    /// A client for a socket. Nothing is sent yet.
+    pub fn new(socket: PathBuf) -> Result<Arc<Self>> {
+        // A second install fails because the first one stands: both are ring.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().unix_socket(socket).no_proxy().build();
+        let client = client.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, format!("the engine's socket cannot be used: {e}")))?;
+        Ok(Arc::new(Self { client }))
+    }
+
+    /// True when somebody answers there.
+    pub async fn alive(&self) -> bool {
+        let asked = self.client.get("http://engine/api/status").timeout(std::time::Duration::from_secs(2)).send().await;
+        asked.is_ok_and(|r| r.status().is_success())
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: &str, arguments: impl Serialize) -> Result<T> {
+        let gone = |_| ServiceError::new(ServiceErrorKind::Unreachable, "The engine does not answer: it has ended, or was stopped.");
+        let response = self.client.post(format!("http://engine/v1/service/{method}")).json(&arguments).send().await.map_err(gone)?;
+        let ok = response.status().is_success();
+        let body = response.bytes().await.map_err(gone)?;
+        let odd = |_| ServiceError::new(ServiceErrorKind::Remote, "The engine's answer is not understood: it is of another version. Restart it.");
+        if ok { serde_json::from_slice(&body).map_err(odd) } else { Err(serde_json::from_slice(&body).map_err(odd)?) }
+    }
+}
+
+/// Reads the event stream: the board, then changes.
+struct Stream {
+    response: reqwest::Response,
+    pending: Vec<u8>,
+}
+
+impl Stream {
+    /// The next frame's name and data; `None` when the engine went away.
+    async fn next(&mut self) -> Option<(String, String)> {
+        loop {
+            if let Some(end) = self.pending.windows(2).position(|w| w == b"\n\n") {
+                let frame: Vec<u8> = self.pending.drain(..end + 2).collect();
+                let frame = String::from_utf8_lossy(&frame);
+                let (mut name, mut data) = (String::new(), String::new());
+                for line in frame.lines() {
+                    if let Some(rest) = line.strip_prefix("event:") {
+                        name = rest.trim().to_string();
+                    } else if let Some(rest) = line.strip_prefix("data:") {
+                        data.push_str(rest.strip_prefix(' ').unwrap_or(rest));
+                    }
+                }
+                if name.is_empty() {
+                    continue;
+                }
+                return Some((name, data));
+            }
+            let chunk = self.response.chunk().await.ok().flatten()?;
+            self.pending.extend_from_slice(&chunk);
+        }
+    }
+}
+
+#[async_trait]
+impl Service for Remote {
+    async fn watch(&self) -> Result<Watch> {
+        let gone = |_| ServiceError::new(ServiceErrorKind::Unreachable, "The engine does not answer: it has ended, or was stopped.");
+        let response = self.client.get("http://engine/v1/events").send().await.map_err(gone)?;
+        let mut stream = Stream { response, pending: Vec::new() };
+        let odd = || ServiceError::new(ServiceErrorKind::Remote, "The engine's answer is not understood: it is of another version. Restart it.");
+        let mut board: Board = match stream.next().await {
+            Some((name, data)) if name == "board" => serde_json::from_str(&data).map_err(|_| odd())?,
+            _ => return Err(odd()),
+        };
+        board.engine.attached = true;
+        let (tx, events) = broadcast::channel(16_384);
+        tokio::spawn(async move {
+            while let Some((_, data)) = stream.next().await {
+                let Ok(mut event) = serde_json::from_str::<Event>(&data) else { continue };
+                if let Event::Engine { facts } = &mut event {
+                    facts.attached = true;
+                }
+                if tx.send(event).is_err() {
+                    return;
+                }
+            }
+            // The channel closes with this task: watchers see that the engine went away.
+        });
+        Ok(Watch { board, events })
+    }
+
+    async fn syncs(&self) -> Result<Vec<SyncDoc>> {
+        self.call("syncs", ()).await
+    }
+
+    async fn sync(&self, name: &str) -> Result<SyncDoc> {
+        self.call("sync", (name,)).await
+    }
+
+    async fn check_sync(&self, input: SyncInput, replaces: Option<String>) -> Result<()> {
+        self.call("check_sync", (input, replaces)).await
+    }
+
+    async fn create_sync(&self, input: SyncInput) -> Result<SyncDoc> {
+        self.call("create_sync", (input,)).await
+    }
+
+    async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc> {
+        self.call("update_sync", (name, input)).await
+    }
+
+    async fn delete_sync(&self, name: &str) -> Result<()> {
+        self.call("delete_sync", (name,)).await
+    }
+
+    async fn set_enabled(&self, name: &str, enabled: bool) -> Result<SyncDoc> {
+        self.call("set_enabled", (name, enabled)).await
+    }
+
+    async fn document(&self, name: &str) -> Result<Value> {
+        self.call("document", (name,)).await
+    }
+
+    async fn plan(&self, target: PlanTarget, verify: bool) -> Result<PlanDoc> {
+        self.call("plan", (target, verify)).await
+    }
+
+    async fn start(&self, request: RunRequest) -> Result<String> {
+        self.call("start", (request,)).await
+    }
+
+    async fn finished(&self, run: &str) -> Result<RunRecord> {
+        self.call("finished", (run,)).await
+    }
+
+    async fn cancel(&self, run: &str) -> Result<()> {
+        self.call("cancel", (run,)).await
+    }
+
+    async fn approve(&self, approval: Approval) -> Result<()> {
+        self.call("approve", (approval,)).await
+    }
+
+    async fn history(&self, name: &str, limit: usize) -> Result<Vec<RunRecord>> {
+        self.call("history", (name, limit)).await
+    }
+
+    async fn connections(&self) -> Result<Vec<ConnectionView>> {
+        self.call("connections", ()).await
+    }
+
+    async fn save_connection(&self, document: Value, replace: bool) -> Result<ConnectionView> {
+        self.call("save_connection", (document, replace)).await
+    }
+
+    async fn remove_connection(&self, name: &str) -> Result<()> {
+        self.call("remove_connection", (name,)).await
+    }
+
+    async fn test_connection(&self, name: &str) -> Result<TestReport> {
+        self.call("test_connection", (name,)).await
+    }
+
+    async fn try_connection(&self, document: Value) -> Result<TestReport> {
+        self.call("try_connection", (document,)).await
+    }
+
+    async fn projects(&self, account: &str) -> Result<Vec<Project>> {
+        self.call("projects", (account,)).await
+    }
+
+    async fn folders(&self, ask: FolderAsk) -> Result<Vec<Choice>> {
+        self.call("folders", (ask,)).await
+    }
+
+    async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>> {
+        self.call("choices", (ask,)).await
+    }
+
+    async fn pause(&self, paused: bool) -> Result<()> {
+        self.call("pause", (paused,)).await
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>> {
+        self.call("doctor", ()).await
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,494 @@
+//! Forms: a list of fields, the focus, and the list of choices that may hang open below one.
+//! The wizard and the connection form are made of these; what a field means is theirs, how it
+//! is edited and drawn is here ([`view`]).
+
+pub mod line;
+pub mod picker;
+pub mod view;
+
+use crossterm::event::KeyEvent;
+use tui_textarea::{Input, Key, TextArea};
+
+use super::fx::Load;
+use super::keys::Action;
+use super::theme::Role;
+use crate::destination::Choice;
+use crate::model::Time;
+use line::Line;
+use picker::Popup;
+
+/// How a field is edited.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    Line,
+    /// Masked; `multiline` for PEM keys.
+    Secret {
+        multiline: bool,
+    },
+    /// A text area; line breaks belong to the value.
+    Area,
+    Choice(Vec<Opt>),
+    Flag,
+    /// Picked from a list that the owner fetches. `free`: any text may be typed instead.
+    Pick {
+        free: bool,
+    },
+    /// A folder path: the list shows what lies below the path typed so far.
+    Path,
+    Number {
+        min: i64,
+        max: i64,
+    },
+}
+
+/// One of a fixed list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opt {
+    pub value: String,
+    pub label: String,
+    pub help: String,
+}
+
+/// Where a credential comes from when it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Typed,
+    Env,
+    File,
+    Command,
+}
+
+impl Origin {
+    /// The next one, in the order of the key's hint.
+    pub fn next(self) -> Self {
+        match self {
+            Self::Typed => Self::Env,
+            Self::Env => Self::File,
+            Self::File => Self::Command,
+            Self::Command => Self::Typed,
+        }
+    }
+
+    /// What is asked for.
+    pub fn prompt(self) -> &'static str {
+        match self {
+            Self::Typed => "",
+            Self::Env => "environment variable",
+            Self::File => "file",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// One field.
+pub struct Item {
+    /// The JSON path it fills, e.g. `destinationConfig.region`.
+    pub id: String,
+    pub label: String,
+    pub help: String,
+    pub required: bool,
+    pub kind: Kind,
+    pub line: Line,
+    pub area: TextArea<'static>,
+    pub chosen: usize,
+    pub on: bool,
+    /// What is wrong with the value; shown once the field was touched.
+    pub problem: Option<String>,
+    /// Said instead of the help, without standing in the way (a connection's failed test).
+    pub notice: Option<(Role, String)>,
+    pub touched: bool,
+    pub hidden: bool,
+    /// What the picked value is called.
+    pub called: Option<String>,
+    pub choices: Load<Vec<Choice>>,
+    /// What the choices were asked for; other dependencies make them stale.
+    pub asked: Option<String>,
+    /// Shown at the right: a connection's test, a hint.
+    pub status: Option<(Role, String)>,
+    /// `None`: the field cannot be a reference.
+    pub origin: Option<Origin>,
+    /// A secret is readable until then.
+    pub revealed: Option<Time>,
+    /// Why it cannot be changed.
+    pub locked: Option<&'static str>,
+    /// Shown while empty.
+    pub placeholder: String,
+}
+
+impl Item {
+    /// An empty, required field.
+    pub fn new(id: impl Into<String>, label: impl Into<String>, help: impl Into<String>, kind: Kind) -> Self {
+        let multiline = matches!(kind, Kind::Secret { multiline: true });
+        let mut area = TextArea::default();
+        area.set_cursor_line_style(ratatui::style::Style::new());
+        area.set_wrap_mode(tui_textarea::WrapMode::WordOrGlyph);
+        Self {
+            id: id.into(),
+            label: label.into(),
+            help: help.into(),
+            required: true,
+            kind,
+            line: Line::new(multiline),
+            area,
+            chosen: 0,
+            on: false,
+            problem: None,
+            notice: None,
+            touched: false,
+            hidden: false,
+            called: None,
+            choices: Load::default(),
+            asked: None,
+            status: None,
+            origin: None,
+            revealed: None,
+            locked: None,
+            placeholder: String::new(),
+        }
+    }
+
+    pub fn optional(mut self) -> Self {
+        self.required = false;
+        self
+    }
+
+    pub fn with(mut self, text: &str) -> Self {
+        self.set(text);
+        self
+    }
+
+    pub fn on(mut self, on: bool) -> Self {
+        self.on = on;
+        self
+    }
+
+    /// Sets the value from its text.
+    pub fn set(&mut self, text: &str) {
+        match &self.kind {
+            Kind::Choice(options) => self.chosen = options.iter().position(|o| o.value == text).unwrap_or(0),
+            Kind::Flag => self.on = text == "true",
+            Kind::Area => {
+                let style = self.area.cursor_line_style();
+                self.area = TextArea::new(text.split('\n').map(str::to_owned).collect());
+                self.area.set_cursor_line_style(style);
+                self.area.set_wrap_mode(tui_textarea::WrapMode::WordOrGlyph);
+            }
+            _ => self.line.set(text),
+        }
+    }
+
+    /// The value as text, trimmed at the ends.
+    pub fn value(&self) -> String {
+        match &self.kind {
+            Kind::Choice(options) => options.get(self.chosen).map(|o| o.value.clone()).unwrap_or_default(),
+            Kind::Flag => self.on.to_string(),
+            Kind::Area => self.area.lines().join("\n").trim().to_string(),
+            Kind::Secret { .. } => self.line.text().to_string(),
+            _ => self.line.text().trim().to_string(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !matches!(self.kind, Kind::Flag | Kind::Choice(_)) && self.value().is_empty()
+    }
+
+    pub fn picks(&self) -> bool {
+        matches!(self.kind, Kind::Pick { .. } | Kind::Path)
+    }
+
+    /// True when typed characters belong to the field.
+    pub fn takes_text(&self) -> bool {
+        self.locked.is_none() && !matches!(self.kind, Kind::Flag | Kind::Choice(_))
+    }
+
+    fn cycle(&mut self, by: isize) -> bool {
+        match &self.kind {
+            Kind::Choice(options) if !options.is_empty() && self.locked.is_none() => {
+                self.chosen = (self.chosen as isize + by).rem_euclid(options.len() as isize) as usize;
+            }
+            Kind::Flag if self.locked.is_none() => self.on = !self.on,
+            _ => return false,
+        }
+        self.touched = true;
+        true
+    }
+}
+
+/// What happened in a form, for its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FormEvent {
+    None,
+    /// A field's value changed.
+    Changed(usize),
+    /// The list of this field is wanted (opened, or another folder looked into); `again`: even if it is there.
+    Need {
+        item: usize,
+        again: bool,
+    },
+    /// Enter on the last field of a form without buttons.
+    Submit,
+    /// A button was pressed.
+    Press(usize),
+    Back,
+}
+
+/// Fields and a focus.
+#[derive(Default)]
+pub struct Form {
+    pub items: Vec<Item>,
+    /// An index into `items`; `items.len()` is the row of buttons.
+    pub focus: usize,
+    pub buttons: Vec<&'static str>,
+    pub button: usize,
+    pub popup: Option<Popup>,
+}
+
+impl Form {
+    /// A form with the focus on its first field.
+    pub fn new(items: Vec<Item>) -> Self {
+        let mut form = Self { items, ..Self::default() };
+        let first = form.visible().next();
+        form.focus = first.unwrap_or(0);
+        form
+    }
+
+    fn visible(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
+        self.items.iter().enumerate().filter(|(_, i)| !i.hidden).map(|(n, _)| n)
+    }
+
+    pub fn item(&self, id: &str) -> Option<&Item> {
+        self.items.iter().find(|i| i.id == id)
+    }
+
+    pub fn item_mut(&mut self, id: &str) -> Option<&mut Item> {
+        self.items.iter_mut().find(|i| i.id == id)
+    }
+
+    pub fn position(&self, id: &str) -> Option<usize> {
+        self.items.iter().position(|i| i.id == id)
+    }
+
+    /// The value of a visible field, empty when there is none.
+    pub fn value(&self, id: &str) -> String {
+        self.item(id).filter(|i| !i.hidden).map(Item::value).unwrap_or_default()
+    }
+
+    pub fn focused(&self) -> Option<&Item> {
+        self.items.get(self.focus)
+    }
+
+    /// True when typed characters are text.
+    pub fn captures(&self) -> bool {
+        self.popup.is_some() || self.focused().is_some_and(Item::takes_text)
+    }
+
+    /// Puts the focus on the first visible field with a problem; false when there is none.
+    pub fn focus_problem(&mut self) -> bool {
+        let found = self.visible().find(|n| self.items[*n].problem.is_some());
+        for item in &mut self.items {
+            item.touched = true;
+        }
+        if let Some(n) = found {
+            self.focus = n;
+        }
+        found.is_some()
+    }
+
+    fn step(&mut self, by: isize) -> bool {
+        let mut stops: Vec<usize> = self.visible().collect();
+        if !self.buttons.is_empty() {
+            stops.push(self.items.len());
+        }
+        let here = stops.iter().position(|s| *s == self.focus).unwrap_or(0) as isize;
+        if let Some(item) = self.items.get_mut(self.focus) {
+            item.touched = true;
+        }
+        match stops.get((here + by).max(0) as usize) {
+            Some(next) if here + by >= 0 => {
+                self.focus = *next;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn is_last(&self) -> bool {
+        self.buttons.is_empty() && self.visible().next_back() == Some(self.focus)
+    }
+
+    /// Carries out an action that [`Self::can`] allows.
+    pub fn act(&mut self, action: Action) -> FormEvent {
+        if self.popup.is_some() {
+            return self.act_in_popup(action);
+        }
+        let n = self.focus;
+        let on_buttons = n >= self.items.len();
+        match action {
+            Action::Next => {
+                if !self.step(1) {
+                    let first = self.visible().next();
+                    self.focus = first.unwrap_or(0);
+                }
+                FormEvent::None
+            }
+            Action::Previous => {
+                self.step(-1);
+                FormEvent::None
+            }
+            Action::Up if matches!(self.items.get(n).map(|i| &i.kind), Some(Kind::Choice(_))) && self.items[n].chosen > 0 => {
+                self.items[n].cycle(-1);
+                FormEvent::Changed(n)
+            }
+            Action::Down if self.items.get(n).is_some_and(|i| matches!(&i.kind, Kind::Choice(o) if i.chosen + 1 < o.len())) => {
+                self.items[n].cycle(1);
+                FormEvent::Changed(n)
+            }
+            Action::Up => {
+                self.step(-1);
+                FormEvent::None
+            }
+            Action::Down if self.items.get(n).is_some_and(|i| i.picks() && i.is_empty() && i.locked.is_none()) => self.open(""),
+            Action::Down => {
+                self.step(1);
+                FormEvent::None
+            }
+            Action::Open if self.items.get(n).is_some_and(|i| i.picks() && i.locked.is_none()) => self.open_with_value(),
+            Action::Left if on_buttons => {
+                self.button = self.button.saturating_sub(1);
+                FormEvent::None
+            }
+            Action::Right if on_buttons => {
+                self.button = (self.button + 1).min(self.buttons.len().saturating_sub(1));
+                FormEvent::None
+            }
+            Action::Left | Action::Right | Action::Toggle => {
+                let by = if action == Action::Left { -1 } else { 1 };
+                if self.items.get_mut(n).is_some_and(|i| i.cycle(by)) { FormEvent::Changed(n) } else { FormEvent::None }
+            }
+            Action::Origin => match self.items.get_mut(n) {
+                Some(item) if item.origin.is_some() => {
+                    item.origin = item.origin.map(Origin::next);
+                    item.line.set("");
+                    item.revealed = None;
+                    FormEvent::Changed(n)
+                }
+                _ => FormEvent::None,
+            },
+            Action::Refresh => FormEvent::Need { item: n, again: true },
+            Action::Enter if on_buttons => FormEvent::Press(self.button),
+            Action::Enter if self.items.get(n).is_some_and(|i| i.picks() && i.is_empty() && i.required && i.locked.is_none()) => self.open(""),
+            Action::Enter if self.is_last() => {
+                if let Some(item) = self.items.get_mut(n) {
+                    item.touched = true;
+                }
+                FormEvent::Submit
+            }
+            Action::Enter => {
+                self.step(1);
+                FormEvent::None
+            }
+            Action::Back => FormEvent::Back,
+            _ => FormEvent::None,
+        }
+    }
+
+    /// Whether an action means something where the focus is.
+    pub fn can(&self, action: Action) -> bool {
+        let item = self.focused();
+        match action {
+            Action::Toggle => item.is_some_and(|i| matches!(i.kind, Kind::Flag | Kind::Choice(_)) && i.locked.is_none()),
+            Action::Left | Action::Right => item.is_none_or(|i| matches!(i.kind, Kind::Flag | Kind::Choice(_))),
+            Action::Origin => item.is_some_and(|i| i.origin.is_some()),
+            Action::Reveal => item.is_some_and(|i| matches!(i.kind, Kind::Secret { .. }) && i.origin == Some(Origin::Typed) && !i.is_empty()),
+            Action::Open => item.is_some_and(|i| i.picks() && i.locked.is_none()),
+            Action::Refresh => item.is_some_and(Item::picks) || self.popup.is_some(),
+            // Inside a text area these keys edit.
+            Action::Enter | Action::Up | Action::Down => !item.is_some_and(|i| i.kind == Kind::Area),
+            _ => true,
+        }
+    }
+
+    /// Takes a key that is no action: typing.
+    pub fn text(&mut self, key: &KeyEvent) -> FormEvent {
+        if self.popup.is_some() {
+            return self.text_in_popup(key);
+        }
+        let n = self.focus;
+        let Some(item) = self.items.get_mut(n).filter(|i| i.takes_text()) else {
+            return FormEvent::None;
+        };
+        if item.picks() {
+            return match key.code {
+                crossterm::event::KeyCode::Char(c) => self.open(c.encode_utf8(&mut [0; 4])),
+                crossterm::event::KeyCode::Backspace => self.open_with_value(),
+                crossterm::event::KeyCode::Delete if !item.required => {
+                    item.line.set("");
+                    item.called = None;
+                    FormEvent::Changed(n)
+                }
+                _ => FormEvent::None,
+            };
+        }
+        let changed = match item.kind {
+            Kind::Area => item.area.input(area_input(key)),
+            _ => item.line.key(key),
+        };
+        if changed {
+            item.touched = true;
+            FormEvent::Changed(n)
+        } else {
+            FormEvent::None
+        }
+    }
+
+    /// Takes pasted text as text.
+    pub fn paste(&mut self, text: &str) -> FormEvent {
+        let n = self.focus;
+        if let Some(popup) = &mut self.popup {
+            popup.query.insert(text);
+            popup.at = 0;
+            return FormEvent::Need { item: n, again: false };
+        }
+        let Some(item) = self.items.get_mut(n).filter(|i| i.takes_text()) else {
+            return FormEvent::None;
+        };
+        if item.picks() {
+            return self.open(text);
+        }
+        match item.kind {
+            Kind::Area => {
+                let clean: String = text.replace("\r\n", "\n").replace('\r', "\n").chars().filter(|c| !c.is_control() || *c == '\n').collect();
+                item.area.insert_str(clean);
+            }
+            _ => item.line.insert(text),
+        }
+        item.touched = true;
+        FormEvent::Changed(n)
+    }
+}
+
+/// The textarea's own key type, built here so that both crates may use different crossterms.
+fn area_input(key: &KeyEvent) -> Input {
+    use crossterm::event::{KeyCode, KeyModifiers};
+    let code = match key.code {
+        KeyCode::Char(c) => Key::Char(c),
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Delete => Key::Delete,
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        _ => Key::Null,
+    };
+    Input {
+        key: code,
+        ctrl: key.modifiers.contains(KeyModifiers::CONTROL),
+        alt: key.modifiers.contains(KeyModifiers::ALT),
+        shift: key.modifiers.contains(KeyModifiers::SHIFT),
+    }
+}

@@ -1,0 +1,99 @@
+//! The engine as a whole: what runs, what is queued, requests a second, rate budgets, and the
+//! checks of `doctor`.
+
+use ratatui::layout::Rect;
+
+use crate::model::Finding;
+use crate::tui::app::World;
+use crate::tui::fx::{Call, Fx, Load, Move, Reply, Ticket};
+use crate::tui::keys::Action;
+use crate::tui::modal::{Verdict, scrolled};
+use crate::tui::text;
+use crate::tui::theme::Role;
+use crate::tui::ui::Ui;
+use crate::tui::wizard::review_view::{Row, draw_rows};
+use crate::tui::words;
+
+/// The pane's state.
+#[derive(Default)]
+pub struct EnginePane {
+    doctor: Load<Vec<Finding>>,
+    scroll: usize,
+}
+
+impl EnginePane {
+    pub fn act(&mut self, action: Action, world: &mut World, fx: &mut Fx) {
+        match action {
+            Action::Back => fx.pop(),
+            Action::Pause => fx.moves.push(Move::Do(Verdict::Pause(!world.board.engine.paused))),
+            Action::Doctor => self.doctor.ask(fx, Call::Doctor),
+            _ => scrolled(&mut self.scroll, action, 1000),
+        }
+    }
+
+    pub fn reply(&mut self, ticket: Ticket, reply: Reply) -> Option<Reply> {
+        match reply {
+            Reply::Findings(answer) if self.doctor.awaits(ticket) => {
+                self.doctor.take(answer);
+                None
+            }
+            other => Some(other),
+        }
+    }
+
+    /// Draws into the work area.
+    pub fn draw(&self, ui: &mut Ui<'_>, world: &World, area: Rect) {
+        let inside = ui.frame(area, "Engine", "");
+        let body = Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside };
+        let rows = self.rows(ui, world, body.width as usize);
+        draw_rows(ui, &rows, self.scroll, body);
+    }
+
+    fn rows(&self, ui: &mut Ui<'_>, world: &World, width: usize) -> Vec<Row> {
+        let facts = &world.board.engine;
+        let mut rows: Vec<Row> = Vec::new();
+        let mut add = |label: &str, text: String, role: Role| rows.push(vec![(text::pad(label, 16), Role::Dim), (text, role)]);
+        let place = if facts.attached { "in another process (kms-sync run); this terminal is attached to it" } else { "in this process" };
+        add("Engine", place.into(), Role::Text);
+        let paused = if facts.paused { ("‖ paused: no sync starts by itself (P resumes)", Role::Warn) } else { ("✓ on", Role::Good) };
+        add("Auto-sync", paused.0.into(), paused.1);
+        add("Runs", format!("{} running, {} queued", facts.running, facts.queued), Role::Text);
+        if facts.rates.is_empty() {
+            add("Requests", "none in the last seconds".into(), Role::Dim);
+        }
+        for (i, (service, rate)) in facts.rates.iter().enumerate() {
+            add(if i == 0 { "Requests" } else { "" }, format!("{} {rate:>7.1}/s", text::pad(service, 20)), Role::Text);
+        }
+        for (i, (connection, budget)) in facts.budgets.iter().enumerate() {
+            add(if i == 0 { "Budgets" } else { "" }, format!("{} {budget}", text::pad(connection, 20)), Role::Text);
+        }
+        for card in world.board.cards.values() {
+            let Some(run) = &card.run else { continue };
+            let status = words::of_card(card);
+            let waits = match &run.waiting {
+                Some(w) => format!(": {}{}", w.reason, w.until.map(|at| format!(", {}", ui.countdown(at))).unwrap_or_default()),
+                None => format!(": {}", words::phase_sentence(run.phase)),
+            };
+            rows.push(vec![
+                (text::pad(&format!("{} {}", status.symbol, card.name), 30), status.role),
+                (format!("{}{waits}", status.word), Role::Text),
+            ]);
+        }
+        rows.push(Vec::new());
+        if self.doctor.busy() {
+            rows.push(vec![(format!("{} checking …", ui.spinner()), Role::Warn)]);
+        } else if let Some(error) = &self.doctor.error {
+            rows.push(vec![(format!("✗ {}", error.message), Role::Bad)]);
+        } else if self.doctor.untouched() {
+            rows.push(vec![("r checks directories, permissions, connections and clocks".into(), Role::Dim)]);
+        }
+        for finding in self.doctor.value.iter().flatten() {
+            let (symbol, role) = if finding.ok { ("✓ ", Role::Good) } else { ("✗ ", Role::Bad) };
+            rows.push(vec![(symbol.into(), role), (format!("{}: {}", finding.what, finding.detail), Role::Text)]);
+            if let Some(fix) = &finding.fix {
+                rows.extend(text::wrap(fix, width.saturating_sub(4)).into_iter().map(|l| vec![(format!("    {l}"), Role::Warn)]));
+            }
+        }
+        rows
+    }
+}

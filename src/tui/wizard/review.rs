@@ -1,0 +1,212 @@
+//! The Review step: checks the draft, fetches its plan, asks about foreign keys, and creates.
+
+use serde_json::Value;
+
+use super::{REVIEW, Wizard};
+use crate::model::plan::PlanDoc;
+use crate::model::run::{RunKind, Trigger};
+use crate::model::sync::SyncDoc;
+use crate::service::{Approval, PlanTarget, RunRequest, ServiceError, SyncInput};
+use crate::tui::app::World;
+use crate::tui::fx::{Call, Fx, Level, Load, Move, Reply, Ticket};
+use crate::tui::keys::Action;
+use crate::tui::modal::{self, Decision, scrolled};
+
+/// What is being done after a button was pressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stage {
+    #[default]
+    Idle,
+    Storing,
+    Approving,
+    Starting,
+}
+
+/// The state of the step.
+#[derive(Default)]
+pub struct Review {
+    pub document: Value,
+    pub check: Load<()>,
+    pub plan: Load<PlanDoc>,
+    /// The marked button.
+    pub at: usize,
+    pub scroll: usize,
+    /// True while JSON, command and curl are shown.
+    pub json: bool,
+    pub decision: Option<(Vec<String>, Decision)>,
+    pub stage: Stage,
+    ticket: Option<Ticket>,
+    run: bool,
+    /// Why storing or starting failed.
+    pub error: Option<ServiceError>,
+    stored: Option<String>,
+}
+
+impl Review {
+    pub fn can(&self, action: Action) -> bool {
+        match action {
+            Action::Enter | Action::Left | Action::Right => self.stage == Stage::Idle,
+            _ => true,
+        }
+    }
+
+    /// True when a button would only meet a broken rule.
+    pub fn blocked(&self) -> bool {
+        self.check.error.is_some()
+    }
+}
+
+impl Wizard {
+    /// The labels of the buttons; the first is the default.
+    pub fn buttons(&self) -> [&'static str; 3] {
+        if self.replaces.is_some() { ["Save and sync", "Save, do not sync", "Back"] } else { ["Create and sync", "Create, do not sync", "Back"] }
+    }
+
+    pub(super) fn begin_review(&mut self, fx: &mut Fx) {
+        let document = self.document();
+        let same = self.review.document == document && self.review.plan.value.is_some();
+        self.review.document = document;
+        (self.review.at, self.review.scroll, self.review.stage, self.review.error) = (0, 0, Stage::Idle, None);
+        if !same {
+            self.review.decision = None;
+            self.ask_plan(fx);
+        }
+    }
+
+    fn input(&self) -> SyncInput {
+        SyncInput { document: self.review.document.clone(), destination: self.provider.map(|p| p.spec().kind.to_string()) }
+    }
+
+    fn ask_plan(&mut self, fx: &mut Fx) {
+        let input = self.input();
+        let replaces = self.replaces.clone();
+        let target = PlanTarget::Draft { document: input.document.clone(), replaces: replaces.clone() };
+        self.review.check.ask(fx, Call::Check { input, replaces });
+        self.review.plan.value = None;
+        self.review.plan.ask(fx, Call::Plan { target, verify: false });
+    }
+
+    pub(super) fn act_in_review(&mut self, action: Action, world: &World, fx: &mut Fx) {
+        match action {
+            Action::Left => self.review.at = self.review.at.saturating_sub(1),
+            Action::Right => self.review.at = (self.review.at + 1) % 3,
+            Action::Json => (self.review.json, self.review.scroll) = (!self.review.json, 0),
+            Action::Refresh => self.ask_plan(fx),
+            Action::Copy => {
+                let text = serde_json::to_string_pretty(&self.review.document).unwrap_or_default();
+                Self::copy(fx, text, "the JSON");
+            }
+            Action::Back if self.review.json => (self.review.json, self.review.scroll) = (false, 0),
+            Action::Back if self.review.stage != Stage::Idle => {}
+            Action::Back => self.enter(REVIEW - 1, world, fx),
+            Action::Enter => match self.review.at {
+                0 => self.create(true, fx),
+                1 => self.create(false, fx),
+                _ => self.enter(REVIEW - 1, world, fx),
+            },
+            _ => scrolled(&mut self.review.scroll, action, 5000),
+        }
+    }
+
+    /// Stores the sync and, when `run`, starts it; asks first about keys it did not write.
+    pub(super) fn create(&mut self, run: bool, fx: &mut Fx) {
+        if self.review.blocked() {
+            return Self::toast(fx, Level::Warn, "Some fields need another look first: Esc goes back to them");
+        }
+        if run && self.review.plan.busy() && self.review.decision.is_none() {
+            return Self::toast(fx, Level::Info, "The plan is still being made: it tells what a first sync would delete");
+        }
+        let foreign = self.review.plan.value.as_ref().map(|p| p.needs_approval.clone()).unwrap_or_default();
+        if run && !foreign.is_empty() && self.review.decision.is_none() {
+            let name = self.forms[3].value("name").to_lowercase();
+            let place = self.place();
+            let keys = foreign.into_iter().map(|a| (a.key, a.reason)).collect();
+            return fx.ask(modal::approval(None, &name, &place, keys, None));
+        }
+        let input = self.input();
+        let call = match &self.replaces {
+            Some(name) => Call::Update { name: name.clone(), input },
+            None => Call::Create { input },
+        };
+        self.review.run = run;
+        self.review.error = None;
+        self.review.stage = Stage::Storing;
+        self.review.ticket = Some(fx.call(call));
+    }
+
+    /// The destination in words.
+    pub fn place(&self) -> String {
+        let config = self.review.document.get("destinationConfig").and_then(Value::as_object).cloned().unwrap_or_default();
+        self.provider.map(|p| p.label(&config)).unwrap_or_default()
+    }
+
+    pub(super) fn reply_in_review(&mut self, ticket: Ticket, reply: Reply, world: &mut World, fx: &mut Fx) -> Option<Reply> {
+        match reply {
+            Reply::Act(answer) if self.review.check.awaits(ticket) => {
+                if let Err(error) = &answer {
+                    self.spread(&error.fields);
+                }
+                self.review.check.take(answer);
+            }
+            Reply::Plan(answer) if self.review.plan.awaits(ticket) => self.review.plan.take(answer),
+            Reply::Sync(answer) if self.review.ticket == Some(ticket) => self.on_stored(answer, world, fx),
+            Reply::Act(answer) if self.review.ticket == Some(ticket) => match answer {
+                Ok(()) => self.start(fx),
+                Err(error) => self.stuck(error),
+            },
+            Reply::Run(answer) if self.review.ticket == Some(ticket) => {
+                let name = self.review.stored.clone().unwrap_or_default();
+                if let Err(error) = answer {
+                    Self::toast(fx, Level::Bad, format!("{name} is stored, its run did not start: {}", error.message));
+                }
+                fx.moves.push(Move::Land(name));
+            }
+            other => return Some(other),
+        }
+        None
+    }
+
+    fn on_stored(&mut self, answer: Result<SyncDoc, ServiceError>, world: &mut World, fx: &mut Fx) {
+        let doc = match answer {
+            Ok(doc) => doc,
+            Err(error) => {
+                self.spread(&error.fields);
+                return self.stuck(error);
+            }
+        };
+        let word = if self.replaces.is_some() { "saved" } else { "created" };
+        world.note(Level::Good, format!("{} {word}", doc.name));
+        self.dirty = false;
+        self.replaces.get_or_insert_with(|| doc.name.clone());
+        self.review.stored = Some(doc.name.clone());
+        let (keys, decision) = self.review.decision.clone().unwrap_or((Vec::new(), Decision::KeepNow));
+        let approval = match decision {
+            Decision::KeepAlways => Some(Approval { sync: doc.name.clone(), approve: Vec::new(), keep: keys }),
+            Decision::Delete => Some(Approval { sync: doc.name.clone(), approve: keys, keep: Vec::new() }),
+            Decision::KeepNow => None,
+        };
+        match approval {
+            Some(approval) => {
+                self.review.stage = Stage::Approving;
+                self.review.ticket = Some(fx.call(Call::Approve(approval)));
+            }
+            None => self.start(fx),
+        }
+    }
+
+    fn start(&mut self, fx: &mut Fx) {
+        let name = self.review.stored.clone().unwrap_or_default();
+        if !self.review.run {
+            return fx.moves.push(Move::Land(name));
+        }
+        self.review.stage = Stage::Starting;
+        let request = RunRequest { sync: name, kind: RunKind::Sync, trigger: Trigger::Created, verify: false, allow_delete: false, prioritize: None };
+        self.review.ticket = Some(fx.call(Call::Start(request)));
+    }
+
+    fn stuck(&mut self, error: ServiceError) {
+        self.review.stage = Stage::Idle;
+        self.review.ticket = None;
+        self.review.error = Some(error);
+    }
+}

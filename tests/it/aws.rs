@@ -1,0 +1,5 @@
+//! AWS Secrets Manager: our destination against moto (a third-party server, checked with
+//! boto3) and against the sandbox (which is as strict as the service and can be made to fail).
+
+mod direct;
+mod moto;
