@@ -11,6 +11,8 @@ use super::{ApiError, Cx};
 
 /// After this many clean answers in a row the rate grows by a tenth.
 const CALM: u32 = 20;
+/// Refusals within this time halve the rate once.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// A rate limiter that slows down when the provider throttles and recovers slowly, with a
 /// hold during which nothing is sent at all. Shared by every sync of a connection.
@@ -28,6 +30,8 @@ struct State {
     ceiling: f64,
     burst: u32,
     hold: Option<(Instant, String)>,
+    /// When the rate was last halved.
+    halved: Option<Instant>,
 }
 
 impl Pacer {
@@ -43,6 +47,7 @@ impl Pacer {
                 ceiling: ceiling.max(rate),
                 burst,
                 hold: None,
+                halved: None,
             }),
             calm: AtomicU32::new(0),
         }
@@ -76,8 +81,12 @@ impl Pacer {
     pub fn throttled(&self, hold: Option<Duration>) {
         self.calm.store(0, Ordering::Relaxed);
         self.with(|s| {
-            s.rate = (s.rate / 2.0).max(s.floor);
-            s.limiter = limiter(s.rate, 1);
+            // Requests that were in flight together are refused together: one signal, not many.
+            if s.halved.is_none_or(|at| at.elapsed() >= ONE_SIGNAL) {
+                s.halved = Some(Instant::now());
+                s.rate = (s.rate / 2.0).max(s.floor);
+                s.limiter = limiter(s.rate, 1);
+            }
         });
         if let Some(hold) = hold {
             self.hold(hold, &format!("{} asked to wait", self.name));
@@ -129,8 +138,10 @@ mod tests {
     #[tokio::test]
     async fn throttling_halves_and_calm_restores() {
         let pacer = Pacer::new("test", 100.0, 100.0, 10);
-        pacer.throttled(None);
-        assert_eq!(pacer.rate(), 50.0);
+        for _ in 0..8 {
+            pacer.throttled(None);
+        }
+        assert_eq!(pacer.rate(), 50.0, "eight refusals of one moment are one signal");
         for _ in 0..CALM {
             pacer.calm();
         }
