@@ -11,6 +11,8 @@ use super::{ApiError, Cx};
 
 /// After this many clean answers in a row the rate grows by a tenth.
 const CALM: u32 = 20;
+/// Refusals within this time halve the rate once.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// A rate limiter that slows down when the provider throttles and recovers slowly, with a
 /// hold during which nothing is sent at all. Shared by every sync of a connection.
@@ -33,6 +35,8 @@ struct State {
     unasked: Option<Duration>,
     /// Throttled holds in a row.
     streak: u32,
+    /// When the rate was last halved.
+    halved: Option<Instant>,
 }
 
 impl Pacer {
@@ -50,6 +54,7 @@ impl Pacer {
                 hold: None,
                 unasked: None,
                 streak: 0,
+                halved: None,
             }),
             calm: AtomicU32::new(0),
         }
@@ -99,6 +104,12 @@ impl Pacer {
             let pause = s.unasked? * 2u32.pow(s.streak.min(4));
             s.streak += 1;
             Some(pause)
+        self.with(|s| {
+            // Requests that were in flight together are refused together: one signal, not many.
+            if s.halved.is_none_or(|at| at.elapsed() >= ONE_SIGNAL) {
+                s.halved = Some(Instant::now());
+                s.rate = (s.rate / 2.0).max(s.floor);
+                s.limiter = limiter(s.rate, 1);
         });
         if let Some(hold) = hold.or(unasked) {
             self.hold(hold, &format!("{} asked to wait", self.name));
@@ -151,8 +162,10 @@ mod tests {
     #[tokio::test]
     async fn throttling_halves_and_calm_restores() {
         let pacer = Pacer::new("test", 100.0, 100.0, 10);
-        pacer.throttled(None);
-        assert_eq!(pacer.rate(), 50.0);
+        for _ in 0..8 {
+            pacer.throttled(None);
+        }
+        assert_eq!(pacer.rate(), 50.0, "eight refusals of one moment are one signal");
         for _ in 0..CALM {
             pacer.calm();
         }
