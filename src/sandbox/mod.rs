@@ -6,4 +6,5 @@
 //! log of requests. Nothing is kept after the process ends, and nothing outside is touched.
 //! The product code does not know that it talks to a sandbox.
 
+pub mod aws;
 pub mod host;
