@@ -89,7 +89,8 @@ impl Draft {
                     draft.variables.insert(desired.key.clone(), Slot::ours(None, desired.value.clone()));
                     draft.changed = true;
                 }
-                [name] => {
+                // Only what this sync wrote before; anything else needs a change of its own.
+                [name] if batch.ledger.rows.contains_key(&fold) => {
                     let entry = group.and_then(|g| g.variables.get(*name));
                     draft.variables.insert((*name).clone(), Slot::ours(entry, desired.value.clone()));
                 }
