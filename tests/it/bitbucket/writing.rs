@@ -209,6 +209,9 @@ async fn values_of_every_kind() {
     assert_eq!(done.plan.conflicts.len(), bad.len());
     assert!(done.plan.conflicts.iter().all(|c| c.reason.contains("base64")));
     assert_eq!(rig.state.value(REPO, "LF").as_deref(), Some("as it was"), "neither written nor deleted");
+    assert!(!done.warnings.iter().any(|w| w.contains("120,000")));
+    let done = rig.sync(&[("BIG", big.as_str()), ("BIG_2", big.as_str()), ("BIG_3", big.as_str())]).await;
+    assert!(done.warnings.iter().any(|w| w.contains("120,000")), "{:?}", done.warnings);
 }
 
 #[tokio::test]
