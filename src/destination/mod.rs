@@ -411,5 +411,7 @@ pub struct BatchWritten {
     pub outcomes: Vec<(String, Result<Written, ApiError>)>,
     /// The object's stamp after the write: it becomes the stamp of every row of this sync.
     pub stamp: Option<Stamp>,
+    /// The object's handle after the write, likewise of every row of this sync: every value was
+    /// written with it.
     pub id: Option<String>,
 }

@@ -6,4 +6,6 @@ mod azure_key_vault;
 mod bitbucket;
 mod cli;
 mod kms;
+mod oci;
 mod support;
+mod world;
