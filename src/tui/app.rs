@@ -198,10 +198,7 @@ impl App {
     /// The bindings that work now, for the hint bar and the help.
     pub fn bindings(&self) -> Vec<&'static keys::Binding> {
         let typing = self.captures();
-        keys::valid(&self.contexts(), |a| self.can(a))
-            .into_iter()
-            .filter(|b| !typing || b.keys.iter().any(|k| !is_text(k)))
-            .collect()
+        keys::valid(&self.contexts(), |a| self.can(a)).into_iter().filter(|b| !typing || b.keys.iter().any(|k| !is_text(k))).collect()
     }
 
     fn input(&mut self, input: Input) {

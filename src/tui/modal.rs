@@ -23,18 +23,39 @@ pub enum Verdict {
     Quit,
     /// Leave the page in front, edits and all.
     Discard,
-    Start { syncs: Vec<String>, kind: RunKind, verify: bool, priority: Option<Priority> },
-    Cancel { sync: String, run: String },
-    Enable { syncs: Vec<String>, on: bool },
-    Forget { syncs: Vec<String>, remove_first: bool },
+    Start {
+        syncs: Vec<String>,
+        kind: RunKind,
+        verify: bool,
+        priority: Option<Priority>,
+    },
+    Cancel {
+        sync: String,
+        run: String,
+    },
+    Enable {
+        syncs: Vec<String>,
+        on: bool,
+    },
+    Forget {
+        syncs: Vec<String>,
+        remove_first: bool,
+    },
     RemoveConnection(String),
     Pause(bool),
     Plan(String),
-    Edit { sync: String, copy: bool },
+    Edit {
+        sync: String,
+        copy: bool,
+    },
     /// Fetch what needs approval and ask.
     AskApproval(String),
     /// Keys that this sync did not write.
-    Decide { sync: Option<String>, keys: Vec<String>, decision: Decision },
+    Decide {
+        sync: Option<String>,
+        keys: Vec<String>,
+        decision: Decision,
+    },
     /// Store a connection whose test failed.
     SaveAnyway,
     Select(String),
@@ -163,7 +184,9 @@ impl Modal {
 
     pub fn can(&self, action: Action) -> bool {
         match self {
-            Modal::Question(q) => !matches!(action, Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::Top | Action::Bottom) || q.list.len() > 4,
+            Modal::Question(q) => {
+                !matches!(action, Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::Top | Action::Bottom) || q.list.len() > 4
+            }
             _ => true,
         }
     }

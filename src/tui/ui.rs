@@ -122,8 +122,7 @@ impl<'a> Ui<'a> {
 
     fn rule(&mut self, area: Rect, y: u16, ends: (char, char), title: &str, note: &str) {
         let width = area.width as usize;
-        let line: String =
-            std::iter::once(ends.0).chain(std::iter::repeat_n('─', width.saturating_sub(2))).chain(std::iter::once(ends.1)).collect();
+        let line: String = std::iter::once(ends.0).chain(std::iter::repeat_n('─', width.saturating_sub(2))).chain(std::iter::once(ends.1)).collect();
         self.put(area.x, y, &line, Role::Line, width);
         let mut taken = 0;
         if !title.is_empty() && width > 6 {

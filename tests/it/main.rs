@@ -3,7 +3,9 @@
 mod aws;
 mod azure_devops;
 mod azure_key_vault;
+mod bitbucket;
 mod cli;
 mod kms;
 mod oci;
 mod support;
+mod world;

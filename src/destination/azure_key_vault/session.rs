@@ -10,7 +10,7 @@ use super::address::{self, VaultUrl};
 use super::api::{Pace, Patience, Vault};
 use super::errors::{Right, failure};
 use super::target::KeyVaultTarget;
-use crate::destination::entra::{Claims, Cloud, Grant, Tokens, cloud_of_authority};
+use crate::destination::entra::{Claims, Cloud, Grant, Platform, Tokens, Workload, cloud_of_authority};
 use crate::destination::{Choice, Destination, Session, Target, TestReport};
 use crate::http::{ApiError, Cx, ErrorKind, Http};
 use crate::model::connection::{ResolvedConnection, check_endpoint};
@@ -52,7 +52,14 @@ impl KeyVaultSession {
     /// Tokens for a vault's cloud; for other hosts the authority's cloud decides, else the
     /// public one. A vault and an authority of different clouds are an error before any call.
     fn tokens(&self, vault: Option<&VaultUrl>) -> Result<Arc<Tokens>, ApiError> {
-        let given = self.connection.setting("authorityUrl").map(url::Url::parse).transpose().map_err(|_| invalid("authorityUrl is not a URL"))?;
+        let projected = std::env::var("AZURE_AUTHORITY_HOST").ok().filter(|_| matches!(self.grant, Grant::WorkloadIdentity(_)));
+        let given = self
+            .connection
+            .setting("authorityUrl")
+            .or(projected.as_deref())
+            .map(url::Url::parse)
+            .transpose()
+            .map_err(|_| invalid("authorityUrl is not a URL"))?;
         let of_authority = given.as_ref().and_then(|u| cloud_of_authority(u.host_str()?));
         let of_vault = vault.and_then(VaultUrl::cloud);
         if let (Some(a), Some(v)) = (of_authority, of_vault)
@@ -91,7 +98,8 @@ impl KeyVaultSession {
         let published = self.connection.setting("endpoint").is_none() && address.cloud().is_some();
         let pace = {
             let mut all = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry(address.identity()).or_insert_with(|| Arc::new(Pace::new(&format!("Key Vault {}", address.short()), published))).clone()
+            let name = format!("Key Vault {}", address.short());
+            all.entry(address.identity()).or_insert_with(|| Arc::new(Pace::new(&name, published, self.patience.unit))).clone()
         };
         let api_version = self.connection.setting("apiVersion").unwrap_or(API_VERSION).to_string();
         Ok(Vault { address, base, api_version, http: self.http.clone(), tokens, pace, patience: self.patience })
@@ -130,6 +138,11 @@ impl Session for KeyVaultSession {
         };
         let token = tokens.token(cx).await?;
         let mut report = TestReport { identity: self.identity(&token), notes: Vec::new() };
+        if !self.grant.renewable()
+            && let Some(end) = Claims::peek(&token).and_then(|c| jiff::Timestamp::from_second(c.exp?).ok())
+        {
+            report.notes.push(format!("The token ends at {end} and cannot be renewed."));
+        }
         let Some(vault) = vault else {
             report.notes.push("A token was obtained. Rights at a vault are checked once the Vault Base URL is known.".into());
             return Ok(report);
@@ -174,6 +187,12 @@ fn grant(connection: &ResolvedConnection) -> Result<Grant, ApiError> {
         "client-secret" => Grant::client_secret(need("tenantId")?, need("clientId")?, SecretValue::new(need("clientSecret")?)),
         "access-token" => Grant::Token(SecretValue::new(need("accessToken")?)),
         "az-cli" => Grant::az_cli(connection.text("tenantId"), connection.text("subscription")),
+        "managed-identity" => {
+            Grant::ManagedIdentity { client_id: connection.text("clientId").map(str::to_owned), platform: Platform::from_environment() }
+        }
+        "workload-identity" => {
+            Grant::WorkloadIdentity(Workload::new(connection.text("tenantId"), connection.text("clientId"), connection.text("tokenFile"))?)
+        }
         other => return Err(invalid(format!("the method {other} is not known"))),
     })
 }

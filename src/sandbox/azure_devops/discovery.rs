@@ -26,7 +26,7 @@ pub(super) fn locations(server: Server, area: Option<&str>) -> Response {
         .filter(|l| area.is_none_or(|a| a.eq_ignore_ascii_case(l.1)))
         .filter(|l| server != Server::Server2019 || l.5 != "5.2")
         .map(|(id, area, resource, route, version, min)| {
-            let released = if *area == "Location" || (server == Server::Server2020 && *area == "distributedtask") { "0.0" } else { usual.as_str() };
+            let released = if *area == "Location" || (server.ceiling() <= (6, 0) && *area == "distributedtask") { "0.0" } else { usual.as_str() };
             json!({"id": id, "area": area, "resourceName": resource, "routeTemplate": route, "resourceVersion": version,
                 "minVersion": min, "maxVersion": max, "releasedVersion": released})
         })

@@ -194,7 +194,8 @@ fn write(world: &mut World, ask: &Ask, project: Option<&str>, id: Option<i64>) -
         Ok(variables) => variables,
         Err(response) => return response,
     };
-    if let Some(bad) = variables.keys().find(|n| world.refused.contains(&n.to_lowercase())) {
+    let sent = |name: &str| body["variables"][name]["value"].is_string();
+    if let Some(bad) = variables.keys().find(|n| sent(n) && world.refused.contains(&n.to_lowercase())) {
         return answer::refusal(400, "ArgumentException", &format!("Variable name '{bad}' is not valid."));
     }
     let now = world.tick();
@@ -283,9 +284,11 @@ fn check(world: &World, ask: &Ask, project: Option<&str>, existing: Option<&Grou
         }
         None => {}
     }
-    let taken = world.groups.values().any(|g| {
-        g.name.to_lowercase() == name.to_lowercase() && Some(g.id) != existing.map(|e| e.id) && g.projects.iter().any(|p| projects.contains(p))
-    });
+    let renamed = existing.is_none_or(|g| g.name != name);
+    let taken = renamed
+        && world.groups.values().any(|g| {
+            g.name.to_lowercase() == name.to_lowercase() && Some(g.id) != existing.map(|e| e.id) && g.projects.iter().any(|p| projects.contains(p))
+        });
     if taken {
         return Err(answer::refusal(409, "VariableGroupExistsException", &format!("Variable group '{name}' already exists.")));
     }

@@ -214,7 +214,7 @@ impl State {
         self.world().budget = budget;
     }
 
-    /// Writes with a variable of this name are refused, with a message that names it.
+    /// Writes that give a variable of this name a value are refused, with a message that names it.
     pub fn refuse_name(&self, name: &str) {
         self.world().refused.insert(name.to_lowercase());
     }

@@ -56,6 +56,7 @@ const BILLING: &[Key] = &[
     ("TAX_SERVICE_TOKEN", Token("tax_")),
     ("ERP_CLIENT_ID", Text("erp-demo-client")),
     ("ERP_CLIENT_SECRET", Token("erp_")),
+    ("MAIL_SIGNING_KEY", Pem),
     ("DUNNING_ENABLED", Flag),
     ("DUNNING_DAYS", Number(7, 30)),
     ("PDF_RENDERER_TOKEN", Token("pdf_")),
@@ -78,13 +79,14 @@ const WEB: &[Key] = &[
     ("PUBLIC_URL", Text("https://shop.demo.invalid")),
 ];
 
+// One line each: these reach destinations that hold no line breaks.
 const SMTP: &[Key] = &[
     ("SMTP_HOST", Text("mail.demo.invalid")),
     ("SMTP_PORT", Text("587")),
     ("SMTP_USER", Text("postmaster@demo.invalid")),
     ("SMTP_PASSWORD", Password),
     ("SMTP_URL", Text("smtps://${SMTP_USER}:${SMTP_PASSWORD}@${SMTP_HOST}:${SMTP_PORT}")),
-    ("MAIL_SIGNING_KEY", Pem),
+    ("DKIM_SELECTOR", Text("demo2026")),
 ];
 
 /// Fills a KMS.

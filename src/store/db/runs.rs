@@ -8,7 +8,7 @@ use crate::store::process::Process;
 use crate::store::{Store, StoreError};
 
 /// How many runs of each sync are kept.
-pub const KEPT_RUNS: usize = 200;
+const KEPT_RUNS: usize = 200;
 
 const COLUMNS: &str = "id, sync, kind, cause, status, message, started_at, finished_at, counts, secrets, requests, process";
 /// Without the per-secret outcomes, for overviews.
@@ -78,7 +78,7 @@ impl Store {
         self.db().write(|t| put(t, record, Some(&Process::me())))
     }
 
-    /// Records how a run ended, and drops the oldest runs of its sync beyond [`KEPT_RUNS`].
+    /// Records how a run ended, and drops the oldest runs of its sync beyond 200.
     pub fn finish_run(&self, record: &RunRecord) -> Result<(), StoreError> {
         self.db().write(|t| {
             put(t, record, None)?;

@@ -15,8 +15,7 @@ use crate::tui::words;
 /// Writes the tabs' names over the frame's line, the one in front marked.
 pub fn draw_tabs(ui: &mut Ui<'_>, tab: usize, right: u16, y: u16, room: u16) {
     let wide = room > 44;
-    let names: Vec<String> =
-        TABS.iter().enumerate().map(|(n, name)| if wide { format!("{} {name}", n + 1) } else { (n + 1).to_string() }).collect();
+    let names: Vec<String> = TABS.iter().enumerate().map(|(n, name)| if wide { format!("{} {name}", n + 1) } else { (n + 1).to_string() }).collect();
     let total: usize = names.iter().map(|n| text::width(n) + 2).sum();
     if total + 4 > room as usize {
         return;
@@ -74,7 +73,11 @@ fn labelled(ui: &mut Ui<'_>, area: &mut Rect, label: &str, value: &str, role: Ro
 
 fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut area: Rect) {
     let title = registry::find(&card.destination).map_or(card.destination.as_str(), |p| p.spec().title);
-    line(ui, &mut area, &[(&card.source_label, Role::Text), ("  →  ", Role::Dim), (&card.destination_label, Role::Text), ("  ", Role::Dim), (title, Role::Dim)]);
+    line(
+        ui,
+        &mut area,
+        &[(&card.source_label, Role::Text), ("  →  ", Role::Dim), (&card.destination_label, Role::Text), ("  ", Role::Dim), (title, Role::Dim)],
+    );
     if let Some(why) = &card.broken {
         let used = ui.paragraph(area, &format!("✗ {why}"), Role::Bad);
         return skip(&mut area, used);
@@ -148,13 +151,20 @@ fn live(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut 
 
 fn gauge(ui: &mut Ui<'_>, card: &Card, run: &LiveRun, world: &World, area: &mut Rect) {
     let rate = table::rate(card, world).unwrap_or_default();
-    let figures = if run.total > 0 { format!("{} of {}  {rate:>6}", run.done.min(run.total), run.total) } else { words::phase_word(run.phase).into() };
+    let figures =
+        if run.total > 0 { format!("{} of {}  {rate:>6}", run.done.min(run.total), run.total) } else { words::phase_word(run.phase).into() };
     let width = (area.width as usize).saturating_sub(text::width(&figures) + 3).min(80);
     let filled = if run.total == 0 { 0 } else { (run.done.min(run.total) as usize * width) / run.total as usize };
     line(
         ui,
         area,
-        &[("[", Role::Dim), (&"█".repeat(filled), Role::Accent), (&" ".repeat(width - filled), Role::Text), ("] ", Role::Dim), (&figures, Role::Text)],
+        &[
+            ("[", Role::Dim),
+            (&"█".repeat(filled), Role::Accent),
+            (&" ".repeat(width - filled), Role::Text),
+            ("] ", Role::Dim),
+            (&figures, Role::Text),
+        ],
     );
 }
 
@@ -191,7 +201,8 @@ fn at_rest(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, mut area: Rect) 
 fn cost(ui: &mut Ui<'_>, record: &RunRecord, area: &mut Rect) {
     let r = &record.requests;
     let took = record.finished_at.map(|f| f.as_millisecond() - record.started_at.as_millisecond()).unwrap_or(0);
-    let text = format!("took {}  requests {}  retries {}  waited {}", text::duration_ms(took), r.total, r.retries, text::duration_ms(r.waited_ms as i64));
+    let text =
+        format!("took {}  requests {}  retries {}  waited {}", text::duration_ms(took), r.total, r.retries, text::duration_ms(r.waited_ms as i64));
     line(ui, area, &[(&text, Role::Dim)]);
 }
 
@@ -273,7 +284,14 @@ fn history(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, mut area: Rect
         let (symbol, word, role) = words::run_status(run.status);
         let took = run.finished_at.map_or("running".into(), |f| text::duration_ms(f.as_millisecond() - run.started_at.as_millisecond()));
         let message = run.message.as_ref().filter(|_| run.status != RunStatus::Succeeded).map(|m| format!(": {m}")).unwrap_or_default();
-        let head = format!("{}  {} {} {} {}", world.date(run.started_at), text::pad(words::kind(run.kind), 8), text::pad(words::trigger(run.trigger), 14), text::right(&took, 9), " ");
+        let head = format!(
+            "{}  {} {} {} {}",
+            world.date(run.started_at),
+            text::pad(words::kind(run.kind), 8),
+            text::pad(words::trigger(run.trigger), 14),
+            text::right(&took, 9),
+            " "
+        );
         let tail = format!("{}{message}", words::counts(&run.counts));
         line(ui, &mut area, &[(symbol, role), (" ", Role::Text), (&text::pad(word, 15), role), (&head, Role::Text), (&tail, Role::Dim)]);
     }

@@ -71,7 +71,13 @@ pub fn draw(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: Rect) {
         draw_row(ui, card, world, &columns, area.x + 3, y);
     }
     if dashboard.order.len() > rows && rows > 0 {
-        ui.put_right(area.right(), area.y, &format!("{}-{} of {}", top + 1, (top + rows).min(dashboard.order.len()), dashboard.order.len()), Role::Dim, 16);
+        ui.put_right(
+            area.right(),
+            area.y,
+            &format!("{}-{} of {}", top + 1, (top + rows).min(dashboard.order.len()), dashboard.order.len()),
+            Role::Dim,
+            16,
+        );
     }
     if dashboard.order.is_empty() {
         draw_empty(ui, dashboard, world, Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area });

@@ -25,10 +25,10 @@ async fn bad_tokens_have_one_clear_message_each() {
     let rig = rig().await;
     rig.state.identity("old", Identity { expired: true, ..Identity::administrator("operator") });
     let none = Scopes { read_groups: false, manage_groups: false, read_projects: true };
-    rig.state.identity("scopeless", Identity { scopes: none, ..Identity::administrator("operator") });
+    rig.state.identity("pat-scopeless", Identity { scopes: none, ..Identity::administrator("operator") });
     for (how, token) in [SignIn::Unauthorized, SignIn::Redirect, SignIn::Page203, SignIn::Page200]
         .into_iter()
-        .flat_map(|h| ["wrong", "old", "scopeless"].map(|t| (h, t)))
+        .flat_map(|h| ["pat-nobody-knows", "old", "pat-scopeless"].map(|t| (h, t)))
     {
         rig.state.sign_in(how, TENANT);
         let mut sync = rig.sync("a");

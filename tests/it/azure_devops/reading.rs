@@ -1,6 +1,6 @@
 //! Finding the project and the group: paging, names, pickers, the connection test.
 
-use kms_sync::destination::{Provider, Session as _};
+use kms_sync::destination::Provider as _;
 use kms_sync::http::{Cx, ErrorKind};
 use kms_sync::model::{Forgetful, Map};
 use kms_sync::sandbox::azure_devops::Variable;

@@ -303,7 +303,10 @@ impl Sync {
             }
         }
         let wanted: HashSet<&String> = desired.iter().map(|d| &d.fold).chain(frozen).collect();
-        for (fold, at) in entries.iter().filter(|(fold, _)| self.deletes && !wanted.contains(fold) && self.ledger.rows.contains_key(*fold)) {
+        for (_, at) in entries
+            .iter()
+            .filter(|(fold, _)| self.deletes && !wanted.contains(fold) && self.ledger.rows.get(*fold).is_some_and(|r| r.value_hash.is_some()))
+        {
             changes.push(Change {
                 action: Action::Delete,
                 key: inventory.entries[*at].key.clone(),
@@ -311,7 +314,6 @@ impl Sync {
                 desired: None,
                 approved: false,
             });
-            let _ = fold;
         }
         changes
     }
@@ -381,6 +383,7 @@ impl Sync {
         if let Some(stamp) = written.stamp {
             for row in self.ledger.rows.values_mut().filter(|r| r.intent.is_none()) {
                 row.stamp = Some(stamp.clone());
+                row.remote_id.clone_from(&written.id);
             }
         }
         for list in [&mut ran.created, &mut ran.updated, &mut ran.deleted] {
