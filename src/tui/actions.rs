@@ -69,8 +69,7 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
         Verdict::Discard => app.fx.moves.push(Move::Pop),
         Verdict::Start { syncs, kind, verify, priority } => {
             for sync in syncs {
-                let request =
-                    RunRequest { sync: sync.clone(), kind, trigger: Trigger::Manual, verify, allow_delete: false, prioritize: priority };
+                let request = RunRequest { sync: sync.clone(), kind, trigger: Trigger::Manual, verify, allow_delete: false, prioritize: priority };
                 ask(app, Call::Start(request), Purpose::Start(sync));
             }
         }
@@ -245,7 +244,10 @@ pub fn ask_remove(app_cards: &[(String, String, Option<u64>)]) -> Modal {
         })
         .take(6)
         .collect();
-    lines.push("They are deleted there, as far as the destination can be undone. The source is untouched, the sync stays; auto-sync would write them again.".into());
+    lines.push(
+        "They are deleted there, as far as the destination can be undone. The source is untouched, the sync stays; auto-sync would write them again."
+            .into(),
+    );
     let verdict = Verdict::Start { syncs, kind: RunKind::Remove, verify: false, priority: None };
     Modal::Question(Question::new(format!("Remove the synced secrets of {what}?"), lines, "Keep them").button("Remove them", verdict))
 }

@@ -182,7 +182,8 @@ impl App {
         }
         match action {
             Action::Play => return self.world.demo.is_some() && self.pages.is_empty(),
-            Action::Palette | Action::Quit => return !self.captures(),
+            Action::Palette => return !self.captures(),
+            Action::Quit => return self.pages.is_empty() && !self.captures(),
             _ => {}
         }
         match self.pages.last() {
@@ -198,10 +199,7 @@ impl App {
     /// The bindings that work now, for the hint bar and the help.
     pub fn bindings(&self) -> Vec<&'static keys::Binding> {
         let typing = self.captures();
-        keys::valid(&self.contexts(), |a| self.can(a))
-            .into_iter()
-            .filter(|b| !typing || b.keys.iter().any(|k| !is_text(k)))
-            .collect()
+        keys::valid(&self.contexts(), |a| self.can(a)).into_iter().filter(|b| !typing || b.keys.iter().any(|k| !is_text(k))).collect()
     }
 
     fn input(&mut self, input: Input) {
@@ -241,8 +239,7 @@ impl App {
         match action {
             Action::Palette => return self.modals.push(Modal::palette(self)),
             Action::Help => return self.modals.push(Modal::help(self)),
-            Action::Quit if self.pages.is_empty() => return actions::quit(self, false),
-            Action::Quit => return self.act(Action::Back),
+            Action::Quit => return actions::quit(self, false),
             Action::Play => return actions::play(self),
             _ => {}
         }

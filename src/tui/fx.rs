@@ -14,9 +14,7 @@ use crate::model::connection::ConnectionView;
 use crate::model::plan::PlanDoc;
 use crate::model::run::RunRecord;
 use crate::model::sync::SyncDoc;
-use crate::service::{
-    Approval, ChoicesAsk, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput,
-};
+use crate::service::{Approval, ChoicesAsk, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 use crate::source::Project;
 
 /// Names one call; answers carry it.

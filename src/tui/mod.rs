@@ -23,11 +23,11 @@ mod keys;
 mod modal;
 mod panes;
 mod setup;
+mod terminal;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod terminal;
 mod text;
 mod theme;
 mod ui;

@@ -16,7 +16,10 @@ use crate::source::APP;
 /// Title and explanation of each step.
 const STEPS: [(&str, &str); 3] = [
     ("Hanzo KMS account", "Where the secrets come from: a machine identity with read access to the project. It is tested before it is saved."),
-    ("Connection to a destination", "Where they go: credentials for one of the destinations, tested as well. The next step can add it on the way, too."),
+    (
+        "Connection to a destination",
+        "Where they go: credentials for one of the destinations, tested as well. The next step can add it on the way, too.",
+    ),
     ("First sync", "Source, Destination, Sync Options, Details, Review. The Review shows what would change before anything is written."),
 ];
 
@@ -70,7 +73,12 @@ impl Setup {
             let (symbol, word) = if done[n] { ("✓", "done") } else { ("○", "to do") };
             ui.put(body.x, y, if selected { "▸" } else { " " }, Role::Accent, 1);
             let role = if selected { Role::Accent } else { Role::Text };
-            ui.pieces(body.x + 2, y, &[(symbol, if done[n] { Role::Good } else { Role::Dim }), (&format!(" {}. {title}", n + 1), role)], body.width as usize);
+            ui.pieces(
+                body.x + 2,
+                y,
+                &[(symbol, if done[n] { Role::Good } else { Role::Dim }), (&format!(" {}. {title}", n + 1), role)],
+                body.width as usize,
+            );
             ui.put_right(body.right(), y, word, if done[n] { Role::Good } else { Role::Dim }, 8);
             let room = Rect { x: body.x + 7, y: y + 1, width: body.width.saturating_sub(16), height: body.bottom().saturating_sub(y + 1).min(3) };
             let rows = ui.paragraph(room, help, Role::Dim);
@@ -78,7 +86,13 @@ impl Setup {
             y += rows + 2;
         }
         if y < body.bottom() {
-            ui.put(body.x, body.bottom() - 1, "To look around first: kms-sync demo starts everything on this machine.", Role::Dim, body.width as usize);
+            ui.put(
+                body.x,
+                body.bottom() - 1,
+                "To look around first: kms-sync demo starts everything on this machine.",
+                Role::Dim,
+                body.width as usize,
+            );
         }
     }
 }

@@ -11,6 +11,9 @@ use super::text;
 use super::theme::{Role, Theme};
 use crate::model::Time;
 
+/// Coarse times may be late by this much: many rows then share one wake-up.
+const COARSE_MS: i64 = 20_000;
+
 /// What a click means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hit {
@@ -122,8 +125,7 @@ impl<'a> Ui<'a> {
 
     fn rule(&mut self, area: Rect, y: u16, ends: (char, char), title: &str, note: &str) {
         let width = area.width as usize;
-        let line: String =
-            std::iter::once(ends.0).chain(std::iter::repeat_n('─', width.saturating_sub(2))).chain(std::iter::once(ends.1)).collect();
+        let line: String = std::iter::once(ends.0).chain(std::iter::repeat_n('─', width.saturating_sub(2))).chain(std::iter::once(ends.1)).collect();
         self.put(area.x, y, &line, Role::Line, width);
         let mut taken = 0;
         if !title.is_empty() && width > 6 {
@@ -175,7 +177,7 @@ impl<'a> Ui<'a> {
     /// `3 m ago`; redraws when that changes.
     pub fn ago(&mut self, at: Time) -> String {
         let (text, next) = text::coarse(text::seconds(at, self.now));
-        self.wake_in(next * 1000);
+        self.wake_in((next * 1000).max(COARSE_MS));
         format!("{text} ago")
     }
 
@@ -185,7 +187,7 @@ impl<'a> Ui<'a> {
         let (text, _) = text::coarse(left);
         let step = if left < 3600 { 60 } else { 3600 };
         if left >= 60 {
-            self.wake_in((left % step + 1) * 1000);
+            self.wake_in(((left % step + 1) * 1000).max(COARSE_MS));
         }
         text
     }

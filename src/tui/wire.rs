@@ -28,15 +28,7 @@ impl Wire {
     /// For a terminal of this size, whose screen is blank and whose cursor is hidden.
     pub fn new(size: Size) -> Self {
         let area = Rect::new(0, 0, size.width, size.height);
-        Self {
-            shown: Buffer::empty(area),
-            next: Buffer::empty(area),
-            at: None,
-            style: PLAIN,
-            cursor: None,
-            out: String::new(),
-            fresh: true,
-        }
+        Self { shown: Buffer::empty(area), next: Buffer::empty(area), at: None, style: PLAIN, cursor: None, out: String::new(), fresh: true }
     }
 
     /// Forgets what the terminal shows: the next frame is written whole.
@@ -154,14 +146,8 @@ impl Wire {
 
 const PLAIN: (Color, Color, Modifier) = (Color::Reset, Color::Reset, Modifier::empty());
 
-const MODIFIERS: &[(Modifier, u8)] = &[
-    (Modifier::BOLD, 1),
-    (Modifier::DIM, 2),
-    (Modifier::ITALIC, 3),
-    (Modifier::UNDERLINED, 4),
-    (Modifier::REVERSED, 7),
-    (Modifier::CROSSED_OUT, 9),
-];
+const MODIFIERS: &[(Modifier, u8)] =
+    &[(Modifier::BOLD, 1), (Modifier::DIM, 2), (Modifier::ITALIC, 3), (Modifier::UNDERLINED, 4), (Modifier::REVERSED, 7), (Modifier::CROSSED_OUT, 9)];
 
 fn style_of(cell: &Cell) -> (Color, Color, Modifier) {
     (cell.fg, cell.bg, cell.modifier)

@@ -65,7 +65,17 @@ impl Edit {
     }
 
     fn empty(app: Option<&'static AppSpec>) -> Self {
-        Self { app, only_destinations: false, replaces: None, form: Form::default(), test: Load::default(), then_save: false, saving: None, error: None, dirty: false }
+        Self {
+            app,
+            only_destinations: false,
+            replaces: None,
+            form: Form::default(),
+            test: Load::default(),
+            then_save: false,
+            saving: None,
+            error: None,
+            dirty: false,
+        }
     }
 
     fn spec(&self) -> Option<&'static AppSpec> {
@@ -102,7 +112,7 @@ impl Edit {
                 item.required = field.required;
                 item.origin = Some(Origin::Typed);
                 item.placeholder = match (field.required, self.replaces.is_some() && field.secret) {
-                    (_, true) => "stored; type it again to replace".into(),
+                    (_, true) => "type it again: stored secrets are not shown".into(),
                     (true, _) => "not filled in yet".into(),
                     _ => "(none)".into(),
                 };
@@ -124,6 +134,11 @@ impl Edit {
             {
                 prefill(item, view);
             }
+        }
+        if self.replaces.is_some()
+            && let Some(name) = items.iter_mut().find(|i| i.id == "name")
+        {
+            name.locked = Some("(the name stays)");
         }
         let focused = old.focused().map(|i| i.id.clone());
         self.form = Form::new(items);
@@ -167,9 +182,7 @@ impl Edit {
         let apps: Vec<&str> = registry::apps().iter().map(|a| a.app).collect();
         let problems = Connection::parse(&self.document(), registry::app, &apps).err().unwrap_or_default();
         for item in &mut self.form.items {
-            item.problem = problems.of(&item.id).map(|p| {
-                if item.is_empty() { format!("{} is required.", item.label) } else { p.to_string() }
-            });
+            item.problem = problems.of(&item.id).map(|p| if item.is_empty() { format!("{} is required.", item.label) } else { p.to_string() });
         }
     }
 
@@ -267,7 +280,8 @@ impl Edit {
                 match failed {
                     None if self.then_save => self.save(fx),
                     Some(error) if self.then_save => {
-                        let lines = vec![format!("The test failed: {}", error.message), "Stored as it is, syncs that use it will fail the same way.".into()];
+                        let lines =
+                            vec![format!("The test failed: {}", error.message), "Stored as it is, syncs that use it will fail the same way.".into()];
                         let question = Question::new("Save a connection that does not work?", lines, "Go back to it");
                         fx.ask(Modal::Question(question.button("Save it", Verdict::SaveAnyway)));
                     }
@@ -372,7 +386,11 @@ fn prefill(item: &mut Item, view: &ConnectionView) {
 }
 
 fn quote(word: &str) -> String {
-    if word.is_empty() || word.contains([' ', '"', '\'', '\\']) { format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"")) } else { word.into() }
+    if word.is_empty() || word.contains([' ', '"', '\'', '\\']) {
+        format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        word.into()
+    }
 }
 
 /// Splits a command into its words: blanks separate, quotes keep them together. There is no shell.

@@ -67,7 +67,8 @@ impl Connections {
                     [] => "No sync uses it.".to_string(),
                     names => format!("Used by {}: they cannot run without it.", names.join(", ")),
                 };
-                let question = Question::new(format!("Remove the connection {}?", view.name), vec![used, "Its credentials are forgotten.".into()], "Keep it");
+                let question =
+                    Question::new(format!("Remove the connection {}?", view.name), vec![used, "Its credentials are forgotten.".into()], "Keep it");
                 fx.ask(Modal::Question(question.button("Remove it", Verdict::RemoveConnection(view.name.clone()))));
             }
             _ => {}
@@ -103,9 +104,15 @@ impl Connections {
             let (text, role) = match (&world.connections.error, world.connections.busy()) {
                 (Some(error), _) => (format!("✗ {} (r asks again)", error.message), Role::Bad),
                 (None, true) => ("asking …".into(), Role::Dim),
-                (None, false) => ("No connections yet. n adds one: first the Hanzo KMS account, then the place that receives the secrets.".into(), Role::Text),
+                (None, false) => {
+                    ("No connections yet. n adds one: first the Hanzo KMS account, then the place that receives the secrets.".into(), Role::Text)
+                }
             };
-            ui.paragraph(Rect { x: inside.x + 3, y: inside.y + 1, width: inside.width.saturating_sub(6), height: inside.height.saturating_sub(1) }, &text, role);
+            ui.paragraph(
+                Rect { x: inside.x + 3, y: inside.y + 1, width: inside.width.saturating_sub(6), height: inside.height.saturating_sub(1) },
+                &text,
+                role,
+            );
             return;
         }
         let (name, app) = (width * 3 / 10, width / 4);

@@ -15,8 +15,7 @@ use crate::tui::words;
 /// Writes the tabs' names over the frame's line, the one in front marked.
 pub fn draw_tabs(ui: &mut Ui<'_>, tab: usize, right: u16, y: u16, room: u16) {
     let wide = room > 44;
-    let names: Vec<String> =
-        TABS.iter().enumerate().map(|(n, name)| if wide { format!("{} {name}", n + 1) } else { (n + 1).to_string() }).collect();
+    let names: Vec<String> = TABS.iter().enumerate().map(|(n, name)| if wide { format!("{} {name}", n + 1) } else { (n + 1).to_string() }).collect();
     let total: usize = names.iter().map(|n| text::width(n) + 2).sum();
     if total + 4 > room as usize {
         return;
@@ -43,9 +42,6 @@ pub fn draw(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: Rect) {
         }
         return;
     };
-    if let Some(at) = dashboard.resting() {
-        ui.wake(at);
-    }
     match dashboard.tab {
         0 => overview(ui, dashboard, card, world, area),
         1 => live(ui, dashboard, card, world, area),
@@ -67,14 +63,25 @@ fn skip(area: &mut Rect, rows: u16) {
     area.height -= rows;
 }
 
+/// A label and its value, wrapped to at most three lines.
 fn labelled(ui: &mut Ui<'_>, area: &mut Rect, label: &str, value: &str, role: Role) {
-    let room = (area.width as usize).saturating_sub(14);
-    line(ui, area, &[(&text::pad(label, 14), Role::Dim), (&text::middle(value, room), role)]);
+    const LABEL: u16 = 18;
+    if area.height == 0 || area.width <= LABEL {
+        return;
+    }
+    ui.put(area.x, area.y, &text::end(label, LABEL as usize - 1), Role::Dim, LABEL as usize);
+    let room = Rect { x: area.x + LABEL, width: area.width - LABEL, height: area.height.min(3), ..*area };
+    let used = ui.paragraph(room, value, role).max(1);
+    skip(area, used);
 }
 
 fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut area: Rect) {
     let title = registry::find(&card.destination).map_or(card.destination.as_str(), |p| p.spec().title);
-    line(ui, &mut area, &[(&card.source_label, Role::Text), ("  →  ", Role::Dim), (&card.destination_label, Role::Text), ("  ", Role::Dim), (title, Role::Dim)]);
+    line(
+        ui,
+        &mut area,
+        &[(&card.source_label, Role::Text), ("  →  ", Role::Dim), (&card.destination_label, Role::Text), ("  ", Role::Dim), (title, Role::Dim)],
+    );
     if let Some(why) = &card.broken {
         let used = ui.paragraph(area, &format!("✗ {why}"), Role::Bad);
         return skip(&mut area, used);
@@ -86,6 +93,7 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
         (None, _) => String::new(),
     };
     labelled(ui, &mut area, "Status", &format!("{} {}{next}", status.symbol, status.word), status.role);
+    last_run(ui, card, &mut area);
     let schema = card.key_schema.as_deref().unwrap_or("none: every key there is this sync's");
     labelled(ui, &mut area, "Key Schema", schema, if card.key_schema.is_some() { Role::Text } else { Role::Warn });
     labelled(ui, &mut area, "Connection", &card.connection, Role::Text);
@@ -95,20 +103,29 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
         let deletes = if o.deletes() { "deletes what the source lacks" } else { "never deletes" };
         let auto = if doc.is_enabled { "auto-sync on" } else { "auto-sync off" };
         labelled(ui, &mut area, "Options", &format!("{behavior} · {auto} · {deletes}"), Role::Text);
-        if let Some(text) = &doc.description {
-            labelled(ui, &mut area, "Description", text, Role::Text);
+        let fields = registry::find(&card.destination).map(|p| p.spec().config).unwrap_or_default();
+        for field in fields {
+            let stored = field.label_into.and_then(|l| doc.destination_config.get(l)).or_else(|| doc.destination_config.get(field.name));
+            if let Some(value) = stored {
+                labelled(ui, &mut area, field.label, &plain(value), Role::Text);
+            }
         }
-        for (key, value) in &doc.destination_config {
-            labelled(ui, &mut area, key, &plain(value), Role::Dim);
+        if let Some(text) = &doc.description {
+            labelled(ui, &mut area, "Description", text, Role::Dim);
         }
     }
-    if let Some(last) = &card.last {
-        let (symbol, word, role) = words::run_status(last.status);
-        let when = ui.ago(last.at);
-        labelled(ui, &mut area, "Last run", &format!("{symbol} {} {word} {when}: {}", words::kind(last.kind), words::counts(&last.counts)), role);
-        if let Some(message) = last.message.as_ref().filter(|_| last.status != RunStatus::Succeeded) {
-            ui.paragraph(area, message, role);
-        }
+}
+
+fn last_run(ui: &mut Ui<'_>, card: &Card, area: &mut Rect) {
+    let Some(last) = &card.last else {
+        return;
+    };
+    let (symbol, word, role) = words::run_status(last.status);
+    let when = ui.ago(last.at);
+    labelled(ui, area, "Last run", &format!("{symbol} {} {word} {when}: {}", words::kind(last.kind), words::counts(&last.counts)), role);
+    if let Some(message) = last.message.as_ref().filter(|_| last.status != RunStatus::Succeeded) {
+        let used = ui.paragraph(Rect { height: area.height.min(5), ..*area }, message, role);
+        skip(area, used);
     }
 }
 
@@ -141,27 +158,40 @@ fn live(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut 
     outcomes(ui, active.chain(done).collect(), list, dashboard.scroll);
     skip(&mut area, list.height);
     totals(ui, &run.counts, &mut area);
-    let meter = format!("requests {}  retries {}  waited {}", run.requests, run.retries, text::duration_ms(run.waited_ms as i64));
+    let meter = format!(
+        "{} same  requests {}  retries {}  waited {}",
+        run.counts.unchanged,
+        run.requests,
+        run.retries,
+        text::duration_ms(run.waited_ms as i64)
+    );
     ui.put(area.x, area.y, &meter, Role::Dim, area.width as usize);
     ui.put_right(area.right(), area.y, "x cancel", Role::Dim, 10);
 }
 
 fn gauge(ui: &mut Ui<'_>, card: &Card, run: &LiveRun, world: &World, area: &mut Rect) {
     let rate = table::rate(card, world).unwrap_or_default();
-    let figures = if run.total > 0 { format!("{} of {}  {rate:>6}", run.done.min(run.total), run.total) } else { words::phase_word(run.phase).into() };
+    let figures =
+        if run.total > 0 { format!("{} of {}  {rate:>6}", run.done.min(run.total), run.total) } else { words::phase_word(run.phase).into() };
     let width = (area.width as usize).saturating_sub(text::width(&figures) + 3).min(80);
     let filled = if run.total == 0 { 0 } else { (run.done.min(run.total) as usize * width) / run.total as usize };
     line(
         ui,
         area,
-        &[("[", Role::Dim), (&"█".repeat(filled), Role::Accent), (&" ".repeat(width - filled), Role::Text), ("] ", Role::Dim), (&figures, Role::Text)],
+        &[
+            ("[", Role::Dim),
+            (&"█".repeat(filled), Role::Accent),
+            (&" ".repeat(width - filled), Role::Text),
+            ("] ", Role::Dim),
+            (&figures, Role::Text),
+        ],
     );
 }
 
 fn totals(ui: &mut Ui<'_>, counts: &Counts, area: &mut Rect) {
     let all = format!(
-        "{} created  {} updated  {} recovered  {} failed  {} skipped  {} deleted (last)  {} same",
-        counts.created, counts.updated, counts.restored, counts.failed, counts.skipped, counts.deleted, counts.unchanged
+        "{} created  {} updated  {} recovered  {} failed  {} skipped  {} deleted",
+        counts.created, counts.updated, counts.restored, counts.failed, counts.skipped, counts.deleted
     );
     line(ui, area, &[(&all, Role::Text)]);
 }
@@ -191,7 +221,8 @@ fn at_rest(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, mut area: Rect) 
 fn cost(ui: &mut Ui<'_>, record: &RunRecord, area: &mut Rect) {
     let r = &record.requests;
     let took = record.finished_at.map(|f| f.as_millisecond() - record.started_at.as_millisecond()).unwrap_or(0);
-    let text = format!("took {}  requests {}  retries {}  waited {}", text::duration_ms(took), r.total, r.retries, text::duration_ms(r.waited_ms as i64));
+    let text =
+        format!("took {}  requests {}  retries {}  waited {}", text::duration_ms(took), r.total, r.retries, text::duration_ms(r.waited_ms as i64));
     line(ui, area, &[(&text, Role::Dim)]);
 }
 
@@ -273,7 +304,14 @@ fn history(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, mut area: Rect
         let (symbol, word, role) = words::run_status(run.status);
         let took = run.finished_at.map_or("running".into(), |f| text::duration_ms(f.as_millisecond() - run.started_at.as_millisecond()));
         let message = run.message.as_ref().filter(|_| run.status != RunStatus::Succeeded).map(|m| format!(": {m}")).unwrap_or_default();
-        let head = format!("{}  {} {} {} {}", world.date(run.started_at), text::pad(words::kind(run.kind), 8), text::pad(words::trigger(run.trigger), 14), text::right(&took, 9), " ");
+        let head = format!(
+            "{}  {} {} {} {}",
+            world.date(run.started_at),
+            text::pad(words::kind(run.kind), 8),
+            text::pad(words::trigger(run.trigger), 14),
+            text::right(&took, 9),
+            " "
+        );
         let tail = format!("{}{message}", words::counts(&run.counts));
         line(ui, &mut area, &[(symbol, role), (" ", Role::Text), (&text::pad(word, 15), role), (&head, Role::Text), (&tail, Role::Dim)]);
     }

@@ -28,7 +28,7 @@ enum Column {
 const COLUMNS: &[(Column, &str, u16, u16)] = &[
     (Column::Status, "STATUS", 0, 12),
     (Column::Name, "NAME", 0, 0),
-    (Column::Destination, "DESTINATION", 66, 0),
+    (Column::Destination, "DESTINATION", 62, 0),
     (Column::Source, "SOURCE", 104, 0),
     (Column::Schema, "KEY SCHEMA", 130, 0),
     (Column::Connection, "CONNECTION", 118, 14),
@@ -71,7 +71,13 @@ pub fn draw(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: Rect) {
         draw_row(ui, card, world, &columns, area.x + 3, y);
     }
     if dashboard.order.len() > rows && rows > 0 {
-        ui.put_right(area.right(), area.y, &format!("{}-{} of {}", top + 1, (top + rows).min(dashboard.order.len()), dashboard.order.len()), Role::Dim, 16);
+        ui.put_right(
+            area.right(),
+            area.y,
+            &format!("{}-{} of {}", top + 1, (top + rows).min(dashboard.order.len()), dashboard.order.len()),
+            Role::Dim,
+            16,
+        );
     }
     if dashboard.order.is_empty() {
         draw_empty(ui, dashboard, world, Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area });

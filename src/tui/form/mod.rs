@@ -22,16 +22,23 @@ use picker::Popup;
 pub enum Kind {
     Line,
     /// Masked; `multiline` for PEM keys.
-    Secret { multiline: bool },
+    Secret {
+        multiline: bool,
+    },
     /// A text area; line breaks belong to the value.
     Area,
     Choice(Vec<Opt>),
     Flag,
     /// Picked from a list that the owner fetches. `free`: any text may be typed instead.
-    Pick { free: bool },
+    Pick {
+        free: bool,
+    },
     /// A folder path: the list shows what lies below the path typed so far.
     Path,
-    Number { min: i64, max: i64 },
+    Number {
+        min: i64,
+        max: i64,
+    },
 }
 
 /// One of a fixed list.
@@ -214,7 +221,10 @@ pub enum FormEvent {
     /// A field's value changed.
     Changed(usize),
     /// The list of this field is wanted (opened, or another folder looked into); `again`: even if it is there.
-    Need { item: usize, again: bool },
+    Need {
+        item: usize,
+        again: bool,
+    },
     /// Enter on the last field of a form without buttons.
     Submit,
     /// A button was pressed.
@@ -329,9 +339,7 @@ impl Form {
                 self.items[n].cycle(-1);
                 FormEvent::Changed(n)
             }
-            Action::Down
-                if self.items.get(n).is_some_and(|i| matches!(&i.kind, Kind::Choice(o) if i.chosen + 1 < o.len())) =>
-            {
+            Action::Down if self.items.get(n).is_some_and(|i| matches!(&i.kind, Kind::Choice(o) if i.chosen + 1 < o.len())) => {
                 self.items[n].cycle(1);
                 FormEvent::Changed(n)
             }
@@ -379,6 +387,8 @@ impl Form {
                 self.step(1);
                 FormEvent::None
             }
+            Action::Submit if self.buttons.is_empty() => FormEvent::Submit,
+            Action::Submit => FormEvent::Press(0),
             Action::Back => FormEvent::Back,
             _ => FormEvent::None,
         }
@@ -449,8 +459,7 @@ impl Form {
         }
         match item.kind {
             Kind::Area => {
-                let clean: String =
-                    text.replace("\r\n", "\n").replace('\r', "\n").chars().filter(|c| !c.is_control() || *c == '\n').collect();
+                let clean: String = text.replace("\r\n", "\n").replace('\r', "\n").chars().filter(|c| !c.is_control() || *c == '\n').collect();
                 item.area.insert_str(clean);
             }
             _ => item.line.insert(text),

@@ -31,7 +31,9 @@ pub fn fuzzy<'t>(query: &str, texts: impl Iterator<Item = &'t str>) -> Vec<usize
         return (0..texts.count()).collect();
     }
     let pattern = Pattern::parse(query, CaseMatching::Smart, Normalization::Smart);
-    let mut matcher = Matcher::new(Config::DEFAULT);
+    let mut config = Config::DEFAULT;
+    config.prefer_prefix = true;
+    let mut matcher = Matcher::new(config);
     let mut buffer = Vec::new();
     let mut hits: Vec<(u32, usize)> =
         texts.enumerate().filter_map(|(i, t)| Some((pattern.score(Utf32Str::new(t, &mut buffer), &mut matcher)?, i))).collect();
@@ -76,7 +78,8 @@ pub fn rows(item: &Item, popup: &Popup) -> Vec<Row> {
             }
         }
         _ => {
-            let texts: Vec<String> = choices.iter().map(|c| if c.label == c.value { c.label.clone() } else { format!("{} {}", c.label, c.value) }).collect();
+            let texts: Vec<String> =
+                choices.iter().map(|c| if c.label == c.value { c.label.clone() } else { format!("{} {}", c.label, c.value) }).collect();
             out.extend(fuzzy(typed, texts.iter().map(String::as_str)).into_iter().map(|i| Row::Choice(choices[i].clone())));
         }
     }
@@ -108,9 +111,11 @@ impl Form {
         }
         let event = self.open("");
         let n = self.focus;
-        let at = self.popup.as_ref().map(|p| rows(&self.items[n], p)).and_then(|rows| {
-            rows.iter().position(|r| matches!(r, Row::Choice(c) if c.value == value))
-        });
+        let at = self
+            .popup
+            .as_ref()
+            .map(|p| rows(&self.items[n], p))
+            .and_then(|rows| rows.iter().position(|r| matches!(r, Row::Choice(c) if c.value == value)));
         if let Some(popup) = &mut self.popup {
             match at {
                 Some(at) => popup.at = at,

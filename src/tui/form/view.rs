@@ -203,7 +203,13 @@ fn draw_value(ui: &mut Ui<'_>, item: &Item, focused: bool, at: Rect, room: Room)
             for (n, option) in options.iter().enumerate() {
                 let on = n == item.chosen;
                 let mark = if on { "● " } else { "○ " };
-                let role = if on && focused { Role::Accent } else if on { Role::Text } else { Role::Dim };
+                let role = if on && focused {
+                    Role::Accent
+                } else if on {
+                    Role::Text
+                } else {
+                    Role::Dim
+                };
                 ui.pieces(at.x, at.y + n as u16, &[(mark, role), (&option.label, role)], width);
             }
         }
@@ -332,7 +338,10 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
         let free = matches!(item.kind, Kind::Pick { free: true } | Kind::Path);
         Some((if free { "Nothing is listed here: type the value.".into() } else { "Nothing to pick from.".into() }, Role::Dim))
     } else if rows.is_empty() && !item.choices.busy() {
-        Some((if item.choices.value.is_some() { "Nothing matches.".into() } else { "Fill in the fields above first, or type the value.".into() }, Role::Dim))
+        Some((
+            if item.choices.value.is_some() { "Nothing matches.".into() } else { "Fill in the fields above first, or type the value.".into() },
+            Role::Dim,
+        ))
     } else {
         None
     };

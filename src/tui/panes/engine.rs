@@ -74,7 +74,10 @@ impl EnginePane {
                 Some(w) => format!(": {}{}", w.reason, w.until.map(|at| format!(", {}", ui.countdown(at))).unwrap_or_default()),
                 None => format!(": {}", words::phase_sentence(run.phase)),
             };
-            rows.push(vec![(text::pad(&format!("{} {}", status.symbol, card.name), 30), status.role), (format!("{}{waits}", status.word), Role::Text)]);
+            rows.push(vec![
+                (text::pad(&format!("{} {}", status.symbol, card.name), 30), status.role),
+                (format!("{}{waits}", status.word), Role::Text),
+            ]);
         }
         rows.push(Vec::new());
         if self.doctor.busy() {

@@ -42,9 +42,10 @@ impl LogPane {
             .flat_map(|line| {
                 let (symbol, role) = words::level(line.level);
                 let wrapped = text::wrap(&crate::model::text::sanitise(&line.text), width);
-                wrapped.into_iter().enumerate().map(move |(i, part)| {
-                    if i == 0 { (world.clock(line.at), symbol, role, part) } else { (String::new(), " ", role, part) }
-                })
+                wrapped
+                    .into_iter()
+                    .enumerate()
+                    .map(move |(i, part)| if i == 0 { (world.clock(line.at), symbol, role, part) } else { (String::new(), " ", role, part) })
             })
             .collect();
         let room = inside.height as usize;

@@ -111,7 +111,11 @@ impl PlanPane {
         let inside = ui.frame(area, &format!("Plan of {}", self.sync), &note);
         let body = Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside };
         if self.plan.busy() {
-            let what = if self.verify { " reading both sides in full, nothing is written …" } else { " reading the source and listing the destination, nothing is written …" };
+            let what = if self.verify {
+                " reading both sides in full, nothing is written …"
+            } else {
+                " reading the source and listing the destination, nothing is written …"
+            };
             let spinner = ui.spinner();
             ui.pieces(body.x, body.y, &[(spinner, Role::Warn), (what, Role::Text)], body.width as usize);
             return;

@@ -108,8 +108,7 @@ impl Wizard {
                 item.hidden = condition.is_some_and(|(field, value)| !values.iter().any(|(id, v)| *id == format!("{prefix}.{field}") && v == value));
             }
         }
-        let problems =
-            SyncConfig::parse(&self.document(), Some(provider.spec().kind), registry::rules, &registry::kinds()).err().unwrap_or_default();
+        let problems = SyncConfig::parse(&self.document(), Some(provider.spec().kind), registry::rules, &registry::kinds()).err().unwrap_or_default();
         self.spread(&problems);
         let taken = |name: &str| world.board.cards.contains_key(name) && self.replaces.as_deref() != Some(name);
         let name = self.forms[3].value("name").to_lowercase();
@@ -125,7 +124,8 @@ impl Wizard {
     /// Puts problems beside their fields.
     pub fn spread(&mut self, problems: &Problems) {
         for item in self.forms.iter_mut().flat_map(|f| &mut f.items) {
-            let own = problems.0.iter().find(|p| p.field == item.id || p.field.strip_prefix(&item.id).is_some_and(|rest| rest.starts_with(['[', '.'])));
+            let own =
+                problems.0.iter().find(|p| p.field == item.id || p.field.strip_prefix(&item.id).is_some_and(|rest| rest.starts_with(['[', '.'])));
             item.problem = match own {
                 _ if item.hidden => None,
                 _ if item.required && item.is_empty() => Some(format!("{} is required.", item.label)),
@@ -205,8 +205,19 @@ fn take_object(root: &mut Map<String, Value>, name: &str) -> Map<String, Value> 
 
 /// Members in the documented order.
 fn ordered(mut root: Map<String, Value>) -> Map<String, Value> {
-    const ORDER: &[&str] =
-        &["name", "projectId", "description", "connectionId", "sourceConnection", "environment", "secretPath", "isEnabled", "syncOptions", "destination", "destinationConfig"];
+    const ORDER: &[&str] = &[
+        "name",
+        "projectId",
+        "description",
+        "connectionId",
+        "sourceConnection",
+        "environment",
+        "secretPath",
+        "isEnabled",
+        "syncOptions",
+        "destination",
+        "destinationConfig",
+    ];
     let mut out = Map::new();
     for name in ORDER {
         if let Some(value) = root.remove(*name) {

@@ -145,7 +145,11 @@ fn warnings(wizard: &Wizard, width: usize) -> Vec<Row> {
         .into_iter()
         .flat_map(|(text, role)| {
             let lines = text::wrap(&crate::model::text::sanitise(&text), width.saturating_sub(3));
-            lines.into_iter().enumerate().map(move |(i, line)| row(&[(if i == 0 { "! " } else { "  " }, role), (&line, Role::Text)])).collect::<Vec<_>>()
+            lines
+                .into_iter()
+                .enumerate()
+                .map(move |(i, line)| row(&[(if i == 0 { "! " } else { "  " }, role), (&line, Role::Text)]))
+                .collect::<Vec<_>>()
         })
         .collect()
 }
@@ -178,7 +182,13 @@ pub fn plan_rows(plan: &PlanDoc, width: usize) -> Vec<Row> {
     for ask in &plan.needs_approval {
         let deletes = plan.changes.iter().any(|c| c.key == ask.key && c.action == Action::Delete);
         let symbol = if deletes { "- " } else { "~ " };
-        rows.push(row(&[(symbol, Role::Warn), (&text::pad(&clean(&ask.key), key_width), Role::Text), ("  ", Role::Text), ("asks first  ", Role::Warn), (&ask.reason, Role::Dim)]));
+        rows.push(row(&[
+            (symbol, Role::Warn),
+            (&text::pad(&clean(&ask.key), key_width), Role::Text),
+            ("  ", Role::Text),
+            ("asks first  ", Role::Warn),
+            (&ask.reason, Role::Dim),
+        ]));
     }
     for conflict in &plan.conflicts {
         let keys = clean(&conflict.keys.join(", "));
@@ -192,7 +202,14 @@ pub fn plan_rows(plan: &PlanDoc, width: usize) -> Vec<Row> {
             Action::Restore | Action::Delete => String::new(),
         };
         let reason = change.reason.clone().unwrap_or_default();
-        rows.push(row(&[(symbol, role), (" ", Role::Text), (&text::pad(&clean(&change.key), key_width), Role::Text), ("  ", Role::Text), (&value, Role::Dim), (&reason, Role::Dim)]));
+        rows.push(row(&[
+            (symbol, role),
+            (" ", Role::Text),
+            (&text::pad(&clean(&change.key), key_width), Role::Text),
+            ("  ", Role::Text),
+            (&value, Role::Dim),
+            (&reason, Role::Dim),
+        ]));
     }
     for skipped in &plan.skipped {
         let key = skipped.key.as_ref().or(skipped.source_key.as_ref()).map(|k| clean(k)).unwrap_or_default();
@@ -216,7 +233,12 @@ fn draw_plan(ui: &mut Ui<'_>, wizard: &Wizard, area: Rect) {
     }
     let Some(plan) = &load.value else {
         let spinner = ui.spinner();
-        ui.pieces(area.x, area.y, &[(spinner, Role::Warn), (" reading the source and listing the destination, nothing is written …", Role::Text)], area.width as usize);
+        ui.pieces(
+            area.x,
+            area.y,
+            &[(spinner, Role::Warn), (" reading the source and listing the destination, nothing is written …", Role::Text)],
+            area.width as usize,
+        );
         return;
     };
     let rows = plan_rows(plan, area.width as usize);

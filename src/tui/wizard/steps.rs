@@ -8,11 +8,13 @@ use crate::tui::form::{Form, Item, Kind, Opt};
 const ENVIRONMENT: &str = "The project environment to retrieve secrets from.";
 const PATH: &str = "The folder path to retrieve secrets from.";
 /// Shown with the Source step.
-pub const SOURCE_NOTE: &str = "If you need to sync secrets from multiple folder locations, use secret imports in Hanzo KMS: what a folder imports is synced with it.";
+pub const SOURCE_NOTE: &str =
+    "If you need to sync secrets from multiple folder locations, use secret imports in Hanzo KMS: what a folder imports is synced with it.";
 const SCHEMA: &str = "Template that determines how secret names are transformed when syncing, using {{secretKey}} as a placeholder for the original secret name and {{environment}} for the environment. We highly recommend using a Key Schema to ensure that Hanzo KMS only manages the specific keys you intend, keeping everything else untouched.";
 const BEHAVIOR: &str = "Determines how Hanzo KMS should resolve the initial sync.";
 const OVERWRITE: &str = "Removes any secrets at the destination endpoint not present in Hanzo KMS.";
-const AUTO: &str = "If enabled, secrets will automatically be synced from the source location when changes occur. Disable to enforce manual syncing only.";
+const AUTO: &str =
+    "If enabled, secrets will automatically be synced from the source location when changes occur. Disable to enforce manual syncing only.";
 const KEEP: &str = "If enabled, Hanzo KMS will not remove secrets from the sync destination. Enable this option if you intend to manage some secrets manually outside of Hanzo KMS.";
 
 /// Source: account (shown when there are several), project, environment, path.
@@ -49,7 +51,9 @@ pub fn options(spec: &'static Spec) -> Form {
             behaviors.push(opt(
                 value,
                 format!("Import Secrets (Prioritize {winner})"),
-                format!("Imports secrets from the destination endpoint before syncing, prioritizing values from {winner} over {loser} when keys conflict."),
+                format!(
+                    "Imports secrets from the destination endpoint before syncing, prioritizing values from {winner} over {loser} when keys conflict."
+                ),
             ));
         }
     }
@@ -75,9 +79,9 @@ fn item(prefix: &str, field: &'static Field) -> Item {
     let kind = match field.input {
         Input::Text => Kind::Line,
         Input::Live { .. } | Input::Suggest(_) => Kind::Pick { free: true },
-        Input::Choice(options) => {
-            Kind::Choice(options.iter().map(|(value, label, help)| Opt { value: (*value).into(), label: (*label).into(), help: (*help).into() }).collect())
-        }
+        Input::Choice(options) => Kind::Choice(
+            options.iter().map(|(value, label, help)| Opt { value: (*value).into(), label: (*label).into(), help: (*help).into() }).collect(),
+        ),
         Input::Flag => Kind::Flag,
         Input::Number { min, max } => Kind::Number { min, max },
         Input::Pairs => Kind::Area,
