@@ -2,18 +2,20 @@
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::CommandFactory;
 use serde_json::{Value, json};
 
 use super::access::{self, Access};
-use super::args::{ConnectionCommand, Prioritize};
-use super::output::{self, Out, note, plan_text, print_json, run_text, table};
+use super::args::{ConnectionCommand, Prioritize, SealWay};
+use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
 use super::{Args, Command, Outcome, demo, progress, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
-use crate::service::{Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput};
+use crate::service::{Priority, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+use crate::store::{EngineLock, SealMode};
 
 /// Does what the arguments ask.
 pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
@@ -71,11 +73,15 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
 }
 
 async fn terminal(args: &Args) -> Outcome {
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        note("error: the terminal app needs a terminal; `kms-sync --help` lists the commands for scripts");
-        return Ok(2);
-    }
     demo::terminal(args).await
+}
+
+/// The terminal app cannot be drawn into a file.
+pub fn needs_terminal() -> Result<(), ServiceError> {
+    if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(ServiceError::new(ServiceErrorKind::Invalid, "The terminal app needs a terminal; `kms-sync --help` lists the commands for scripts."))
 }
 
 fn request(sync: &str, kind: RunKind) -> RunRequest {
@@ -86,7 +92,7 @@ async fn list(args: &Args, out: &Out) -> Outcome {
     let access = access::reading(args)?;
     let syncs = access.service.syncs().await?;
     if out.json {
-        print_json(&json!({ "secretSyncs": syncs }));
+        print_json(&One("secretSyncs", &syncs));
         return Ok(0);
     }
     if syncs.is_empty() {
@@ -117,7 +123,7 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
     let access = access::reading(args)?;
     let doc = access.service.sync(name).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
         return Ok(0);
     }
     let mut rows = vec![
@@ -181,7 +187,13 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
 
 fn print_created(out: &Out, doc: &SyncDoc, run: Option<&RunRecord>) {
     if out.json {
-        print_json(&json!({ "secretSync": doc, "run": run }));
+        #[derive(serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Created<'a> {
+            secret_sync: &'a SyncDoc,
+            run: Option<&'a RunRecord>,
+        }
+        print_json(&Created { secret_sync: doc, run });
     } else if let Some(run) = run {
         out.text(&run_text(out, run));
     }
@@ -192,7 +204,7 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
     let access = access::editing(args).await?;
     let doc = access.service.update_sync(name, SyncInput { document, destination: None }).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
     } else {
         note(&format!("{} updated", doc.name));
     }
@@ -214,7 +226,7 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
     }
     access.service.delete_sync(name).await?;
     if out.json {
-        print_json(&json!({ "secretSync": doc }));
+        print_json(&One("secretSync", &doc));
     } else {
         note(&format!("{} deleted", doc.name));
     }
@@ -250,13 +262,18 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
 }
 
 /// Starts runs, shows their progress, and waits for all; Ctrl-C cancels them once.
-pub async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
-    let watch = access.service.watch().await?;
+async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+    follow_service(access.service.clone(), requests).await
+}
+
+/// [`follow`] for any service.
+pub async fn follow_service(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+    let watch = service.watch().await?;
     let shown = tokio::spawn(progress::show(watch));
     let mut ids = Vec::new();
     let mut early = None;
     for request in requests {
-        match access.service.start(request).await {
+        match service.start(request).await {
             Ok(id) => ids.push(id),
             Err(error) => early = Some(early.unwrap_or(error)),
         }
@@ -266,20 +283,19 @@ pub async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<Ru
         return Err(error);
     }
     let cancelling = {
-        let (service, ids) = (access.service.clone(), ids.clone());
+        let (service, ids) = (service.clone(), ids.clone());
         tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                note("cancelling: what is in flight is finished first");
-                for id in &ids {
-                    // A run that has just ended needs no cancelling.
-                    let _ = service.cancel(id).await;
-                }
+            serve::until_stopped().await;
+            note("cancelling: what is in flight is finished first");
+            for id in &ids {
+                // A run that has just ended needs no cancelling.
+                let _ = service.cancel(id).await;
             }
         })
     };
     let mut records = Vec::new();
     for id in &ids {
-        records.push(access.service.finished(id).await?);
+        records.push(service.finished(id).await?);
     }
     cancelling.abort();
     shown.abort();
@@ -297,7 +313,7 @@ async fn runs(access: &Access, out: &Out, requests: Vec<RunRequest>) -> Outcome 
 
 fn report(out: &Out, records: &[RunRecord]) {
     if out.json {
-        print_json(&json!({ "runs": records }));
+        print_json(&One("runs", &records));
     } else {
         out.text(&records.iter().map(|r| run_text(out, r)).collect::<String>());
     }
@@ -318,7 +334,7 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
     let access = access::reading(args)?;
     let records = access.service.history(name, limit).await?;
     if out.json {
-        print_json(&json!({ "runs": records }));
+        print_json(&One("runs", &records));
         return Ok(0);
     }
     let rows: Vec<Vec<String>> = records
@@ -339,7 +355,31 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
     Ok(0)
 }
 
+/// Seals every stored credential anew. No engine may run meanwhile: it would use the old key.
+fn seal(args: &Args, way: SealWay) -> Outcome {
+    let store = access::opened(args)?;
+    let (mode, passphrase) = match way {
+        SealWay::KeyFile => (SealMode::KeyFile, None),
+        SealWay::Passphrase if std::io::stdin().is_terminal() => {
+            let first = access::ask_passphrase("New passphrase: ")?;
+            if !first.same_as(&access::ask_passphrase("Once more: ")?) {
+                return Err(ServiceError::new(ServiceErrorKind::Invalid, "The two passphrases differ; nothing was changed."));
+            }
+            (SealMode::Passphrase, Some(first))
+        }
+        SealWay::Passphrase => (SealMode::Passphrase, None),
+    };
+    let _lock =
+        EngineLock::acquire(store.dirs(), "kms-sync connection seal").map_err(|e| ServiceError::new(ServiceErrorKind::Busy, e.to_string()))?;
+    store.change_seal(mode, passphrase.as_ref())?;
+    note(&format!("all stored credentials are sealed anew: {}", mode.promise()));
+    Ok(0)
+}
+
 async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outcome {
+    if let ConnectionCommand::Seal { way } = command {
+        return seal(args, *way);
+    }
     let access = access::editing(args).await?;
     match command {
         ConnectionCommand::Add { file, replace, .. } => {
@@ -374,6 +414,7 @@ async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outc
                 }
             }
         }
+        ConnectionCommand::Seal { .. } => {}
         ConnectionCommand::Remove { name } => {
             access.service.remove_connection(name).await?;
             note(&format!("connection {name} removed"));

@@ -32,7 +32,13 @@ pub fn main() -> ExitCode {
         Err(error) => {
             if json_wanted && error.use_stderr() {
                 let text = error.to_string();
-                let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
+                let lines: Vec<&str> = text
+                    .lines()
+                    .take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more"))
+                    .map(str::trim)
+                    .filter(|l| !l.is_empty())
+                    .collect();
+                let message = lines.join(" ").trim_start_matches("error: ").to_string();
                 output::print_json(&output::error_document(&ServiceError::new(ServiceErrorKind::Invalid, message)));
             }
             // A closed pipe is no reason to fail here.

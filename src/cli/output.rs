@@ -63,6 +63,18 @@ pub fn error_document(error: &ServiceError) -> Value {
     json!({"error": {"kind": error.kind.to_string(), "message": error.message, "fields": error.fields.0}})
 }
 
+/// A document with one member, in the member's own order.
+pub struct One<'a, T>(pub &'static str, pub &'a T);
+
+impl<T: Serialize> Serialize for One<'_, T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.0, self.1)?;
+        map.end()
+    }
+}
+
 /// One JSON document, pretty, with a newline.
 pub fn print_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {

@@ -75,7 +75,7 @@ async fn lines(watch: &mut Watch) {
             }
             Event::Waiting { sync, waiting: Some(waiting) } => {
                 // A wait that lasts is worth a line; short ones would flood the log.
-                let long = waiting.until.is_none_or(|u| u.as_second() - jiff::Timestamp::now().as_second() >= 5);
+                let long = waiting.until.is_none_or(|u| u.as_second() - crate::model::now().as_second() >= 5);
                 if long {
                     note(&format!("{}: waits: {}", sanitise(sync), sanitise(&waiting.reason)));
                 }

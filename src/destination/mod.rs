@@ -15,6 +15,7 @@
 
 pub mod aws;
 pub mod azure_devops;
+pub mod azure_key_vault;
 pub mod bitbucket;
 pub mod entra;
 pub mod form;
@@ -221,6 +222,11 @@ pub trait Destination: Send + Sync {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Warnings that depend on all that the source wants here together (a limit on a sum).
+    fn concerns(&self, _desired: &[Desired]) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The two ways a target is written.
@@ -405,5 +411,7 @@ pub struct BatchWritten {
     pub outcomes: Vec<(String, Result<Written, ApiError>)>,
     /// The object's stamp after the write: it becomes the stamp of every row of this sync.
     pub stamp: Option<Stamp>,
+    /// The object's handle after the write, likewise of every row of this sync: every value was
+    /// written with it.
     pub id: Option<String>,
 }

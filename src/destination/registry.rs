@@ -6,7 +6,8 @@ use crate::model::sync::{KindRules, SyncOptions};
 use crate::model::{Map, Problems};
 
 /// Every destination, in the order the wizard offers them.
-pub static ALL: &[&dyn Provider] = &[&super::aws::AWS, &super::azure_devops::AzureDevOps, &super::bitbucket::Bitbucket, &super::oci::OciVault];
+pub static ALL: &[&dyn Provider] =
+    &[&super::aws::AWS, &super::azure_key_vault::PROVIDER, &super::azure_devops::AzureDevOps, &super::bitbucket::Bitbucket, &super::oci::OciVault];
 
 /// The provider of a kind.
 pub fn find(kind: &str) -> Option<&'static dyn Provider> {

@@ -306,7 +306,7 @@ impl Clocks {
                 let Polled::Changed { map, etag } = polled else { return };
                 group.etag = etag.clone();
                 group.content = print.clone();
-                let cursor = crate::store::Cursor { etag, checked_at: Time::now(), changed_at: Some(Time::now()) };
+                let cursor = crate::store::Cursor { etag, checked_at: crate::model::now(), changed_at: Some(crate::model::now()) };
                 if let Err(error) = engine.store().set_cursor(&cursor_key(&key), &cursor) {
                     tracing::warn!("the source's tag could not be saved: {error}");
                 }
@@ -408,7 +408,7 @@ impl Clocks {
         let time = |at: Instant| {
             let ahead = at.saturating_duration_since(now);
             // Rounded to seconds, so that a look that changes nothing publishes nothing.
-            Time::from_second((Time::now().as_second()).saturating_add(ahead.as_secs() as i64)).unwrap_or_else(|_| Time::now())
+            Time::from_second((crate::model::now().as_second()).saturating_add(ahead.as_secs() as i64)).unwrap_or_else(|_| crate::model::now())
         };
         for (key, group) in &state.groups {
             for config in &group.syncs {
@@ -419,7 +419,7 @@ impl Clocks {
                     Some(Next { at: time(at), why: format!("attempt {} of {ATTEMPTS}", pending.attempts + 1) })
                 } else if let Some(text) = &group.blocked {
                     let why = format!("{}:{} cannot be read: {text}", key.1.environment, key.1.path);
-                    Some(Next { at: Time::now(), why })
+                    Some(Next { at: crate::model::now(), why })
                 } else {
                     group.due.map(|at| Next { at: time(at), why: "poll".into() })
                 };

@@ -256,7 +256,7 @@ impl Execution<'_> {
 
     /// Records what is about to be written, before the first request.
     async fn announce(&self, tasks: &[Task<'_>], desired: &[Desired]) -> Result<(), String> {
-        let now = jiff::Timestamp::now();
+        let now = crate::model::now();
         let rows: Vec<LedgerRow> = tasks
             .iter()
             .map(|task| {
@@ -308,7 +308,7 @@ impl Execution<'_> {
             stamp: None,
             previous_stamp: None,
             value_hash: None,
-            written_at: jiff::Timestamp::now(),
+            written_at: crate::model::now(),
             intent: None,
             detail: serde_json::Value::Null,
         })
@@ -327,7 +327,7 @@ impl Execution<'_> {
             stamp: written.stamp.clone(),
             previous_stamp: entry.and_then(|e| e.stamp.clone()).or(before.stamp),
             value_hash: wish.map(|w| self.hasher.hash(&w.value)),
-            written_at: jiff::Timestamp::now(),
+            written_at: crate::model::now(),
             intent: None,
             detail: if written.detail.is_null() { before.detail } else { written.detail.clone() },
         }

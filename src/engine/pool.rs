@@ -96,10 +96,7 @@ impl Pool {
     }
 
     async fn resolve(&self, connection: &Connection) -> Result<crate::model::connection::ResolvedConnection, ApiError> {
-        self.store
-            .resolve(connection)
-            .await
-            .map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", format!("connection {}: {e}", connection.name)))
+        self.store.resolve(connection).await.map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", e.to_string()))
     }
 
     /// Budget texts of open sessions, by connection name.

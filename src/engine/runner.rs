@@ -52,21 +52,23 @@ pub struct Learned {
 
 /// Why a run ended early.
 pub(super) enum Stopped {
-    /// What happened, and whether it may pass.
-    Failed(String, bool),
+    /// A call failed.
+    Call(ApiError),
+    /// Keys failed, or the state could not be saved.
+    Failed(String),
     Cancelled,
     NeedsApproval(String),
 }
 
 impl From<ApiError> for Stopped {
     fn from(error: ApiError) -> Self {
-        if error.kind == ErrorKind::Cancelled { Self::Cancelled } else { Self::Failed(error.text(), error.kind.passing() || error.ambiguous) }
+        if error.kind == ErrorKind::Cancelled { Self::Cancelled } else { Self::Call(error) }
     }
 }
 
 impl From<String> for Stopped {
     fn from(text: String) -> Self {
-        Self::Failed(text, true)
+        Self::Failed(text)
     }
 }
 
@@ -92,8 +94,12 @@ impl Runner {
         let mut retryable = false;
         let (status, message) = match result {
             Ok(()) => (RunStatus::Succeeded, None),
-            Err(Stopped::Failed(text, passing)) => {
-                retryable = passing;
+            Err(Stopped::Call(error)) => {
+                retryable = error.kind.passing() || error.ambiguous;
+                (RunStatus::Failed, Some(error.text()))
+            }
+            Err(Stopped::Failed(text)) => {
+                retryable = true;
                 (RunStatus::Failed, Some(text))
             }
             Err(Stopped::Cancelled) => (RunStatus::Cancelled, Some("cancelled; what was written stays, the next run goes on from here".to_string())),
@@ -214,6 +220,7 @@ impl Runner {
 fn api(stopped: Stopped) -> ApiError {
     match stopped {
         Stopped::Cancelled => ApiError::cancelled("kms-sync"),
-        Stopped::Failed(text, _) | Stopped::NeedsApproval(text) => ApiError::new(ErrorKind::Invalid, "plan", text),
+        Stopped::Call(error) => error,
+        Stopped::Failed(text) | Stopped::NeedsApproval(text) => ApiError::new(ErrorKind::Invalid, "kms-sync", text),
     }
 }

@@ -125,7 +125,9 @@ impl ApiError {
         if let Some(code) = &self.code {
             facts.push(code.clone());
         }
-        let mut out = if facts.is_empty() {
+        let mut out = if self.service == "kms-sync" {
+            self.message.clone()
+        } else if facts.is_empty() {
             format!("{}: {}", self.service, self.message)
         } else {
             format!("{} {}: {}", self.service, facts.join(" "), self.message)

@@ -182,9 +182,10 @@ impl Http {
     }
 
     fn client(&self, url: &url::Url) -> Result<&reqwest::Client, ApiError> {
-        let loopback = is_loopback(url);
-        let slot = if loopback { &self.inner.direct } else { &self.inner.proxied };
-        slot.get_or_init(|| self.inner.build(loopback)).as_ref().map_err(|e| ApiError::new(ErrorKind::Invalid, "http", e.clone()))
+        // A proxy cannot reach this machine's own services, the metadata service included.
+        let direct = is_loopback(url) || matches!(url.host(), Some(url::Host::Ipv4(ip)) if ip.is_link_local());
+        let slot = if direct { &self.inner.direct } else { &self.inner.proxied };
+        slot.get_or_init(|| self.inner.build(direct)).as_ref().map_err(|e| ApiError::new(ErrorKind::Invalid, "http", e.clone()))
     }
 
     /// Starts building a request; nothing is sent.
@@ -316,7 +317,7 @@ impl Http {
 }
 
 impl Inner {
-    fn build(&self, loopback: bool) -> Result<reqwest::Client, String> {
+    fn build(&self, direct: bool) -> Result<reqwest::Client, String> {
         // A second install fails because the first one stands: both are ring.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -325,7 +326,7 @@ impl Inner {
             .connect_timeout(Duration::from_secs(10))
             .timeout(self.timeout)
             .pool_idle_timeout(Duration::from_secs(30));
-        if loopback {
+        if direct {
             builder = builder.no_proxy();
         }
         if self.http1_only {

@@ -104,7 +104,8 @@ pub struct AppSpec {
     pub methods: &'static [ConnectionMethod],
     /// Beyond `caFile` and `allowInsecureHttp`, which every connection has.
     pub settings: &'static [ConnectionSetting],
-    /// Rules between fields, offline.
+    /// Rules between fields, offline. Also asked about a method that is not listed: a problem
+    /// with the field `method` then says why that method is refused.
     pub check: fn(&Connection, &mut Problems),
 }
 
@@ -163,6 +164,15 @@ impl Connection {
             return Err(problems);
         };
         connection.read_settings(object, spec, &mut problems);
+        if !connection.method.is_empty() && !spec.methods.iter().any(|m| m.name == connection.method) {
+            // The app may know the method and say why it cannot be used.
+            let mut own = Problems::default();
+            (spec.check)(&connection, &mut own);
+            if let Some(reason) = own.0.into_iter().find(|p| p.field == "method") {
+                problems.0.push(reason);
+                return Err(problems);
+            }
+        }
         connection.read_credentials(object, spec, &mut problems);
         if problems.is_empty() {
             (spec.check)(&connection, &mut problems);

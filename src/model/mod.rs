@@ -21,6 +21,12 @@ pub type Map = serde_json::Map<String, serde_json::Value>;
 /// A moment, printed as RFC 3339 in UTC.
 pub type Time = jiff::Timestamp;
 
+/// This moment, to the millisecond: finer digits mean nothing to whoever reads them.
+pub fn now() -> Time {
+    let now = Time::now();
+    Time::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
 /// A line of `doctor`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Finding {

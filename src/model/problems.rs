@@ -45,7 +45,11 @@ impl std::fmt::Display for Problems {
             if i > 0 {
                 f.write_str("; ")?;
             }
-            write!(f, "{}: {}", p.field, p.message)?;
+            if p.field.is_empty() {
+                f.write_str(&p.message)?;
+            } else {
+                write!(f, "{}: {}", p.field, p.message)?;
+            }
         }
         Ok(())
     }

@@ -437,7 +437,7 @@ pub struct SyncState {
 impl SyncState {
     /// The state of a sync that has just been made: a new id, version 1, nothing run yet.
     pub fn fresh() -> Self {
-        let now = Time::now();
+        let now = crate::model::now();
         Self {
             id: uuid::Uuid::new_v4().to_string(),
             version: 1,

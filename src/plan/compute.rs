@@ -55,6 +55,7 @@ pub fn compute(inputs: &Inputs<'_>, wanted: Wanted, failed_reads: &HashMap<Strin
     plan.warnings.extend(inputs.source.warnings.iter().cloned());
     plan.warnings.extend(inputs.inventory.warnings.iter().cloned());
     plan.warnings.extend(inputs.destination.warnings());
+    plan.warnings.extend(inputs.destination.concerns(&plan.desired));
     let desired = std::mem::take(&mut plan.desired);
     for (at, wish) in desired.iter().enumerate() {
         let entry = by_fold.get(wish.fold.as_str()).copied();

@@ -23,7 +23,7 @@ type Answer = Result<Json<Value>, Refusal>;
 /// The documented routes.
 pub fn router(service: Arc<dyn Service>) -> axum::Router {
     axum::Router::new()
-        .route("/api/status", get(|| async { Json(json!({"message": "Ok", "date": jiff::Timestamp::now().to_string()})) }))
+        .route("/api/status", get(|| async { Json(json!({"message": "Ok", "date": crate::model::now().to_string()})) }))
         .route("/api/v1/secret-syncs", get(all))
         .route("/api/v1/secret-syncs/options", get(options))
         .route("/api/v1/secret-syncs/{kind}", get(of_kind).post(create))

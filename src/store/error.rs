@@ -68,7 +68,7 @@ impl StoreError {
     /// A failure of the operating system while `doing` something to `path`.
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         let (kind, fix) = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 (StoreErrorKind::Full, Some("Make room on that file system; what was there before is unharmed.".to_string()))
             }
             io::ErrorKind::PermissionDenied => {

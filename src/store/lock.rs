@@ -63,14 +63,15 @@ impl EngineLock {
                     // Nobody alive in the facts: the holder is about to write them, or somebody
                     // only looked (see `holder`).
                     if attempt == ATTEMPTS || holder.as_ref().is_some_and(|h| h.process.alive()) {
-                        let (pid, what, since) = holder.map_or((0, "starting".to_string(), Time::now()), |h| (h.process.pid, h.what, h.since));
+                        let (pid, what, since) =
+                            holder.map_or((0, "starting".to_string(), crate::model::now()), |h| (h.process.pid, h.what, h.since));
                         return Err(LockError::HeldBy { pid, what, since });
                     }
                     std::thread::sleep(PAUSE);
                 }
             }
         }
-        let holder = Holder { process: Process::me(), what: what.to_string(), since: Time::now(), socket: dirs.socket() };
+        let holder = Holder { process: Process::me(), what: what.to_string(), since: crate::model::now(), socket: dirs.socket() };
         let facts = serde_json::to_vec(&holder).map_err(|e| io("describe the holder", &e.into()))?;
         // Shortened last: a reader in between sees the new facts with an old tail, which is
         // no JSON, and looks again.

@@ -1,9 +1,20 @@
 //! What this machine keeps: config files, sealed credentials, the state database, locks.
 //!
-//! Configuration (`syncs/NAME.json`, `connections/NAME.json`, `settings.json`) is for people
-//! and version control; state (SQLite, keys, the engine's lock) is for the machine. Neither
-//! ever holds a secret in the clear. Calls block: from async code use `spawn_blocking`,
-//! except [`Store::resolve`], which is async itself. Nothing here talks to a network.
+//! | place | content | others may |
+//! | --- | --- | --- |
+//! | config `syncs/NAME.json` | one sync: the documented request | read |
+//! | config `connections/NAME.json` | one connection; secrets sealed or by reference | nothing |
+//! | config `settings.json` | [`Settings`] | read |
+//! | state `kms-sync.db` (`-wal`, `-shm`) | runs, ledger, cursors, small facts | nothing |
+//! | state `key.txt` or `key.passphrase.txt` | the key that seals credentials | nothing |
+//! | state `ledger.key` | the key of the ledger's value hashes | nothing |
+//! | state `engine.lock`, `config.lock` | advisory locks | nothing |
+//! | runtime `engine.sock` | the engine's socket | nothing |
+//!
+//! Everything is made 0700 or 0600 and refused when it is wider than this table says.
+//! Configuration is for people and version control, state is for the machine; neither ever
+//! holds a secret in the clear. Calls block: from async code use `spawn_blocking`, except
+//! [`Store::resolve`], which is async itself. Nothing here talks to a network.
 //!
 //! The engine and the service call it; it knows neither.
 
@@ -106,8 +117,17 @@ impl Store {
 
     /// Moves the state database aside, so that a new one is made on the next use. Only with
     /// the operator's consent: history goes, and the next runs verify everything. Returns
-    /// where it was put.
+    /// where it was put. Refused while another process is the engine: it would go on writing
+    /// to the one that was moved.
     pub fn move_aside_database(&self) -> Result<Option<PathBuf>, StoreError> {
+        if let Some(holder) = EngineLock::holder(self.dirs())?.filter(|h| h.process.pid != std::process::id()) {
+            return Err(StoreError::new(
+                StoreErrorKind::Busy,
+                format!("the state database is in use by pid {} ({})", holder.process.pid, holder.what),
+            )
+            .at(self.db().path())
+            .fix("Stop that kms-sync first."));
+        }
         self.db().move_aside()
     }
 

@@ -90,6 +90,9 @@ pub fn from_env(name: &str) -> Result<SecretValue, StoreError> {
 pub fn secret_file(path: &Path) -> Result<SecretValue, StoreError> {
     let path = &home_expanded(path);
     let (file, meta) = open_secret_file(path)?;
+    if !meta.is_file() {
+        return Err(failed("is not a regular file").at(path).fix("Name a file, or use a command: {\"command\":[\"prog\",\"arg\"]}."));
+    }
     files::check_file(path, &meta, Access::Private)?;
     let mut text = files::read_text(file, path).map_err(|mut e| {
         e.kind = StoreErrorKind::Reference;

@@ -5,7 +5,6 @@
 //! passphrase encrypts (age's scrypt). Sealed texts carry the short id of their key, so that
 //! during a change of the way, and after a crash in it, each is opened with the right one.
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,7 +66,8 @@ pub const PASSPHRASE_FILE_ENV: &str = "KMS_SYNC_PASSPHRASE_FILE";
 /// The systemd credential's name.
 pub const PASSPHRASE_CREDENTIAL: &str = "kms-sync-passphrase";
 
-/// The keys of one state directory. Each is loaded once.
+/// The keys of one state directory. The files are asked on every use, because another process
+/// may change the way to seal; only what a passphrase opened is remembered.
 pub struct Keys {
     state: PathBuf,
     loaded: Mutex<Loaded>,
@@ -75,7 +75,8 @@ pub struct Keys {
 
 #[derive(Default)]
 struct Loaded {
-    identities: HashMap<SealMode, Identity>,
+    /// The key that the passphrase opened last.
+    opened: Option<Identity>,
     passphrase: Option<SecretValue>,
 }
 
@@ -143,7 +144,7 @@ impl Keys {
     pub fn locked(&self, mode: SealMode) -> bool {
         mode == SealMode::Passphrase && {
             let loaded = self.lock();
-            !loaded.identities.contains_key(&mode) && loaded.passphrase.is_none() && passphrase_file().is_none()
+            loaded.opened.is_none() && loaded.passphrase.is_none() && passphrase_file().is_none()
         }
     }
 
@@ -152,7 +153,7 @@ impl Keys {
     pub fn unlock(&self, passphrase: SecretValue) -> Result<(), StoreError> {
         if let Some(text) = files::read(&self.path(SealMode::Passphrase), Access::Private)? {
             let identity = open_with_passphrase(&text, &passphrase, &self.path(SealMode::Passphrase))?;
-            self.lock().identities.insert(SealMode::Passphrase, identity);
+            self.lock().opened = Some(identity);
         }
         self.lock().passphrase = Some(passphrase);
         Ok(())
@@ -177,14 +178,13 @@ impl Keys {
             }
         };
         let mut loaded = self.lock();
-        loaded.identities.insert(SealMode::Passphrase, identity);
+        loaded.opened = Some(identity);
         loaded.passphrase = Some(passphrase.clone());
         Ok(())
     }
 
     /// Removes the key of a way that nothing is sealed to any more.
     pub fn forget(&self, mode: SealMode) -> Result<(), StoreError> {
-        self.lock().identities.remove(&mode);
         files::remove(&self.path(mode)).map(|_| ())
     }
 
@@ -202,20 +202,11 @@ impl Keys {
 
     /// The public half, without a passphrase; `None` when the key does not exist.
     fn public(&self, mode: SealMode) -> Result<Option<Recipient>, StoreError> {
-        if let Some(identity) = self.lock().identities.get(&mode) {
-            return Ok(Some(identity.to_public()));
+        if mode == SealMode::KeyFile {
+            return Ok(self.load(mode)?.map(|i| i.to_public()));
         }
-        match mode {
-            SealMode::KeyFile => Ok(self.load(mode)?.map(|i| i.to_public())),
-            SealMode::Passphrase => {
-                let path = self.path(mode);
-                let Some(text) = files::read(&path, Access::Private)? else {
-                    return Ok(None);
-                };
-                let public = text.lines().find_map(|l| l.strip_prefix("# public key: ")).and_then(|k| k.trim().parse().ok());
-                public.map(Some).ok_or_else(|| garbled(&path))
-            }
-        }
+        let path = self.path(mode);
+        files::read(&path, Access::Private)?.map(|text| public_in(&text, &path)).transpose()
     }
 
     /// The public half to seal to; the key is made when it does not exist.
@@ -239,21 +230,20 @@ impl Keys {
     }
 
     fn load(&self, mode: SealMode) -> Result<Option<Identity>, StoreError> {
-        if let Some(identity) = self.lock().identities.get(&mode) {
-            return Ok(Some(identity.clone()));
-        }
         let path = self.path(mode);
         let Some(text) = files::read(&path, Access::Private)? else {
             return Ok(None);
         };
-        let identity = match mode {
-            SealMode::KeyFile => {
-                let line = text.lines().map(str::trim).find(|l| l.starts_with("AGE-SECRET-KEY-"));
-                line.and_then(|l| l.parse().ok()).ok_or_else(|| garbled(&path))?
-            }
-            SealMode::Passphrase => open_with_passphrase(&text, &self.passphrase()?, &path)?,
-        };
-        self.lock().identities.insert(mode, identity.clone());
+        if mode == SealMode::KeyFile {
+            let line = text.lines().map(str::trim).find(|l| l.starts_with("AGE-SECRET-KEY-"));
+            return line.and_then(|l| l.parse().ok()).map(Some).ok_or_else(|| garbled(&path));
+        }
+        let wanted = id_of(&public_in(&text, &path)?);
+        if let Some(opened) = self.lock().opened.as_ref().filter(|i| id_of(&i.to_public()) == wanted) {
+            return Ok(Some(opened.clone()));
+        }
+        let identity = open_with_passphrase(&text, &self.passphrase()?, &path)?;
+        self.lock().opened = Some(identity.clone());
         Ok(Some(identity))
     }
 
@@ -285,6 +275,11 @@ fn garbled(path: &Path) -> StoreError {
     StoreError::new(StoreErrorKind::Broken, "is not a key file of kms-sync (truncated, garbled, or from a newer version)")
         .at(path)
         .fix("Bring it back from a backup; without it move it away and enter the sealed credentials again.")
+}
+
+/// The public half that a passphrase key's file tells in the clear.
+fn public_in(text: &str, path: &Path) -> Result<Recipient, StoreError> {
+    text.lines().find_map(|l| l.strip_prefix("# public key: ")).and_then(|k| k.trim().parse().ok()).ok_or_else(|| garbled(path))
 }
 
 /// The short name of a key: enough to tell the two or three keys of one machine apart.

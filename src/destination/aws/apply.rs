@@ -107,7 +107,7 @@ impl Items {
                 let mut work =
                     Work { arn, stamp: entry.stamp.clone(), facts: Facts::of(op.entry), detail: Detail::of(op.row), instead: None, wrote: false };
                 if op.action == Action::Restore || matches!(entry.state, EntryState::Deleted { .. }) {
-                    work.arn = self.api.restore(cx, &work.arn, op.key).await?;
+                    work.arn = self.restore(cx, op, &work.arn).await?;
                     self.bring_equal(cx, op, desired, work).await
                 } else if op.value_differs || entry.state == EntryState::Empty {
                     self.write_value(cx, op, desired, work).await
@@ -204,7 +204,7 @@ impl Items {
                 )
                 .advice("Run again: the plan then offers to restore it."));
             }
-            work.arn = self.api.restore(cx, &there.arn, op.key).await?;
+            work.arn = self.restore(cx, op, &there.arn).await?;
             work.instead = Some(Action::Restore);
             return self.bring_equal(cx, op, desired, work).await;
         }
@@ -216,6 +216,12 @@ impl Items {
             Content::Text(value) if value.same_as(&desired.value) => self.finish(cx, op, desired, work).await,
             _ => Err(error.advice("Somebody else made a secret of this name that the listing did not show yet. Run again: the plan then shows it.")),
         }
+    }
+
+    async fn restore(&self, cx: &Cx, op: &Op<'_>, arn: &str) -> Result<String, ApiError> {
+        let restored = self.api.restore(cx, arn, op.key).await?;
+        self.shared.forget_deleted(arn);
+        Ok(restored)
     }
 
     /// Reads what is there (where that can be had cheaply it is known already) and writes only
@@ -291,7 +297,7 @@ impl Items {
                 match there {
                     // Deleted since the listing: it was ours to write, so it is brought back.
                     Some(there) if there.deleted && untouchable(&there, &self.config.region).is_none() => {
-                        work.arn = self.api.restore(cx, &work.arn, op.key).await?;
+                        work.arn = self.restore(cx, op, &work.arn).await?;
                         let version = self.settled(cx, op, || self.put(cx, op, &desired.value, &work.arn, key_differs)).await?;
                         work.stamp = Some(version);
                         work.instead = Some(Action::Restore);

@@ -41,8 +41,8 @@ pub(super) struct Draft {
 pub(super) struct Circumstances {
     /// Folded keys the service refused in this batch, with its reason.
     pub excluded: HashMap<String, ApiError>,
-    /// A create of ours may have taken effect unseen: what is there under our keys is ours.
-    pub trusted: bool,
+    /// Folded keys of a write whose answer was lost: what is there under them may be ours.
+    pub tried: HashSet<String>,
 }
 
 impl Draft {
@@ -89,7 +89,8 @@ impl Draft {
                     draft.variables.insert(desired.key.clone(), Slot::ours(None, desired.value.clone()));
                     draft.changed = true;
                 }
-                [name] => {
+                // Only what this sync wrote before; anything else needs a change of its own.
+                [name] if batch.ledger.rows.contains_key(&fold) => {
                     let entry = group.and_then(|g| g.variables.get(*name));
                     draft.variables.insert((*name).clone(), Slot::ours(entry, desired.value.clone()));
                 }
@@ -97,6 +98,11 @@ impl Draft {
             }
         }
         draft
+    }
+
+    /// Folded keys that this draft writes.
+    pub fn writes(&self) -> impl Iterator<Item = String> {
+        self.fates.iter().filter(|(_, fate)| matches!(fate, Fate::Write(_))).map(|(key, _)| Keys.fold(key))
     }
 
     /// Folded names of the draft.
@@ -118,7 +124,7 @@ fn decide(op: &Op<'_>, fold: &str, there: &[&String], planned: &HashSet<String>,
     }
     match there {
         [] => Fate::Write(op.key.to_string()),
-        [name] if op.action == Action::Create && !planned.contains(fold) && !op.approved && !circumstances.trusted => Fate::Refused(
+        [name] if op.action == Action::Create && !planned.contains(fold) && !op.approved && !circumstances.tried.contains(fold) => Fate::Refused(
             ApiError::new(ErrorKind::Conflict, SERVICE, format!("the variable {} appeared in the group after the plan was made", brief(name, 80)))
                 .advice("Plan again: it is then shown, and written once that is agreed to."),
         ),

@@ -14,17 +14,21 @@
 //! | [`errors`] | answers that are no success, as advice |
 //! | [`group`] | the variable group on the wire |
 //! | [`session`] | connection test, pickers, opening a target |
+//! | [`find`] | the group by name or id, and when it is not where it was |
 //! | [`target`] | the inventory and what it proves |
 //! | [`trace`] | facts kept over restarts: the stamps we made |
 //! | [`draft`] | the group as it should be, computed without IO |
 //! | [`write`] | sending a draft, and what to do when the answer is lost |
+//! | [`outcome`] | the answer compared with what was sent, key by key |
 
 mod api;
 mod client;
 mod draft;
 mod errors;
+mod find;
 mod group;
 mod keys;
+mod outcome;
 mod session;
 mod spec;
 mod target;

@@ -16,17 +16,17 @@ use serde_json::Value;
 use super::SERVICE;
 use super::api::Resource;
 use super::client::{Call, Scope};
-use super::draft::{Circumstances, Draft, Fate, note};
+use super::draft::{Circumstances, Draft};
 use super::errors::Doing;
-use super::group::{Body, Group, Slot, is_secret, reference};
+use super::group::{Body, Group, Slot, reference};
 use super::keys::Keys;
-use super::target::{DevOpsTarget, NAMES_WINDOWS, names_size};
-use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace, Written};
+use super::target::{DevOpsTarget, names_size};
+use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace};
 use crate::http::{ApiError, Cx, ErrorKind};
-use crate::model::plan::Action;
 use crate::model::text::brief;
 
-/// A listing older than this is read again before it is written over.
+/// A listing older than this (a question to the operator lay in between, or a wait) is read
+/// again before it is written over.
 const STALE: Duration = Duration::from_secs(2);
 /// Writes sent for one batch before giving up.
 const ATTEMPTS: u32 = 5;
@@ -44,7 +44,7 @@ impl Document for DevOpsTarget {
     async fn apply(&self, cx: &Cx, batch: &Batch<'_>) -> Result<BatchWritten, ApiError> {
         let lock = lock_of(&self.identity());
         let _one_writer = lock.lock().await;
-        let current = self.current(cx, batch).await?;
+        let current = self.current(cx).await?;
         Write { target: self, cx, batch, circumstances: Circumstances::default(), ours: false, uncertain: false }.run(current).await
     }
 }
@@ -64,13 +64,12 @@ fn lock_of(identity: &str) -> Arc<tokio::sync::Mutex<()>> {
 
 impl DevOpsTarget {
     /// The group as it is now: the listing when it is fresh, read again otherwise.
-    async fn current(&self, cx: &Cx, batch: &Batch<'_>) -> Result<Option<Group>, ApiError> {
+    async fn current(&self, cx: &Cx) -> Result<Option<Group>, ApiError> {
         let seen = self.seen().clone();
-        let paused = batch.changes.iter().any(|c| c.approved);
         let Some(seen) = seen else {
             return self.checked(self.find(cx).await?);
         };
-        if seen.at.elapsed() < STALE && !paused {
+        if seen.at.elapsed() < STALE {
             return Ok(seen.group);
         }
         match seen.group {
@@ -95,15 +94,15 @@ fn moved() -> ApiError {
         .advice("Run the sync again: it plans on what is there now.")
 }
 
-struct Write<'w> {
-    target: &'w DevOpsTarget,
+pub(super) struct Write<'w> {
+    pub(super) target: &'w DevOpsTarget,
     cx: &'w Cx,
-    batch: &'w Batch<'w>,
+    pub(super) batch: &'w Batch<'w>,
     circumstances: Circumstances,
     /// This batch made the group.
-    ours: bool,
+    pub(super) ours: bool,
     /// A write was sent whose effect is unknown.
-    uncertain: bool,
+    pub(super) uncertain: bool,
 }
 
 /// How to go on after a failed write.
@@ -128,7 +127,7 @@ impl Write<'_> {
                 (Some(group), false) => self.put(group, &draft).await,
                 (None, false) => self.post(&draft).await,
             };
-            let error = match result {
+            let error = match self.whole(result).await {
                 Ok(after) => return Ok(self.finish(draft, current.as_ref(), &after)),
                 Err(error) => error,
             };
@@ -139,6 +138,18 @@ impl Write<'_> {
                     return Err(error.ambiguous(uncertain));
                 }
             }
+        }
+    }
+
+    /// An answer that leaves the variables out is completed by a reading.
+    async fn whole(&self, result: Result<Group, ApiError>) -> Result<Group, ApiError> {
+        let after = result?;
+        if !after.variables.is_empty() {
+            return Ok(after);
+        }
+        match self.target.get(self.cx, after.id).await? {
+            Some(group) if !group.variables.is_empty() => Ok(group),
+            _ => Err(ApiError::new(ErrorKind::Transient, SERVICE, "the write was answered, but the group cannot be read").ambiguous(true)),
         }
     }
 
@@ -166,6 +177,7 @@ impl Write<'_> {
                 return Ok(None);
             }
             self.uncertain = true;
+            self.circumstances.tried.extend(draft.writes());
             let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
             self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
             return Ok(Some(match current {
@@ -202,7 +214,6 @@ impl Write<'_> {
     async fn after_lost_create(&mut self) -> Result<Option<Group>, ApiError> {
         let found = self.target.checked(self.target.find(self.cx).await?)?;
         if found.is_some() {
-            self.circumstances.trusted = true;
             self.ours = true;
         }
         Ok(found)
@@ -349,93 +360,6 @@ impl Write<'_> {
         }
         Err(moved())
     }
-
-    fn made_by_us(&self, group: &Group) -> bool {
-        let id = group.id.to_string();
-        self.target.trace.group(group.id).created
-            || self.batch.ledger.rows.values().any(|r| r.remote_id.as_ref() == Some(&id) && r.detail["created"] == true)
-    }
-
-    fn deleted(&self, group: &Group, draft: Draft) -> BatchWritten {
-        self.target.forget(group.id);
-        let outcomes = draft
-            .fates
-            .into_iter()
-            .map(|(key, fate)| match fate {
-                Fate::Refused(error) => (key, Err(error)),
-                _ => (key, Ok(Written { note: Some("the variable group was empty and was deleted".into()), ..Written::default() })),
-            })
-            .collect();
-        BatchWritten { outcomes, stamp: None, id: None }
-    }
-
-    /// Nothing had to be sent.
-    fn untouched(&self, draft: Draft, group: Option<&Group>) -> BatchWritten {
-        let outcomes = draft
-            .fates
-            .into_iter()
-            .map(|(key, fate)| match fate {
-                Fate::Refused(error) => (key, Err(error)),
-                _ => (key, Ok(Written { untouched: true, note: Some("it was gone already".into()), ..Written::default() })),
-            })
-            .collect();
-        // The rows keep the stamps they have: nothing was proved about them here.
-        BatchWritten { outcomes, stamp: None, id: group.map(|g| g.id.to_string()) }
-    }
-
-    /// Compares the answer with what was sent, key by key, and remembers the new stamp.
-    fn finish(&self, draft: Draft, before: Option<&Group>, after: &Group) -> BatchWritten {
-        let base = before.map(|g| g.modified_on.as_str()).filter(|_| !self.uncertain);
-        let created = before.is_none() || self.ours;
-        let known = self.batch.ledger.rows.values().any(|r| r.stamp.as_deref() == base);
-        self.target.remember(after, base, known && base.is_some(), created);
-        let (id, stamp) = (after.id.to_string(), Some(after.modified_on.clone()).filter(|s| !s.is_empty()));
-        let by_us = created || self.made_by_us(after);
-        let foreign = after.variables.keys().map(|k| Keys.fold(k)).any(|f| !draft.folds().contains(&f));
-        let stored: HashMap<String, &Value> = after.variables.iter().map(|(k, v)| (Keys.fold(k), v)).collect();
-        let size = names_size(draft.variables.keys());
-        let mut outcomes = Vec::with_capacity(draft.fates.len());
-        for ((key, fate), op) in draft.fates.into_iter().zip(&self.batch.changes) {
-            let result = match fate {
-                Fate::Refused(error) => Err(error),
-                Fate::Done => Ok(Written { untouched: true, note: Some("it was gone already".into()), ..Written::default() }),
-                Fate::Remove(name) if stored.contains_key(&Keys.fold(&name)) => Err(unconfirmed(&name, "still holds it")),
-                Fate::Remove(_) => Ok(Written { id: Some(id.clone()), stamp: stamp.clone(), ..Written::default() }),
-                Fate::Write(name) => match stored.get(&Keys.fold(&name)) {
-                    None => Err(unconfirmed(&name, "does not hold it")),
-                    Some(entry) if !is_secret(entry) => Err(unconfirmed(&name, "holds it as a plain variable")),
-                    Some(_) => Ok(Written {
-                        id: Some(id.clone()),
-                        stamp: stamp.clone(),
-                        detail: serde_json::json!({"created": by_us}),
-                        instead: match (op.action, before.is_some_and(|g| g.variables.contains_key(&name))) {
-                            (Action::Update, false) => Some(Action::Create),
-                            _ => None,
-                        },
-                        untouched: false,
-                        note: note(self.batch, op),
-                    }),
-                },
-            };
-            outcomes.push((key, result));
-        }
-        let remark = if foreign {
-            Some("another writer changed the group at the same moment")
-        } else if size > NAMES_WINDOWS {
-            Some("the names of the group's secrets exceed 30,000 characters: jobs on Windows agents may fail to start")
-        } else {
-            None
-        };
-        if let (Some(remark), Some((_, Ok(first)))) = (remark, outcomes.iter_mut().find(|(_, r)| r.is_ok())) {
-            first.note = Some(first.note.take().map_or_else(|| remark.to_string(), |n| format!("{n}; {remark}")));
-        }
-        BatchWritten { outcomes, stamp, id: Some(id) }
-    }
-}
-
-fn unconfirmed(name: &str, what: &str) -> ApiError {
-    ApiError::new(ErrorKind::Conflict, SERVICE, format!("the write was accepted, but the group as answered {what}: {}", brief(name, 80)))
-        .advice("Run the sync again; another writer may have been at work at the same moment.")
 }
 
 /// The variable of ours that a refusal names, as a word of its own; the longest wins.

@@ -37,8 +37,6 @@ pub enum Patience {
 pub struct Budget {
     name: String,
     tempo: Tempo,
-    /// The operator's own number, if any.
-    given: Option<u32>,
     memory: Arc<dyn Memory>,
     state: Mutex<State>,
 }
@@ -50,6 +48,8 @@ struct State {
     /// The part of `sent` that [`Memory`] has not seen.
     unsaved: BTreeMap<i64, u32>,
     saved_at: i64,
+    /// The operator's own number, if any.
+    given: Option<u32>,
     /// What `X-RateLimit-Limit` said.
     limit: Option<u32>,
     pause: Option<Pause>,
@@ -72,19 +72,21 @@ pub struct Turn<'b> {
 
 impl Budget {
     /// The budget named `name` (provider's word, endpoint, public part of the credential).
-    /// Sessions of one credential over one [`Memory`] share it.
+    /// All sessions of one credential in this process share it.
     pub fn shared(name: String, tempo: &Tempo, given: Option<u32>, memory: &Arc<dyn Memory>) -> Arc<Self> {
-        type Known = HashMap<(usize, String), Weak<Budget>>;
-        static KNOWN: OnceLock<Mutex<Known>> = OnceLock::new();
-        let place = Arc::as_ptr(memory).cast::<()>() as usize;
+        static KNOWN: OnceLock<Mutex<HashMap<String, Weak<Budget>>>> = OnceLock::new();
         let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, budget| budget.strong_count() > 0);
-        if let Some(budget) = known.get(&(place, name.clone())).and_then(Weak::upgrade) {
+        if let Some(budget) = known.get(&name).and_then(Weak::upgrade) {
+            if given.is_some() {
+                budget.lock().given = given;
+            }
             return budget;
         }
-        let budget = Arc::new(Self { name: name.clone(), tempo: tempo.clone(), given, memory: memory.clone(), state: Mutex::default() });
+        let state = Mutex::new(State { given, ..State::default() });
+        let budget = Arc::new(Self { name: name.clone(), tempo: tempo.clone(), memory: memory.clone(), state });
         budget.load();
-        known.insert((place, name), Arc::downgrade(&budget));
+        known.insert(name, Arc::downgrade(&budget));
         budget
     }
 
@@ -102,7 +104,7 @@ impl Budget {
 
     /// The number of calls a window allows, as far as known.
     fn limit(&self, state: &State) -> u32 {
-        self.given.or(state.limit).unwrap_or(self.tempo.budget).max(1)
+        state.given.or(state.limit).unwrap_or(self.tempo.budget).max(1)
     }
 
     /// The part of the limit we use ourselves.

@@ -15,8 +15,13 @@ use crate::model::text::brief;
 /// Claims of an access token that help in messages. All are optional, none is trusted.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Claims {
+    /// A text in access tokens, a list in the tokens of some other issuers.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub aud: Vec<String>,
     #[serde(default)]
-    pub aud: Option<String>,
+    pub iss: Option<String>,
+    #[serde(default)]
+    pub sub: Option<String>,
     /// Tenant.
     #[serde(default)]
     pub tid: Option<String>,
@@ -33,6 +38,20 @@ pub struct Claims {
     /// Unix seconds.
     #[serde(default)]
     pub exp: Option<i64>,
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Option::<Either>::deserialize(d)? {
+        None => Vec::new(),
+        Some(Either::One(text)) => vec![text],
+        Some(Either::Many(list)) => list,
+    })
 }
 
 impl Claims {
@@ -59,7 +78,7 @@ impl Claims {
 /// A ready token as a [`Token`]; refused when it has ended or is for another service.
 pub(super) fn ready(secret: &SecretValue, audiences: &[String]) -> Result<Token, ApiError> {
     let claims = Claims::peek(secret).unwrap_or_default();
-    if let Some(aud) = &claims.aud
+    if let Some(aud) = claims.aud.first()
         && !audiences.is_empty()
         && !audiences.contains(&aud.trim_end_matches('/').to_ascii_lowercase())
     {

@@ -6,12 +6,16 @@
 //! wall clock does no harm where the protocol itself carries no times.
 
 mod aadsts;
+mod assertion;
 mod claims;
 mod cli;
 mod clouds;
+mod identity;
 
+pub use assertion::Workload;
 pub use claims::Claims;
 pub use clouds::{Cloud, PUBLIC_AUTHORITY, cloud_of_authority, cloud_of_vault_host};
+pub use identity::Platform;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,6 +46,10 @@ pub enum Grant {
     Token(SecretValue),
     /// `az account get-access-token`. `program` is normally [`cli::program`].
     AzCli { program: String, tenant: Option<String>, subscription: Option<String> },
+    /// The identity of this machine or app; `client_id` names a user-assigned one.
+    ManagedIdentity { client_id: Option<String>, platform: Platform },
+    /// Workload identity federation: a token file instead of a secret.
+    WorkloadIdentity(Workload),
 }
 
 impl Grant {
@@ -59,8 +67,9 @@ impl Grant {
     pub fn tenant(&self) -> Option<&str> {
         match self {
             Self::ClientSecret { tenant, .. } => Some(tenant),
+            Self::WorkloadIdentity(workload) => Some(&workload.tenant),
             Self::AzCli { tenant, .. } => tenant.as_deref(),
-            Self::Token(_) => None,
+            Self::Token(_) | Self::ManagedIdentity { .. } => None,
         }
     }
 
@@ -68,6 +77,8 @@ impl Grant {
     pub fn client_id(&self) -> Option<&str> {
         match self {
             Self::ClientSecret { client_id, .. } => Some(client_id),
+            Self::WorkloadIdentity(workload) => Some(&workload.client_id),
+            Self::ManagedIdentity { client_id, .. } => client_id.as_deref(),
             _ => None,
         }
     }
@@ -232,7 +243,7 @@ impl Tokens {
     /// A new token that satisfies a claims challenge (`claims`: the decoded JSON). Only where
     /// the token endpoint is asked by us; elsewhere the error says what the operator can do.
     pub async fn token_with_claims(&self, cx: &Cx, claims: &str) -> Result<SecretValue, ApiError> {
-        if !matches!(self.grant, Grant::ClientSecret { .. }) {
+        if !matches!(self.grant, Grant::ClientSecret { .. } | Grant::WorkloadIdentity(_)) {
             return Err(ApiError::new(
                 ErrorKind::Auth,
                 SERVICE,
@@ -266,10 +277,34 @@ impl Tokens {
                 form.extend(claims.map(|c| ("claims", c)));
                 self.token_endpoint(cx, tenant, &form).await
             }
+            Grant::WorkloadIdentity(workload) => self.federated(cx, workload, claims).await,
+            Grant::ManagedIdentity { client_id, platform } => platform.token(cx, &self.http, self.resource(), client_id.as_deref()).await,
             Grant::Token(secret) => claims::ready(secret, &self.audiences),
             Grant::AzCli { program, tenant, subscription } => {
                 cli::token(cx, program, self.resource(), tenant.as_deref(), subscription.as_deref()).await
             }
+        }
+    }
+
+    /// The token endpoint with a token file in place of the secret. The file may be renewed at
+    /// this very moment: an assertion outside its times is read once more.
+    async fn federated(&self, cx: &Cx, workload: &Workload, claims: Option<&str>) -> Result<Token, ApiError> {
+        let mut assertion = workload.assertion()?;
+        loop {
+            cx.redactor().learn(&assertion);
+            let mut form = vec![("grant_type", "client_credentials"), ("client_id", &workload.client_id), ("scope", &self.scope)];
+            form.push(("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"));
+            form.push(("client_assertion", assertion.expose()));
+            form.extend(claims.map(|c| ("claims", c)));
+            let error = match self.token_endpoint(cx, &workload.tenant, &form).await {
+                Ok(token) => return Ok(token),
+                Err(error) => error,
+            };
+            let newer = workload.assertion()?;
+            if error.code.as_deref() != Some("AADSTS700024") || newer.same_as(&assertion) {
+                return Err(workload.explain(error, &assertion));
+            }
+            assertion = newer;
         }
     }
 
@@ -297,6 +332,9 @@ struct TokenAnswer {
     access_token: String,
     #[serde(default)]
     expires_in: Option<Seconds>,
+    /// Unix seconds or a date; only where `expires_in` is missing (App Service).
+    #[serde(default)]
+    expires_on: Option<Seconds>,
     #[serde(default)]
     refresh_in: Option<Seconds>,
 }
@@ -316,6 +354,16 @@ impl Seconds {
         };
         Duration::try_from_secs_f64(seconds).ok()
     }
+
+    /// The time from now to this moment: unix seconds, or `11/25/2026 02:30:00 +00:00`.
+    fn until(&self) -> Option<Duration> {
+        let at = match (self.duration(), self) {
+            (Some(since_epoch), _) => i64::try_from(since_epoch.as_secs()).ok()?,
+            (None, Self::Text(text)) => jiff::fmt::strtime::parse("%m/%d/%Y %H:%M:%S %:z", text.trim()).ok()?.to_timestamp().ok()?.as_second(),
+            _ => return None,
+        };
+        Some(Duration::from_secs(u64::try_from(at - jiff::Timestamp::now().as_second()).unwrap_or(0)))
+    }
 }
 
 fn parse(answer: &Answer, asked: Instant) -> Result<Token, ApiError> {
@@ -323,8 +371,9 @@ fn parse(answer: &Answer, asked: Instant) -> Result<Token, ApiError> {
     if body.access_token.trim().is_empty() {
         return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "the token endpoint answered without a token").status(answer.status));
     }
+    let stated = body.expires_in.as_ref().and_then(Seconds::duration).or_else(|| body.expires_on.as_ref()?.until());
     // Without a stated life the token is kept for a short while only.
-    let life = body.expires_in.as_ref().and_then(Seconds::duration).unwrap_or(EARLY);
+    let life = stated.unwrap_or(EARLY);
     Ok(Token::new(SecretValue::new(body.access_token), asked, life, body.refresh_in.as_ref().and_then(Seconds::duration)))
 }
 

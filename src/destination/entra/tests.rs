@@ -144,3 +144,113 @@ async fn the_azure_cli_is_asked_without_a_shell() {
     let args = std::fs::read_to_string(dir.path().join("args")).expect("args");
     assert_eq!(args.trim(), "account get-access-token --output json --resource 499b84ac --tenant contoso; rm -rf");
 }
+
+/// A metadata service, an App Service endpoint and an Arc agent in one.
+async fn platform(key: std::path::PathBuf) -> Host {
+    use axum::http::{HeaderMap, StatusCode};
+    type Asked = axum::extract::Query<std::collections::HashMap<String, String>>;
+    let text = |life: &str| Json(serde_json::json!({"access_token": "platform-token", "expires_in": life, "token_type": "Bearer"}));
+    let imds = move |Asked { 0: query }: Asked, headers: HeaderMap| async move {
+        let good = headers.get("metadata").is_some_and(|h| h == "true") && query["api-version"] == "2018-02-01";
+        assert!(good && query["resource"] == "https://vault.azure.net");
+        match query.get("client_id").map(String::as_str) {
+            Some("unknown") => {
+                let body = serde_json::json!({"error": "invalid_request", "error_description": "Identity not found"});
+                (StatusCode::BAD_REQUEST, Json(body)).into_response()
+            }
+            _ => text("86399").into_response(),
+        }
+    };
+    let app = |headers: HeaderMap| async move {
+        assert_eq!(headers["x-identity-header"], "header-secret");
+        Json(serde_json::json!({"access_token": "app-token", "expires_on": "12/31/2099 23:59:59 +00:00"})).into_response()
+    };
+    let arc = move |headers: HeaderMap| async move {
+        match headers.get("authorization") {
+            Some(proof) if proof == "Basic the-key" => Json(serde_json::json!({"access_token": "arc-token", "expires_in": 3600})).into_response(),
+            _ => {
+                let challenge = [("www-authenticate", format!("Basic realm={}", key.display()))];
+                (StatusCode::UNAUTHORIZED, challenge, "").into_response()
+            }
+        }
+    };
+    let router = axum::Router::new()
+        .route("/metadata/identity/oauth2/token", axum::routing::get(imds))
+        .route("/app", axum::routing::get(app))
+        .route("/arc", axum::routing::get(arc));
+    Host::start(router, None).await.expect("a port")
+}
+
+fn managed(platform: Platform, client_id: Option<&str>) -> Tokens {
+    let grant = Grant::ManagedIdentity { client_id: client_id.map(str::to_owned), platform };
+    Tokens::new(Http::with(None, false), PUBLIC_AUTHORITY.parse().expect("url"), grant, "https://vault.azure.net/.default")
+}
+
+#[tokio::test]
+async fn managed_identities_of_machines_apps_and_arc_servers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = dir.path().join("agent.key");
+    std::fs::write(&key, "the-key").expect("key");
+    let host = platform(key.clone()).await;
+    let cx = Cx::quiet();
+    let machine = managed(Platform::for_tests(None, None, None, &host.url), None);
+    assert_eq!(machine.token(&cx).await.expect("token").expose(), "platform-token");
+    let unknown = managed(Platform::for_tests(None, None, None, &host.url), Some("unknown")).token(&cx).await.expect_err("no such identity");
+    assert!(unknown.kind == ErrorKind::Auth && unknown.text().contains("assigned"), "{unknown}");
+    let app = Platform::for_tests(Some(&format!("{}/app", host.url)), Some("header-secret"), None, "http://127.0.0.1:9");
+    let app = managed(app, None);
+    assert_eq!(app.token(&cx).await.expect("token").expose(), "app-token");
+    app.token(&cx).await.expect("kept, because it ends in 2099");
+    assert_eq!(host.log.count("/app"), 1);
+    let arc = Platform::for_tests(Some(&format!("{}/arc", host.url)), None, Some(dir.path()), "http://127.0.0.1:9");
+    assert_eq!(managed(arc, None).token(&cx).await.expect("token").expose(), "arc-token");
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let arc = Platform::for_tests(Some(&format!("{}/arc", host.url)), None, Some(elsewhere.path()), "http://127.0.0.1:9");
+    let error = managed(arc, None).token(&cx).await.expect_err("another directory");
+    assert!(error.text().contains("not read") && !error.text().contains("the-key"), "{error}");
+}
+
+#[tokio::test]
+async fn a_machine_without_a_metadata_service_says_so_soon() {
+    let begun = Instant::now();
+    let error = managed(Platform::for_tests(None, None, None, "http://127.0.0.1:9"), None).token(&Cx::quiet()).await.expect_err("absent");
+    assert!(error.text().contains("Azure machines"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_federated_token_file_is_read_for_every_request() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("token");
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = seen.clone();
+    let endpoint = move |axum::Form(form): axum::Form<std::collections::HashMap<String, String>>| async move {
+        assert!(form["client_assertion_type"].ends_with("jwt-bearer") && !form.contains_key("client_secret"));
+        sink.lock().expect("list").push(form["client_assertion"].clone());
+        let refusal = |code: u32| {
+            let body = serde_json::json!({"error": "invalid_client", "error_codes": [code], "error_description": format!("AADSTS{code}: no")});
+            (axum::http::StatusCode::UNAUTHORIZED, Json(body)).into_response()
+        };
+        match form["client_assertion"].as_str() {
+            "good" => Json(serde_json::json!({"access_token": "federated", "expires_in": 3600})).into_response(),
+            _ => refusal(700213),
+        }
+    };
+    let host = Host::start(axum::Router::new().route("/{tenant}/oauth2/v2.0/token", axum::routing::post(endpoint)), None).await.expect("a port");
+    let tokens = || {
+        let workload = Workload { tenant: "t".into(), client_id: "c".into(), token_file: file.clone() };
+        Tokens::new(Http::with(None, false), host.url.parse().expect("url"), Grant::WorkloadIdentity(workload), "https://vault.azure.net/.default")
+    };
+    let cx = Cx::quiet();
+    assert!(tokens().token(&cx).await.expect_err("no file").text().contains("token file"));
+    let foreign =
+        jwt(serde_json::json!({"iss": "https://issuer.example", "sub": "system:serviceaccount:ns:sa", "aud": ["api://AzureADTokenExchange"]}));
+    std::fs::write(&file, foreign.expose()).expect("token");
+    let error = tokens().token(&cx).await.expect_err("no match");
+    for part in ["AADSTS700213", "https://issuer.example", "system:serviceaccount:ns:sa", "api://AzureADTokenExchange"] {
+        assert!(error.text().contains(part), "{part}: {error}");
+    }
+    std::fs::write(&file, "good\n").expect("token");
+    assert_eq!(tokens().token(&cx).await.expect("token").expose(), "federated");
+    assert_eq!(seen.lock().expect("list").len(), 2);
+}

@@ -54,7 +54,7 @@ pub(super) fn deletion_time(now: Time, days: i64) -> String {
 }
 
 /// `{"secretContent":…}` with the value in base64, built without leaving copies behind.
-fn with_content(head: &serde_json::Value, value: &SecretValue) -> Vec<u8> {
+pub(super) fn with_content(head: &serde_json::Value, value: &SecretValue) -> Vec<u8> {
     let encoded = Zeroizing::new(STANDARD.encode(value.expose().as_bytes()));
     let head = head.to_string();
     let mut out = Vec::with_capacity(head.len() + encoded.len() + 80);

@@ -22,8 +22,8 @@ impl Db {
         let mut out = String::with_capacity(value.len());
         let mut rest = value;
         while let Some(start) = rest.find("${") {
-            out.push_str(&rest[..start]);
             let Some(end) = rest[start..].find('}').map(|e| start + e) else { break };
+            out.push_str(&rest[..start]);
             let literal = &rest[start..=end];
             match self.referred(project, &rest[start + 2..end], trail) {
                 Some(value) => out.push_str(&value),

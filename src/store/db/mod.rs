@@ -135,7 +135,7 @@ impl Database {
         if files::look(&self.path)?.is_none() {
             return Ok(None);
         }
-        let stamp = Time::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let stamp = crate::model::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let aside = PathBuf::from(format!("{}.broken-{stamp}", self.path.display()));
         // Companions first: a write-ahead log beside a new database would be applied to it.
         for companion in ["-wal", "-shm", ""] {

@@ -3,13 +3,12 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{DbError, from_json, nanos, time, to_json};
-use crate::model::Time;
 use crate::model::run::{RunRecord, RunStatus};
 use crate::store::process::Process;
 use crate::store::{Store, StoreError};
 
 /// How many runs of each sync are kept.
-pub const KEPT_RUNS: usize = 200;
+const KEPT_RUNS: usize = 200;
 
 const COLUMNS: &str = "id, sync, kind, cause, status, message, started_at, finished_at, counts, secrets, requests, process";
 /// Without the per-secret outcomes, for overviews.
@@ -65,7 +64,7 @@ fn put(connection: &Connection, record: &RunRecord, process: Option<&Process>) -
 /// What an unfinished run of a dead process is.
 fn interrupted(mut record: RunRecord, process: &Process) -> RunRecord {
     record.status = RunStatus::Interrupted;
-    record.finished_at = Some(Time::now());
+    record.finished_at = Some(crate::model::now());
     record.message = Some(format!(
         "The process that ran it (pid {}) ended before the run did. What was written is recorded; the next run goes on from there.",
         process.pid
@@ -79,7 +78,7 @@ impl Store {
         self.db().write(|t| put(t, record, Some(&Process::me())))
     }
 
-    /// Records how a run ended, and drops the oldest runs of its sync beyond [`KEPT_RUNS`].
+    /// Records how a run ended, and drops the oldest runs of its sync beyond 200.
     pub fn finish_run(&self, record: &RunRecord) -> Result<(), StoreError> {
         self.db().write(|t| {
             put(t, record, None)?;

@@ -19,7 +19,7 @@ pub struct Cursor {
 }
 
 fn fresh() -> SyncState {
-    let now = Time::now();
+    let now = crate::model::now();
     SyncState {
         id: uuid::Uuid::new_v4().to_string(),
         version: 1,

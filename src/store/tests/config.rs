@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::config::parse_sync_by;
 use super::super::{DriftAction, SealMode, Settings, StoreErrorKind};
 use super::{Room, account, connection, mode};
+use crate::destination::registry;
 use crate::model::sync::{KindRules, SyncConfig, SyncOptions};
 use crate::model::{Map, Problems};
 
@@ -66,6 +67,28 @@ fn a_sync_file_is_the_documented_request_and_reads_back() {
     room.store.remove_sync("billing").unwrap();
     assert_eq!(room.store.remove_sync("billing").unwrap_err().kind, StoreErrorKind::NotFound);
     assert!(room.store.syncs().is_empty());
+}
+
+#[test]
+fn stored_syncs_load_by_the_rules_of_their_kind() {
+    let room = Room::new();
+    let document = json!({
+        "name": "Billing-Prod", "projectId": "p-1", "connectionId": "main", "environment": "prod", "secretPath": "/",
+        "syncOptions": {"initialSyncBehavior": "overwrite-destination"},
+        "destinationConfig": {"region": "us-east-1", "mappingBehavior": "one-to-one"}
+    });
+    let config = SyncConfig::parse(&document, Some("aws-secrets-manager"), registry::rules, &registry::kinds()).unwrap();
+    room.store.save_sync(&config).unwrap();
+    let text = std::fs::read_to_string(room.store.sync_path("billing-prod")).unwrap();
+    room.put("config/syncs/other.json", text.replace("us-east-1", "mars-1").replace("billing-prod", "other"), 0o644);
+    room.put("config/syncs/typo.json", text.replace("mappingBehavior", "mapingBehavior").replace("billing-prod", "typo"), 0o644);
+    assert_eq!(room.again().sync("Billing-PROD").unwrap(), config, "names are compared in lower case");
+    let all = room.store.syncs();
+    let sound: Vec<&str> = all.iter().filter(|l| l.result.is_ok()).map(|l| l.name.as_str()).collect();
+    assert!(sound.contains(&"billing-prod") && !sound.contains(&"typo") && all.len() == 3);
+    let error = room.store.sync("typo").unwrap_err();
+    assert!(error.kind == StoreErrorKind::Broken && error.text().contains("Did you mean mappingBehavior?"), "{error}");
+    assert!(room.store.sync("biling-prod").unwrap_err().text().contains("Did you mean billing-prod?"));
 }
 
 #[test]

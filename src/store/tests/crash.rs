@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::super::files::{self, Access};
 use super::super::process::Process;
-use super::super::{Settings, Store};
-use super::{Room, await_line, database::row, dirs_in, spawn};
+use super::super::{Settings, Store, StoreErrorKind};
+use super::{Room, await_line, database::row, dirs_in, spawn, spawn_limited};
 use crate::model::run::RunStatus;
 
 #[test]
@@ -106,4 +106,38 @@ fn a_run_of_this_process_is_not_interrupted() {
     assert!(room.store.runs("one", 10).unwrap().is_empty(), "it is not history yet");
     assert!(room.store.run("run-1").unwrap().is_some());
     assert!(Process::me().alive());
+}
+
+/// Writes until the limit on file sizes stops it, and says what happened.
+pub fn child_meets_a_full_disk(root: &Path) {
+    let store = Store::open(dirs_in(root)).unwrap();
+    let big = Settings { on_change: Some(vec!["x".repeat(900_000)]), ..Settings::default() };
+    let error = store.write_settings(&big).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+    assert_eq!(store.settings().unwrap().max_runs, 7, "the old file is unharmed");
+
+    let mut confirmed = 0;
+    let error = loop {
+        match store.confirm("sync-1", "aws:x", &[row(&format!("K{confirmed}"), &"h".repeat(4000))]) {
+            Ok(()) => confirmed += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(error.path.is_some(), "{error}");
+    println!("confirmed {confirmed}");
+}
+
+#[test]
+fn a_full_disk_harms_nothing_that_was_there() {
+    let room = Room::new();
+    room.store.write_settings(&Settings { max_runs: 7, ..Settings::default() }).unwrap();
+    let mut child = spawn_limited("full", room.dir.path(), 600);
+    let confirmed: usize = await_line(&mut child, "confirmed ").parse().unwrap();
+    assert!(child.wait().unwrap().success() && confirmed > 10);
+    assert_eq!(room.store.settings().unwrap().max_runs, 7);
+    assert_eq!(std::fs::read_dir(room.path("config")).unwrap().count(), 1, "no half file is left");
+    let ledger = room.store.ledger("sync-1", "aws:x").unwrap();
+    assert!((0..confirmed).all(|n| ledger.rows.contains_key(&format!("K{n}"))));
+    room.store.confirm("sync-1", "aws:x", &[row("later", "h")]).unwrap();
+    assert!(super::super::doctor(&room.again()).iter().all(|f| f.ok));
 }

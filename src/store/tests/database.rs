@@ -19,14 +19,14 @@ pub fn row(fold: &str, hash: &str) -> LedgerRow {
         stamp: None,
         previous_stamp: Some("v0".into()),
         value_hash: Some(hash.into()),
-        written_at: Time::now(),
+        written_at: crate::model::now(),
         intent: None,
         detail: json!({"tags": ["a", "b"]}),
     }
 }
 
 pub fn intending(mut row: LedgerRow) -> LedgerRow {
-    row.intent = Some(Intent { action: "create".into(), token: "tok".into(), value_hash: Some("next".into()), at: Time::now() });
+    row.intent = Some(Intent { action: "create".into(), token: "tok".into(), value_hash: Some("next".into()), at: crate::model::now() });
     row
 }
 
@@ -38,7 +38,7 @@ pub fn run(id: &str, sync: &str) -> RunRecord {
         trigger: Trigger::Manual,
         status: RunStatus::Interrupted,
         message: None,
-        started_at: Time::now(),
+        started_at: crate::model::now(),
         finished_at: None,
         counts: Counts::default(),
         secrets: Vec::new(),
@@ -110,7 +110,7 @@ fn states_are_kept_renamed_and_forgotten() {
     let mut state = room.store.sync_state("old").unwrap();
     state.version = 7;
     state.sync.status = Some(JobStatus::Succeeded);
-    state.sync.at = Some(Time::now());
+    state.sync.at = Some(crate::model::now());
     state.environment_name = Some("Production".into());
     room.store.save_sync_state("old", &state).unwrap();
     room.store.confirm(&state.id, "aws:x", &[row("A", "h")]).unwrap();
@@ -213,7 +213,7 @@ fn history_reads_back_newest_first_and_is_pruned() {
     let mut record = run("r0", "one");
     record.status = RunStatus::Failed;
     record.message = Some("1 of 2 secrets failed".into());
-    record.finished_at = Some(Time::now());
+    record.finished_at = Some(crate::model::now());
     record.counts.created = 3;
     let reason = Some("refused".to_string());
     record.secrets = vec![SecretOutcome { key: "K".into(), source_key: Some("S".into()), outcome: Outcome::NotReached, reason }];
@@ -240,7 +240,7 @@ fn cursors_and_facts() {
     let room = Room::new();
     assert_eq!(room.store.cursor("p:prod:/").unwrap(), None);
     for etag in [Some("\"abc\"".to_string()), None] {
-        let cursor = Cursor { etag, checked_at: Time::now(), changed_at: None };
+        let cursor = Cursor { etag, checked_at: crate::model::now(), changed_at: None };
         room.store.set_cursor("p:prod:/", &cursor).unwrap();
         assert_eq!(room.again().cursor("p:prod:/").unwrap(), Some(cursor));
     }

@@ -67,6 +67,23 @@ fn wider_modes_are_refused_where_secrets_are_kept() {
 }
 
 #[test]
+fn sync_and_settings_files_may_be_readable_and_not_writable_by_others() {
+    let room = Room::new();
+    room.put("config/syncs/one.json", "{}", 0o644);
+    room.put("config/settings.json", "{}", 0o644);
+    assert_eq!(room.store.sync("one").unwrap_err().kind, StoreErrorKind::Broken, "read, and found wanting");
+    assert!(room.store.settings().is_ok());
+    for mode in [0o664, 0o646, 0o666] {
+        chmod(&room.path("config/syncs/one.json"), mode);
+        chmod(&room.path("config/settings.json"), mode);
+        for error in [room.store.sync("one").unwrap_err(), room.store.settings().unwrap_err()] {
+            assert_eq!(error.kind, StoreErrorKind::Refused);
+            assert!(error.text().contains("chmod 644"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_database_or_key_that_others_can_read_is_refused() {
     let room = Room::new();
     room.store.sync_state("one").unwrap();

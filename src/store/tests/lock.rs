@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::{EngineLock, LockError};
+use super::super::{EngineLock, LockError, StoreErrorKind};
 use super::{Room, await_line, dirs_in, mode, spawn};
 
 /// Holds the lock until its standard input closes or it is killed.
@@ -22,14 +22,18 @@ fn another_process_is_told_who_holds_it_and_gets_it_when_the_holder_dies() {
     let error = EngineLock::acquire(dirs, "sync").unwrap_err();
     let LockError::HeldBy { pid, what, since } = &error else { panic!("{error}") };
     assert_eq!((*pid, what.as_str()), (child.id(), "run"));
-    assert!(*since <= jiff::Timestamp::now());
+    assert!(*since <= crate::model::now());
     assert!(error.to_string().contains(&format!("pid {pid}")));
     let holder = EngineLock::holder(dirs).unwrap().unwrap();
     assert_eq!((holder.process.pid, holder.socket), (child.id(), dirs.socket()));
 
+    room.store.sync_state("one").unwrap();
+    assert_eq!(room.store.move_aside_database().unwrap_err().kind, StoreErrorKind::Busy);
+
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(EngineLock::holder(dirs).unwrap().is_none());
+    assert!(room.store.move_aside_database().unwrap().is_some());
     let _lock = EngineLock::acquire(dirs, "sync").unwrap();
     assert_eq!(EngineLock::holder(dirs).unwrap().unwrap().process.pid, std::process::id());
 }

@@ -91,7 +91,20 @@ pub fn account(name: &str, secret: &str) -> Connection {
 
 /// Starts this test binary again as a child that does `task` in `root`, see [`child`].
 pub fn spawn(task: &str, root: &Path, env: &[(&str, &str)]) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    start(Command::new(std::env::current_exe().unwrap()), task, root, env)
+}
+
+/// Like [`spawn`], with files that cannot grow beyond `kib`: a write fails half-way, as on a
+/// full disk.
+pub fn spawn_limited(task: &str, root: &Path, kib: u32) -> Child {
+    let mut shell = Command::new("bash");
+    let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+    shell.arg("-c").arg(script).arg(std::env::current_exe().unwrap());
+    start(shell, task, root, &[])
+}
+
+fn start(mut command: Command, task: &str, root: &Path, env: &[(&str, &str)]) -> Child {
+    command
         .args(["--exact", "store::tests::child", "--nocapture", "--test-threads=1"])
         .env("KMS_SYNC_TEST_TASK", task)
         .env("KMS_SYNC_TEST_ROOT", root)
@@ -127,6 +140,8 @@ fn child() {
         "hold-lock" => lock::child_holds(&root),
         "write-files" => crash::child_writes_files(&root),
         "write-ledger" => crash::child_writes_ledger(&root),
+        "full" => crash::child_meets_a_full_disk(&root),
+        "reseal" => sealing::child_reseals(&root),
         "unseal" => sealing::child_unseals(&root),
         other => panic!("no such task: {other}"),
     }

@@ -118,6 +118,19 @@ fn changing_to_a_passphrase_and_back_keeps_every_secret() {
 }
 
 #[test]
+fn a_process_that_runs_on_follows_a_change_made_by_another() {
+    let room = Room::new();
+    room.store.save_connection(literal("old")).unwrap();
+    assert_eq!(open_all(&room.store, "old").unwrap().expose(), SECRET);
+    let other = room.again();
+    other.change_seal(SealMode::Passphrase, Some(&SecretValue::new("correct horse"))).unwrap();
+    other.change_seal(SealMode::KeyFile, None).unwrap();
+    assert_eq!(open_all(&room.store, "old").unwrap().expose(), SECRET);
+    room.store.save_connection(literal("new")).unwrap();
+    assert_eq!(open_all(&room.again(), "new").unwrap().expose(), SECRET, "not sealed to the key that is gone");
+}
+
+#[test]
 fn storing_needs_no_passphrase_once_the_key_exists() {
     let room = Room::new();
     room.store.change_seal(SealMode::Passphrase, Some(&SecretValue::new("correct horse"))).unwrap();
@@ -217,4 +230,37 @@ fn keys_and_secrets_do_not_show_in_debug() {
     room.store.hasher().unwrap();
     let shown = format!("{:?}", room.store);
     assert!(!shown.contains("AGE-SECRET") && !shown.contains("canary"), "{shown}");
+}
+
+/// Changes the way to seal again and again until it is killed.
+pub fn child_reseals(root: &Path) {
+    let store = Store::open(dirs_in(root)).unwrap();
+    let passphrase = SecretValue::new("correct horse");
+    for n in 0.. {
+        store.change_seal(SealMode::Passphrase, Some(&passphrase)).unwrap();
+        store.change_seal(SealMode::KeyFile, None).unwrap();
+        println!("round {n}");
+    }
+}
+
+#[test]
+fn killed_while_sealing_anew_every_secret_is_still_there() {
+    let room = Room::new();
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        room.store.save_connection(literal(name)).unwrap();
+    }
+    for round in 0..12u64 {
+        let mut child = spawn("reseal", room.dir.path(), &[]);
+        await_line(&mut child, "round 0");
+        // Any moment will do; these differ from round to round.
+        std::thread::sleep(std::time::Duration::from_micros(1900 * round + 410));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = room.again();
+        store.unlock(SecretValue::new("correct horse")).unwrap();
+        for name in names {
+            assert_eq!(open_all(&store, name).unwrap().expose(), SECRET, "round {round}");
+        }
+    }
 }

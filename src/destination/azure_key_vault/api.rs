@@ -1,0 +1,349 @@
+//! One call to a vault: the token, the pace, the challenge, throttling, redirects. What an
+//! answer means is the caller's business.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+
+use super::SERVICE;
+use super::address::VaultUrl;
+use super::errors::{Refusal, Right, failure};
+use super::wire::Secret;
+use crate::destination::entra::{Claims, Tokens};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, join};
+use crate::model::text::brief;
+
+/// Rounds of waiting after the attempts of one call ended throttled.
+const THROTTLE_ROUNDS: u32 = 5;
+
+/// At most 40 + 10 × 25 = 290 creations in any 10 s; the limit is 300, for everybody together.
+const CREATIONS_PER_SECOND: f64 = 25.0;
+const CREATIONS_AT_ONCE: u32 = 40;
+
+/// How fast one vault may be called. Microsoft's limits per vault and 10 s: 300 creations
+/// (certificates and keys of everybody included), 4,000 of everything else.
+pub(super) struct Pace {
+    /// Every call; a throttled one holds back all workers.
+    pub calls: Pacer,
+    /// Creations beside it; `None` where no quota is known (emulators).
+    pub creations: Option<Pacer>,
+}
+
+impl Pace {
+    /// The pace for a vault of a known cloud, or for any other host. `unit`: the first pause
+    /// after a throttled call without Retry-After, which vaults do not document; Microsoft's
+    /// guidance for them is 1, 2, 4, 8, 16 s.
+    pub fn new(name: &str, published_quota: bool, unit: Duration) -> Self {
+        if published_quota {
+            let creations = Pacer::new(name, CREATIONS_PER_SECOND, CREATIONS_PER_SECOND, CREATIONS_AT_ONCE);
+            Self { calls: Pacer::new(name, 100.0, 100.0, 100).holding(unit), creations: Some(creations) }
+        } else {
+            Self { calls: Pacer::new(name, 1000.0, 1000.0, 1000).holding(unit), creations: None }
+        }
+    }
+}
+
+/// How long settling is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// In all, per secret and phase.
+    pub limit: Duration,
+    /// One step of the waiting schedule.
+    pub unit: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { limit: Duration::from_secs(120), unit: Duration::from_secs(1) }
+    }
+}
+
+impl Patience {
+    /// The wait before look number `n` (from 0): 1, 2, 2, 3, 5, 5, … units.
+    pub fn step(&self, n: usize) -> Duration {
+        const STEPS: [u32; 5] = [1, 2, 2, 3, 5];
+        self.unit * STEPS[n.min(STEPS.len() - 1)]
+    }
+}
+
+/// A vault that may be called.
+pub(super) struct Vault {
+    pub address: VaultUrl,
+    /// Where calls go: the vault's URL, or the connection's endpoint.
+    pub base: url::Url,
+    pub api_version: String,
+    pub http: Http,
+    pub tokens: Arc<Tokens>,
+    pub pace: Arc<Pace>,
+    pub patience: Patience,
+}
+
+/// One call.
+pub(super) struct Call<'a> {
+    pub method: Method,
+    pub url: url::Url,
+    /// The route for the request counters.
+    pub label: &'static str,
+    pub body: Option<&'a [u8]>,
+    /// May it be sent again when it is unknown whether it took effect?
+    pub repeatable: bool,
+    /// Counts against the quota of creations.
+    pub creates: bool,
+}
+
+impl Vault {
+    /// The URL of a resource below the vault.
+    pub fn url(&self, segments: &[&str]) -> url::Url {
+        let mut url = join(&self.base, segments);
+        url.query_pairs_mut().append_pair("api-version", &self.api_version);
+        url
+    }
+
+    fn get(url: url::Url, label: &'static str) -> Call<'static> {
+        Call { method: Method::GET, url, label, body: None, repeatable: true, creates: false }
+    }
+
+    /// One page of a list: the first one, or the one a link leads to.
+    pub async fn page(&self, cx: &Cx, url: url::Url, label: &'static str) -> Result<Answer, ApiError> {
+        self.call(cx, &Self::get(url, label)).await
+    }
+
+    /// The current version of a secret.
+    pub async fn secret(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
+        self.call(cx, &Self::get(self.url(&["secrets", name]), "GET /secrets/{name}")).await
+    }
+
+    /// A new version. An ambiguous failure is the caller's to resolve.
+    pub async fn set(&self, cx: &Cx, name: &str, body: &[u8]) -> Result<Answer, ApiError> {
+        let url = self.url(&["secrets", name]);
+        self.call(cx, &Call { method: Method::PUT, url, label: "PUT /secrets/{name}", body: Some(body), repeatable: false, creates: true }).await
+    }
+
+    /// Soft deletion. Repeating it is harmless: the second answer is a 404.
+    pub async fn delete(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
+        let url = self.url(&["secrets", name]);
+        self.call(cx, &Call { method: Method::DELETE, url, label: "DELETE /secrets/{name}", body: None, repeatable: true, creates: false }).await
+    }
+
+    /// Starts the recovery of a deleted secret.
+    pub async fn recover(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
+        let url = self.url(&["deletedsecrets", name, "recover"]);
+        let label = "POST /deletedsecrets/{name}/recover";
+        self.call(cx, &Call { method: Method::POST, url, label, body: Some(b""), repeatable: true, creates: false }).await
+    }
+
+    /// A bundle out of an answer.
+    pub fn bundle(&self, answer: &Answer) -> Result<Secret, ApiError> {
+        answer.json(SERVICE)
+    }
+
+    /// The version in a bundle's id.
+    pub fn version(&self, secret: &Secret) -> Option<String> {
+        secret.name_and_version(self.base.path())?.1
+    }
+
+    /// Sends a call with a token, once more with a fresh one after a 401, and waits out
+    /// throttling together with every other worker of this vault.
+    pub async fn call(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
+        let mut token = self.tokens.token(cx).await?;
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let (mut renewed, mut round) = (false, 0);
+        loop {
+            if let Some(creations) = self.pace.creations.as_ref().filter(|_| call.creates) {
+                creations.ready(cx).await?;
+            }
+            let policy = Policy { repeatable: call.repeatable, pacer: Some(&self.pace.calls), ..Policy::default() };
+            let sent = self.http.send(cx, SERVICE, call.label, policy, || {
+                let mut request = self
+                    .http
+                    .request(call.method.clone(), call.url.clone())?
+                    .bearer_auth(token.expose())
+                    .header("accept", "application/json")
+                    .header("x-ms-client-request-id", &request_id);
+                if let Some(body) = call.body {
+                    request = request.body(body.to_vec());
+                    if !body.is_empty() {
+                        request = request.header("content-type", "application/json");
+                    }
+                }
+                Ok(request)
+            });
+            let answer = sent.await.map_err(|e| self.unreachable(e))?;
+            match answer.status {
+                300..=399 => return Err(redirected(&answer)),
+                401 => {
+                    let refused = self.challenged(cx, &answer);
+                    if renewed || refused.final_word {
+                        return Err(refused.error);
+                    }
+                    renewed = true;
+                    token = match &refused.claims {
+                        Some(claims) => self.tokens.token_with_claims(cx, claims).await?,
+                        None if self.tokens.refused(&token) => self.tokens.token(cx).await?,
+                        None => return Err(refused.error),
+                    };
+                }
+                429 if round < THROTTLE_ROUNDS && cx.spend_retry() => {
+                    self.pace.calls.throttled(answer.retry_after());
+                    round += 1;
+                }
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    pub(super) fn unreachable(&self, error: ApiError) -> ApiError {
+        let unresolved = error.advice.as_deref().is_some_and(|a| a.contains("does not resolve"));
+        if error.kind == ErrorKind::Unreachable && unresolved && self.address.cloud().is_some() {
+            return error.advice(
+                "There is no vault of that name (or it was deleted), or this machine cannot resolve the private DNS zone of its private endpoint.",
+            );
+        }
+        error
+    }
+
+    /// What a 401 says: whether a fresh token may help, and the error if it does not.
+    fn challenged(&self, cx: &Cx, answer: &Answer) -> Refused {
+        let challenge = answer.header("www-authenticate").map(Challenge::parse).unwrap_or_default();
+        let refusal = Refusal::read(answer);
+        let error = failure(cx, answer, "the vault refused the token", Right::List);
+        if let (Some(theirs), Some(ours)) = (challenge.tenant(), self.tenant())
+            && is_guid(&theirs)
+            && is_guid(&ours)
+            && !theirs.eq_ignore_ascii_case(&ours)
+        {
+            let theirs = brief(&theirs, 60);
+            let mut error = ApiError::new(ErrorKind::Auth, SERVICE, format!("the vault belongs to tenant {theirs}, the connection to {ours}"))
+                .status(401)
+                .request_id(answer.header("x-ms-request-id"))
+                .advice("Use a connection of the vault's tenant.");
+            error.code = akv_code(&refusal.message);
+            return Refused { error, claims: None, final_word: true };
+        }
+        let mut error = error;
+        if let Some(code) = akv_code(&refusal.message) {
+            let advice = match code.as_str() {
+                "AKV10022" => "The token is for another service or cloud: check the scope of the token and the vault's cloud.",
+                "AKV10032" => "The token comes from another tenant than the vault's.",
+                _ => "The vault does not accept the token: check tenant, cloud and credentials of the connection.",
+            };
+            error.code = Some(code);
+            error = error.advice(advice);
+        }
+        Refused { error, claims: challenge.claims(), final_word: false }
+    }
+
+    /// The tenant our tokens come from: as configured, or as the ready token says.
+    fn tenant(&self) -> Option<String> {
+        use crate::destination::entra::Grant;
+        match self.tokens.grant() {
+            Grant::Token(token) => Claims::peek(token)?.tid,
+            grant => grant.tenant().map(str::to_owned),
+        }
+    }
+}
+
+struct Refused {
+    error: ApiError,
+    claims: Option<String>,
+    final_word: bool,
+}
+
+fn redirected(answer: &Answer) -> ApiError {
+    let host = answer.header("location").and_then(|l| url::Url::parse(l).ok()).and_then(|u| u.host_str().map(str::to_owned));
+    let place = host.map_or_else(|| "another address".to_string(), |h| brief(&h, 100));
+    ApiError::new(ErrorKind::NotTheService, SERVICE, format!("the vault's address redirects to {place}; redirects are not followed"))
+        .status(answer.status)
+        .advice("A vault does not redirect: check the Vault Base URL and the proxy settings.")
+}
+
+fn is_guid(text: &str) -> bool {
+    uuid::Uuid::try_parse(text).is_ok()
+}
+
+/// `AKV10032` out of a message that begins with it.
+fn akv_code(message: &str) -> Option<String> {
+    let rest = &message[message.find("AKV")?..];
+    let code: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
+    (code.len() > 3 && code[3..].bytes().all(|b| b.is_ascii_digit())).then_some(code)
+}
+
+/// The parameters of `WWW-Authenticate: Bearer …`.
+#[derive(Debug, Default)]
+struct Challenge(Vec<(String, String)>);
+
+impl Challenge {
+    fn parse(header: &str) -> Self {
+        let Some((scheme, rest)) = header.trim().split_once(' ') else { return Self::default() };
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Self::default();
+        }
+        let mut out = Vec::new();
+        let mut rest = rest.trim();
+        while let Some((name, after)) = rest.split_once('=') {
+            let after = after.trim_start();
+            let (value, next) = match after.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+                None => after.split_once(',').unwrap_or((after, "")),
+            };
+            out.push((name.trim().to_ascii_lowercase(), value.trim().to_string()));
+            rest = next.trim_start_matches([',', ' ']);
+        }
+        Self(out)
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// The first path segment of the authorisation URL.
+    fn tenant(&self) -> Option<String> {
+        let url = url::Url::parse(self.get("authorization").or_else(|| self.get("authorization_uri"))?).ok()?;
+        url.path_segments()?.next().filter(|s| !s.is_empty()).map(str::to_owned)
+    }
+
+    /// The decoded claims a claims challenge asks for.
+    fn claims(&self) -> Option<String> {
+        use base64::Engine as _;
+        if !self.get("error")?.eq_ignore_ascii_case("insufficient_claims") {
+            return None;
+        }
+        let text = self.get("claims")?.trim_end_matches('=').replace('+', "-").replace('/', "_");
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok()?;
+        String::from_utf8(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        let c = Challenge::parse(r#"Bearer authorization="https://login.windows.net/t-1", resource="https://vault.azure.net""#);
+        assert_eq!(c.tenant().as_deref(), Some("t-1"));
+        let c = Challenge::parse(r#"bearer authorization_uri="https://login.example/t2/x", error="insufficient_claims", claims="eyJhIjoxfQ==""#);
+        assert_eq!((c.tenant().as_deref(), c.claims().as_deref()), (Some("t2"), Some(r#"{"a":1}"#)));
+        for odd in ["", "Bearer", "Basic realm=x", "Bearer a=", "Bearer =\"", "Bearer claims=x, error=insufficient_claims"] {
+            assert_eq!(Challenge::parse(odd).tenant(), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn codes_of_the_vault_are_found() {
+        assert_eq!(akv_code("[TokenExpired] AKV10032: Invalid issuer.").as_deref(), Some("AKV10032"));
+        assert_eq!(akv_code("AKV: no"), None);
+    }
+
+    #[test]
+    fn creations_stay_below_the_limit_in_any_ten_seconds() {
+        assert!(f64::from(CREATIONS_AT_ONCE) + 10.0 * CREATIONS_PER_SECOND < 300.0);
+    }
+
+    #[test]
+    fn the_waiting_schedule() {
+        let steps: Vec<_> = (0..7).map(|n| Patience::default().step(n).as_secs()).collect();
+        assert_eq!(steps, [1, 2, 2, 3, 5, 5, 5]);
+    }
+}

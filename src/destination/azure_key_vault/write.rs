@@ -1,0 +1,279 @@
+//! Writing one secret: a new version, a recovery before it where the name lies deleted, a
+//! soft deletion. Every wait here is bounded and visible.
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::SERVICE;
+use super::errors::{BEING_DELETED, BEING_RECOVERED, DELETED, DISABLED, Refusal, Right, failure};
+use super::stamp::Mark;
+use super::target::{KeyVaultTarget, READERS};
+use super::wire::{Keep, Secret, put_body};
+use crate::destination::{Desired, Itemised, Op, Written};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, backoff};
+use crate::model::plan::Action;
+
+/// How often a write whose fate is unknown is looked into and tried again.
+const RETRIES: u32 = 5;
+
+#[async_trait]
+impl Itemised for KeyVaultTarget {
+    fn concurrency(&self) -> usize {
+        READERS
+    }
+
+    async fn apply(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError> {
+        match (op.action, op.desired) {
+            (Action::Delete, _) => self.remove(cx, op.key).await,
+            (_, Some(desired)) => Writer::new(self, cx, op, desired).run(op.action == Action::Restore).await,
+            (action, None) => Err(ApiError::new(ErrorKind::Invalid, SERVICE, format!("{action} {} without a value", op.key))),
+        }
+    }
+}
+
+impl KeyVaultTarget {
+    /// Soft deletion. Its end is not waited for: the next write of the name does that.
+    async fn remove(&self, cx: &Cx, name: &str) -> Result<Written, ApiError> {
+        let begun = Instant::now();
+        let mut look = 0;
+        loop {
+            let answer = self.vault.delete(cx, name).await?;
+            match answer.status {
+                200..=299 => {
+                    let gone = self.vault.bundle(&answer)?;
+                    let note = match gone.scheduled_purge_date.and_then(|s| jiff::Timestamp::from_second(s).ok()) {
+                        Some(until) => format!("can be recovered until {until}"),
+                        None if gone.recovery_id.is_some() => "can be recovered".into(),
+                        None => "gone for good: the vault has no soft delete".into(),
+                    };
+                    return Ok(Written { note: Some(note), ..Written::default() });
+                }
+                404 if answer.is_json() => return Ok(Written { note: Some("was gone already".into()), ..Written::default() }),
+                409 => match Refusal::read(&answer).transition() {
+                    Some(BEING_DELETED | DELETED) => return Ok(Written { note: Some("was deleted already".into()), ..Written::default() }),
+                    _ if begun.elapsed() < self.vault.patience.limit => {
+                        cx.wait(&format!("{name}: in transition in the vault, waiting to delete it"), self.vault.patience.step(look)).await?;
+                        look += 1;
+                    }
+                    _ => return Err(failure(cx, &answer, &format!("delete {name}"), Right::Delete)),
+                },
+                _ => return Err(failure(cx, &answer, &format!("delete {name}"), Right::Delete)),
+            }
+        }
+    }
+}
+
+/// The steps of one write.
+struct Writer<'a> {
+    target: &'a KeyVaultTarget,
+    cx: &'a Cx,
+    name: &'a str,
+    desired: &'a Desired,
+    action: Action,
+    /// What others set on the current version, kept on the new one.
+    keep: Keep,
+    recovered: bool,
+}
+
+/// What stands at the destination after looking.
+enum Found {
+    /// The wanted value: nothing to write.
+    Equal(Written),
+    /// Another value, or it cannot be read.
+    Other,
+}
+
+impl<'a> Writer<'a> {
+    fn new(target: &'a KeyVaultTarget, cx: &'a Cx, op: &Op<'a>, desired: &'a Desired) -> Self {
+        let keep = op.entry.and_then(|e| serde_json::from_value(e.facts.clone()).ok()).unwrap_or_default();
+        Self { target, cx, name: op.key, desired, action: op.action, keep, recovered: false }
+    }
+
+    async fn run(mut self, recover_first: bool) -> Result<Written, ApiError> {
+        if recover_first && let Some(written) = self.recover().await? {
+            return Ok(written);
+        }
+        let patience = self.target.vault.patience;
+        let (mut begun, mut look) = (Instant::now(), 0);
+        loop {
+            let answer = match self.put().await? {
+                Put::Found(written) => return Ok(self.done(written)),
+                Put::Answer(answer) => answer,
+            };
+            match answer.status {
+                200..=299 => return self.written(&answer),
+                409 => {
+                    let transition = Refusal::read(&answer).transition();
+                    if begun.elapsed() >= patience.limit {
+                        return Err(self.unsettled(&answer));
+                    }
+                    if transition == Some(DELETED) {
+                        let before = self.recovered;
+                        if let Some(written) = self.recover().await? {
+                            return Ok(written);
+                        }
+                        if self.recovered && !before {
+                            // The recovery had its own time; the write after it has its own too.
+                            (begun, look) = (Instant::now(), 0);
+                            continue;
+                        }
+                    }
+                    let state = match transition {
+                        Some(BEING_DELETED) => "being deleted",
+                        Some(BEING_RECOVERED) => "being recovered",
+                        _ => "in transition",
+                    };
+                    self.cx.wait(&format!("{}: {state} in the vault", self.name), patience.step(look)).await?;
+                    look += 1;
+                }
+                _ => return Err(self.refused(&answer)),
+            }
+        }
+    }
+
+    /// One PUT, sent again where that is safe. A write whose fate is unknown is looked into
+    /// first, so that a lost answer does not make one version after another.
+    async fn put(&self) -> Result<Put, ApiError> {
+        let body = put_body(&self.desired.value, &self.keep);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let sent = self.target.vault.set(self.cx, self.name, &body).await;
+            let (unknown, last) = match &sent {
+                // The service says that it did nothing.
+                Ok(answer) if answer.status == 503 => (false, tries >= RETRIES),
+                Ok(answer) if matches!(answer.status, 408 | 500 | 502 | 504) => (true, tries >= RETRIES),
+                Err(error) if error.ambiguous => (true, tries >= RETRIES),
+                _ => return sent.map(Put::Answer),
+            };
+            if last || !self.cx.spend_retry() {
+                return sent.map(Put::Answer);
+            }
+            let why = if unknown { "the answer to its write is missing" } else { "the vault is unavailable" };
+            self.cx.wait(&format!("{}: {why}", self.name), backoff(tries)).await?;
+            if unknown && let Found::Equal(written) = self.look().await? {
+                return Ok(Put::Found(written));
+            }
+        }
+    }
+
+    /// Reads the current version, to see whether it already is what we want.
+    async fn look(&self) -> Result<Found, ApiError> {
+        let answer = self.target.vault.secret(self.cx, self.name).await?;
+        if !answer.ok() {
+            return Ok(Found::Other);
+        }
+        let read = self.target.read_answer(self.cx, &answer)?;
+        match read.value {
+            Some(value) if value.same_as(&self.desired.value) => Ok(Found::Equal(Written { stamp: read.stamp, ..Written::default() })),
+            _ => Ok(Found::Other),
+        }
+    }
+
+    /// Brings the deleted secret back and waits for it. `Some`: it came back with the wanted
+    /// value. `None`: a PUT is due (it came back with another value, or was purged meanwhile).
+    async fn recover(&mut self) -> Result<Option<Written>, ApiError> {
+        let vault = &self.target.vault;
+        let answer = vault.recover(self.cx, self.name).await?;
+        match answer.status {
+            200..=299 => {
+                self.recovered = true;
+                if let Ok(back) = vault.bundle(&answer) {
+                    if back.is_managed() {
+                        return Err(self.in_the_way("came back as part of a certificate and is left alone"));
+                    }
+                    self.keep = back.keep();
+                }
+            }
+            // Purged meanwhile, or never deleted: the name is free, or its secret is active.
+            404 if answer.is_json() => return Ok(None),
+            // Already on its way, or still being deleted.
+            409 => {
+                let state = if Refusal::read(&answer).transition() == Some(BEING_DELETED) { "being deleted" } else { "being recovered" };
+                self.cx.wait(&format!("{}: {state} in the vault", self.name), vault.patience.step(0)).await?;
+                return Ok(None);
+            }
+            _ => return Err(failure(self.cx, &answer, &format!("recover {}", self.name), Right::Recover)),
+        }
+        let (begun, mut look) = (Instant::now(), 0);
+        loop {
+            let answer = vault.secret(self.cx, self.name).await?;
+            match answer.status {
+                404 if begun.elapsed() < vault.patience.limit => {
+                    self.cx.wait(&format!("{}: being recovered in the vault", self.name), vault.patience.step(look)).await?;
+                    look += 1;
+                }
+                404 => {
+                    return Err(ApiError::new(
+                        ErrorKind::Unsettled,
+                        SERVICE,
+                        format!("recover {}: the vault has not brought it back within {} s", self.name, vault.patience.limit.as_secs()),
+                    )
+                    .advice("The recovery goes on in the vault: the next run carries on from there."));
+                }
+                200..=299 => {
+                    let bundle = vault.bundle(&answer)?;
+                    if bundle.is_managed() {
+                        return Err(self.in_the_way("came back as part of a certificate and is left alone"));
+                    }
+                    self.keep = bundle.keep();
+                    let read = self.target.read_answer(self.cx, &answer)?;
+                    let equal = read.value.is_some_and(|v| v.same_as(&self.desired.value));
+                    return Ok(equal.then(|| Written { stamp: read.stamp, instead: self.instead(), ..Written::default() }));
+                }
+                403 if Refusal::read(&answer).inner == DISABLED => return Err(self.in_the_way("came back disabled and is left alone")),
+                // It is there; only reading it is not permitted.
+                403 => return Ok(None),
+                _ => return Err(failure(self.cx, &answer, &format!("recover {}", self.name), Right::Recover)),
+            }
+        }
+    }
+
+    fn written(&self, answer: &Answer) -> Result<Written, ApiError> {
+        // The version was made, whatever the answer's body looks like.
+        let bundle = self.target.vault.bundle(answer).unwrap_or_default();
+        let stamp = bundle.attributes.updated.is_some().then(|| self.stamp(&bundle));
+        Ok(self.done(Written { stamp, ..Written::default() }))
+    }
+
+    fn stamp(&self, bundle: &Secret) -> String {
+        Mark::written(&bundle.attributes, self.target.vault.version(bundle)).text()
+    }
+
+    fn done(&self, mut written: Written) -> Written {
+        written.instead = self.instead();
+        written
+    }
+
+    fn instead(&self) -> Option<Action> {
+        (self.recovered && self.action != Action::Restore).then_some(Action::Restore)
+    }
+
+    fn in_the_way(&self, why: &str) -> ApiError {
+        ApiError::new(ErrorKind::Conflict, SERVICE, format!("{} {why}", self.name))
+    }
+
+    fn unsettled(&self, answer: &Answer) -> ApiError {
+        let mut error = failure(self.cx, answer, &format!("set {}", self.name), Right::Set);
+        error.kind = ErrorKind::Unsettled;
+        error.advice("The vault did not free the name in time: the next run tries again.")
+    }
+
+    fn refused(&self, answer: &Answer) -> ApiError {
+        let error = failure(self.cx, answer, &format!("set {}", self.name), Right::Set);
+        if error.kind == ErrorKind::Invalid && self.desired.value.is_empty() {
+            return error.advice("This vault does not take empty values; the secret there was left as it is.");
+        }
+        if error.kind == ErrorKind::Invalid && self.desired.value.len() > 25_000 {
+            return error.advice("The value is at the vault's limit of 25 KB.");
+        }
+        error
+    }
+}
+
+/// The end of one PUT.
+enum Put {
+    Answer(Answer),
+    /// Its answer was lost, and the wanted value stands there.
+    Found(Written),
+}

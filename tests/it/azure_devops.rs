@@ -1,0 +1,12 @@
+//! Azure DevOps: the provider against the embedded service, and Microsoft's own Python client
+//! against the same service.
+
+mod access;
+mod drift;
+mod limits;
+mod reading;
+mod rig;
+mod trouble;
+mod vendor;
+mod versions;
+mod writing;

@@ -1,0 +1,179 @@
+//! What a stamp proves: edits from outside, groups made anew, several syncs on one group.
+
+use std::sync::Arc;
+
+use kms_sync::http::{Cx, ErrorKind};
+use kms_sync::sandbox::azure_devops::Variable;
+
+use super::rig::{Remember, config, methods, rig};
+
+#[tokio::test]
+async fn an_edit_from_outside_is_repaired_by_a_full_run_and_told_by_every_run() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    let want = [("A", "1"), ("B", "2")];
+    sync.run(&want).await;
+    rig.state.set(rig.group(), "A", Variable::secret("tampered"));
+    let ran = sync.run(&want).await;
+    assert_eq!((ran.writes(), ran.unchanged), (0, 2));
+    assert!(ran.warnings.iter().any(|w| w.contains("changed from outside") && w.contains("somebody else")), "{:?}", ran.warnings);
+    sync.full = true;
+    rig.requests();
+    let ran = sync.run(&want).await;
+    assert_eq!(ran.updated.len(), 2);
+    assert_eq!(methods(&rig.requests()), "GET PUT");
+    assert_eq!(rig.value("A").as_deref(), Some("1"));
+    let ran = sync.run(&want).await;
+    assert_eq!(ran.writes(), 0);
+    assert!(ran.warnings.is_empty(), "{:?}", ran.warnings);
+}
+
+#[tokio::test]
+async fn two_fruitless_repairs_are_enough() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.full = true;
+    let want = [("A", "1")];
+    sync.run(&want).await;
+    for writes in [1, 1, 0, 0] {
+        rig.state.describe(rig.group(), Some("another installation"));
+        let ran = sync.run(&want).await;
+        assert_eq!(ran.writes(), writes);
+        assert_eq!(ran.warnings.iter().any(|w| w.contains("only reported")), writes == 0, "{:?}", ran.warnings);
+    }
+    // A change of the source is written all the same, and a quiet group starts the count anew.
+    assert_eq!(sync.run(&[("A", "2")]).await.writes(), 1);
+    assert_eq!(sync.run(&[("A", "2")]).await.writes(), 0);
+    rig.state.describe(rig.group(), None);
+    assert_eq!(sync.run(&[("A", "2")]).await.writes(), 1);
+}
+
+#[tokio::test]
+async fn two_local_syncs_on_one_group_do_not_answer_each_other() {
+    let rig = rig().await;
+    let (mut a, mut b) = (rig.sync("a"), rig.sync("b"));
+    (a.full, b.full) = (true, true);
+    a.run(&[("A", "1")]).await;
+    b.run(&[("B", "1")]).await;
+    a.run(&[("A", "2")]).await;
+    b.run(&[("B", "1")]).await;
+    rig.requests();
+    for _ in 0..3 {
+        assert_eq!(a.run(&[("A", "2")]).await.writes(), 0);
+        assert_eq!(b.run(&[("B", "1")]).await.writes(), 0);
+    }
+    assert_eq!(methods(&rig.requests()), "GET GET GET GET GET GET");
+    assert_eq!((rig.value("A").as_deref(), rig.value("B").as_deref()), (Some("2"), Some("1")));
+    // What a foreign hand changed before the other's write is still noticed.
+    rig.state.set(rig.group(), "A", Variable::secret("tampered"));
+    b.run(&[("B", "2")]).await;
+    let ran = a.run(&[("A", "2")]).await;
+    assert_eq!(ran.updated, ["A"], "{ran:?}");
+    assert_eq!(rig.value("A").as_deref(), Some("2"));
+    // One sync's removal leaves the other's variables.
+    a.remove().await.expect("removed");
+    assert_eq!(rig.state.variables(rig.group()).keys().collect::<Vec<_>>(), ["B"]);
+}
+
+#[tokio::test]
+async fn two_machines_stop_repairing_each_other() {
+    let mut rig = rig().await;
+    let mut here = rig.sync("a");
+    rig.memory = Arc::new(Remember::default());
+    let mut there = rig.sync("a");
+    (here.full, there.full) = (true, true);
+    let want = [("A", "1")];
+    here.run(&want).await;
+    there.run(&want).await;
+    let mut writes = 0;
+    for _ in 0..10 {
+        writes += here.run(&want).await.writes();
+        writes += there.run(&want).await.writes();
+    }
+    assert!(writes <= 4, "{writes} repairs");
+    assert_eq!(rig.value("A").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_group_made_anew_is_written_in_full() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    let want = [("A", "1"), ("B", "2")];
+    sync.run(&want).await;
+    rig.state.delete(rig.group());
+    let ran = sync.run(&want).await;
+    assert_eq!(ran.created, ["A", "B"]);
+    rig.state.delete(rig.group());
+    let id = rig.state.group(&rig.project, "Production Environment", &[("A", Variable::secret("x")), ("B", Variable::secret("y"))]);
+    let ran = sync.run(&want).await;
+    assert_eq!(ran.updated, ["A", "B"]);
+    assert!(ran.reasons[0].contains("made anew"), "{:?}", ran.reasons);
+    assert_eq!(rig.state.variables(id)["A"], Variable::secret("1"));
+}
+
+#[tokio::test]
+async fn a_renamed_group_or_environment_makes_no_twin() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    let id = rig.group();
+    rig.state.rename(id, "Old name");
+    let error = sync.try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("a conflict");
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    assert!(error.text().contains("Old name") && error.text().contains("Production Environment"), "{error}");
+    rig.state.rename(id, "Production Environment");
+
+    sync.environment = Some("Prod EU".into());
+    let error = sync.try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("a conflict");
+    assert!(error.text().contains("Prod EU") && error.text().contains("variableGroupName"), "{error}");
+    assert_eq!(rig.state.groups().len(), 1);
+    // The operator's word settles it, either way.
+    sync.config = config(&[("devopsProjectId", &rig.project), ("variableGroupName", "Prod EU")]);
+    assert_eq!(sync.run(&[("A", "1")]).await.writes(), 1);
+    assert_eq!(rig.state.groups().len(), 2);
+    // Another environment is another group, without a question.
+    let mut sync = rig.sync("b");
+    sync.run(&[("A", "1")]).await;
+    (sync.environment, sync.slug) = (Some("Staging".into()), "staging".into());
+    assert_eq!(sync.run(&[("A", "1")]).await.writes(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_ledger_costs_one_write() {
+    let rig = rig().await;
+    let want = [("A", "1"), ("B", "2")];
+    rig.sync("a").run(&want).await;
+    let mut sync = rig.sync("a");
+    let ran = sync.run(&want).await;
+    assert_eq!(ran.updated.len(), 2);
+    assert_eq!(sync.run(&want).await.writes(), 0);
+}
+
+#[tokio::test]
+async fn stamps_are_texts_and_the_names_count_too() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.full = true;
+    let want = [("A", "1"), ("B", "2")];
+    sync.run(&want).await;
+    let id = rig.group();
+    for stamp in ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.08Z", "2026-01-01T00:00:00.693Z", "2026-01-01T00:00:00.6933333Z"] {
+        rig.state.stamp(id, stamp);
+        sync.ledger.rows.values_mut().for_each(|r| r.stamp = Some(stamp.into()));
+        assert_eq!(sync.run(&want).await.writes(), 0, "{stamp}");
+    }
+    // The same stamp with another set of names: a restored backup.
+    let stamp = rig.state.facts(id).expect("facts").1;
+    rig.state.unset(id, "B");
+    rig.state.stamp(id, &stamp);
+    assert_eq!(sync.run(&want).await.created, ["B"]);
+}
+
+#[tokio::test]
+async fn nothing_that_is_remembered_is_a_secret() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("NAME_CANARY", "value-canary")]).await;
+    let memory = rig.memory.dump();
+    assert!(!memory.contains("value-canary") && !memory.contains(super::rig::TOKEN) && !memory.contains("NAME_CANARY"), "{memory}");
+}

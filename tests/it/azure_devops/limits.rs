@@ -1,0 +1,122 @@
+//! Sizes, refused names, and secrets that must not show.
+
+use kms_sync::destination::Provider as _;
+use kms_sync::destination::azure_devops::AzureDevOps;
+use kms_sync::http::{Cx, ErrorKind};
+use kms_sync::model::Map;
+use kms_sync::sandbox::azure_devops::Variable;
+use kms_sync::sandbox::host::{Effect, Fault};
+
+use super::rig::{TOKEN, methods, rig};
+
+#[tokio::test]
+async fn one_refused_variable_does_not_stop_the_others() {
+    let rig = rig().await;
+    rig.state.refuse_name("BAD.NAME");
+    let mut sync = rig.sync("a");
+    let ran = sync.run(&[("A", "1"), ("BAD", "2"), ("BAD.NAME", "3")]).await;
+    assert_eq!(ran.created, ["A", "BAD"]);
+    assert_eq!(ran.failed.len(), 1);
+    assert_eq!(ran.failed[0].0, "BAD.NAME");
+    assert!(ran.failed[0].1.text().contains("refused by the service"), "{:?}", ran.failed);
+    assert_eq!(methods(&rig.requests()), "GET POST POST");
+    // A refused key that exists keeps its entry.
+    rig.state.set(rig.group(), "BAD.NAME", Variable::secret("old"));
+    let ran = sync.run(&[("A", "2"), ("BAD", "2"), ("BAD.NAME", "3")]).await;
+    assert_eq!((ran.updated.len(), ran.failed.len()), (1, 1), "{ran:?}");
+    assert_eq!((rig.value("A").as_deref(), rig.value("BAD.NAME").as_deref()), (Some("2"), Some("old")));
+}
+
+#[tokio::test]
+async fn two_refused_variables_fail_the_group_with_the_servers_words() {
+    let rig = rig().await;
+    rig.state.refuse_name("B1");
+    rig.state.refuse_name("B2");
+    let error = rig.sync("a").try_run(&Cx::quiet(), &[("A", "1"), ("B1", "1"), ("B2", "1")]).await.expect_err("refused");
+    assert!(error.text().contains("'B2' is not valid"), "{error}");
+    assert!(rig.state.groups().is_empty());
+}
+
+#[tokio::test]
+async fn too_many_names_are_refused_before_anything_is_sent() {
+    let rig = rig().await;
+    let keys: Vec<String> = (0..10_000).map(|i| format!("SERVICE_SECRET_KEY_{i:05}")).collect();
+    let want: Vec<(&str, &str)> = keys.iter().map(|k| (k.as_str(), "v")).collect();
+    let error = rig.sync("a").try_run(&Cx::quiet(), &want).await.expect_err("too many");
+    assert_eq!(error.kind, ErrorKind::Quota);
+    assert!(error.text().contains("variableGroupName"), "{error}");
+    assert_eq!(methods(&rig.requests()), "GET");
+    // A fifth of it is written, with a warning for Windows agents.
+    let mut sync = rig.sync("a");
+    let ran = sync.run(&want[..2000]).await;
+    assert_eq!(ran.created.len(), 2000);
+    assert!(ran.notes.iter().any(|n| n.contains("30,000")), "{:?}", ran.notes);
+    let ran = sync.run(&want[..2000]).await;
+    assert!(ran.warnings.iter().any(|w| w.contains("Windows")), "{:?}", ran.warnings);
+}
+
+#[tokio::test]
+async fn a_body_the_service_will_not_take_is_told_with_its_size() {
+    let rig = rig().await;
+    rig.host.faults.add(Fault::always("POST", 1.0, Effect::status(413, "Request Entity Too Large")));
+    let big = "x".repeat(100_000);
+    let error = rig.sync("a").try_run(&Cx::quiet(), &[("A", &big)]).await.expect_err("too large");
+    assert_eq!(error.kind, ErrorKind::Quota);
+    assert!(error.text().contains("bytes)"), "{error}");
+    assert_eq!(methods(&rig.requests()), "GET POST");
+}
+
+#[tokio::test]
+async fn sharing_errors_are_permanent_and_plain_trouble_is_not() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    let json = vec![("content-type".to_string(), "application/json".to_string())];
+    let body = r#"{"$id":"1","message":"Sharing of variable group is not allowed.","typeKey":"Exception"}"#;
+    rig.host.faults.add(Fault::next("PUT", 1, Effect::Answer { status: 500, headers: json.clone(), body: body.into() }));
+    rig.requests();
+    let error = sync.try_run(&Cx::quiet(), &[("A", "2")]).await.expect_err("refused");
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert_eq!(methods(&rig.requests()), "GET PUT");
+    for status in [500, 502, 503] {
+        rig.host.faults.add(Fault::next("GET", 2, Effect::status(status, "trouble")));
+        sync.run(&[("A", &status.to_string())]).await;
+    }
+    rig.host.faults.add(Fault::always("GET", 1.0, Effect::status(500, "trouble")));
+    let error = sync.try_run(&Cx::quiet(), &[("A", "x")]).await.expect_err("down");
+    assert_eq!(error.kind, ErrorKind::Transient);
+}
+
+#[tokio::test]
+async fn keys_are_judged_before_any_call() {
+    let keys = AzureDevOps.keys(&Map::new());
+    assert!(keys.convert(&"x".repeat(401)).is_err() && keys.convert("a\nb").is_err() && keys.convert("a\0").is_err());
+    assert!(keys.warn("SECRET_x").is_some() && keys.warn("9lives").is_none());
+    let rig = rig().await;
+    let ran = rig.sync("a").run(&[("a.b", "1"), ("a_b", "2"), ("x", "3")]).await;
+    assert_eq!(ran.created.len(), 3);
+    assert!(ran.notes.iter().any(|n| n.contains("A_B")), "scripts cannot tell them apart: {:?}", ran.notes);
+}
+
+#[tokio::test]
+async fn canaries_and_escapes_do_not_reach_a_message() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    let cx = Cx::quiet();
+    cx.redactor().learn(&kms_sync::model::SecretValue::new("value-canary"));
+    let header = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!(":{TOKEN}"));
+    let message = format!("\u{1b}[31mvalue-canary \u{202e}{TOKEN} {header}");
+    let body = serde_json::json!({"message": message, "typeKey": "X\u{1b}[2J"}).to_string();
+    for method in ["GET", "POST"] {
+        let headers = vec![("content-type".to_string(), "application/json".to_string())];
+        rig.host.faults.add(Fault::next(method, 1, Effect::Answer { status: 400, headers, body: body.clone() }));
+        let error = sync.try_run(&cx, &[("A", "value-canary")]).await.expect_err("refused");
+        for text in [error.text(), format!("{error:?}")] {
+            assert!(!text.contains("canary") && !text.contains(&header), "{text}");
+            assert!(!error.text().contains('\u{1b}') && !error.text().contains('\u{202e}'), "{text}");
+        }
+    }
+    rig.state.group(&rig.project, "production environment", &[("X\u{1b}[31m", Variable::plain("x"))]);
+    let ran = sync.try_run(&cx, &[("A", "1")]).await.expect("a run");
+    assert!(!ran.warnings.join(" ").contains('\u{1b}'));
+}

@@ -1,0 +1,175 @@
+//! Finding the project and the group: paging, names, pickers, the connection test.
+
+use kms_sync::destination::Provider as _;
+use kms_sync::http::{Cx, ErrorKind};
+use kms_sync::model::{Forgetful, Map};
+use kms_sync::sandbox::azure_devops::Variable;
+use kms_sync::sandbox::host::{Effect, Fault};
+
+use super::rig::{TOKEN, config, connection, methods, rig};
+
+fn json_answer(body: &str, token: Option<&str>) -> Effect {
+    let mut headers = vec![("content-type".to_string(), "application/json; charset=utf-8; api-version=7.1".to_string())];
+    headers.extend(token.map(|t| ("x-ms-continuationtoken".to_string(), t.to_string())));
+    Effect::Answer { status: 200, headers, body: body.into() }
+}
+
+#[tokio::test]
+async fn the_group_is_found_on_the_third_page() {
+    let rig = rig().await;
+    rig.state.page(2);
+    for i in 0..4 {
+        rig.state.group(&rig.project, &format!("prod* {i}"), &[("X", Variable::plain("x"))]);
+    }
+    let id = rig.state.group(&rig.project, "prod*", &[("A", Variable::secret("old"))]);
+    let mut sync = rig.sync("a");
+    sync.environment = Some("prod*".into());
+    sync.run(&[("A", "new")]).await;
+    assert_eq!(methods(&rig.requests()), "GET GET GET PUT");
+    assert_eq!(rig.state.variables(id)["A"], Variable::secret("new"));
+    assert_eq!(rig.state.groups().len(), 5, "a wildcard adopts nothing else");
+}
+
+#[tokio::test]
+async fn pages_that_turn_in_a_circle_end_in_an_error_and_empty_ones_do_not() {
+    let rig = rig().await;
+    rig.host.faults.add(Fault::next("GET", 2, json_answer("{\"count\":0,\"value\":[]}", Some("7"))));
+    let error = rig.sync("a").try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("a circle");
+    assert!(error.text().contains("circle"), "{error}");
+    assert!(rig.state.groups().is_empty(), "a list in part must not make a twin");
+    rig.state.group(&rig.project, "Production Environment", &[("X", Variable::plain("x"))]);
+    rig.host.faults.add(Fault::next("GET", 1, json_answer("{\"count\":0,\"value\":[]}", Some("1"))));
+    rig.sync("a").run(&[("A", "1")]).await;
+    assert_eq!(rig.state.groups().len(), 1);
+}
+
+#[tokio::test]
+async fn odd_names_find_their_group_and_no_other() {
+    let rig = rig().await;
+    let long = "n".repeat(200);
+    for name in ["Dev*", "a & b", "100%", "a+b", "#1", "x/y", "key \u{1f511}", "Prod (EU)", "ünï", long.as_str()] {
+        let decoy = rig.state.group(&rig.project, &name.replace('*', "2").replace(' ', "_ "), &[("X", Variable::plain("x"))]);
+        let mut sync = rig.sync(name);
+        sync.environment = Some(name.into());
+        if rig.state.find(&rig.project, name) == Some(decoy) {
+            rig.state.delete(decoy);
+        }
+        sync.run(&[("A", "1")]).await;
+        let id = rig.state.find(&rig.project, name).expect(name);
+        assert_eq!(sync.run(&[("A", "1")]).await.unchanged, 1, "{name}");
+        assert_eq!(rig.state.variables(id).len(), 1);
+        rig.state.groups().into_iter().for_each(|g| rig.state.delete(g));
+    }
+}
+
+#[tokio::test]
+async fn another_case_is_adopted_and_two_of_them_are_a_conflict() {
+    let rig = rig().await;
+    let upper = rig.state.group(&rig.project, "DEV", &[("X", Variable::plain("x"))]);
+    let mut sync = rig.sync("a");
+    sync.environment = Some("dev".into());
+    let ran = sync.run(&[("A", "1")]).await;
+    assert!(ran.warnings.iter().any(|w| w.contains("DEV")), "{:?}", ran.warnings);
+    assert_eq!(rig.state.variables(upper).len(), 2);
+    rig.state.group(&rig.project, "Dev", &[("X", Variable::plain("x"))]);
+    let error = sync.try_run(&Cx::quiet(), &[("A", "2")]).await.expect_err("a conflict");
+    assert_eq!(error.kind, ErrorKind::Conflict);
+    assert!(error.text().contains("only by case"), "{error}");
+    // An exact match is no conflict.
+    let exact = rig.state.group(&rig.project, "dev", &[("X", Variable::plain("x"))]);
+    rig.sync("b").run(&[("A", "1")]).await;
+    let mut sync = rig.sync("c");
+    sync.environment = Some("dev".into());
+    sync.run(&[("A", "3")]).await;
+    assert_eq!(rig.state.variables(exact)["A"], Variable::secret("3"));
+}
+
+#[tokio::test]
+async fn without_a_name_the_slug_names_the_group() {
+    let rig = rig().await;
+    for (id, name) in [("a", None), ("b", Some(" "))] {
+        let mut sync = rig.sync(id);
+        sync.environment = name.map(String::from);
+        let ran = sync.run(&[("A", "1")]).await;
+        assert!(ran.warnings.iter().any(|w| w.contains("slug")), "{:?}", ran.warnings);
+    }
+    assert!(rig.state.find(&rig.project, "production").is_some());
+}
+
+#[tokio::test]
+async fn a_project_by_name_is_resolved_once() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.config = config(&[("devopsProjectId", "fabrikam")]);
+    sync.run(&[("A", "1")]).await;
+    assert_eq!(methods(&rig.requests()), "GET GET POST");
+    let reference = rig.state.last_body().expect("a body")["variableGroupProjectReferences"][0]["projectReference"]["id"].clone();
+    assert_eq!(reference, rig.project.as_str());
+    sync.run(&[("A", "1")]).await;
+    assert_eq!(methods(&rig.requests()), "GET");
+}
+
+#[tokio::test]
+async fn an_unknown_project_is_said_in_both_forms() {
+    let rig = rig().await;
+    for project in ["Nowhere", "00000000-1111-2222-3333-444444444444"] {
+        let mut sync = rig.sync("a");
+        sync.config = config(&[("devopsProjectId", project)]);
+        let error = sync.try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("unknown");
+        assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
+        assert!(error.text().contains("cannot see it"), "{error}");
+    }
+    // Deleted between the plan and the write.
+    let mut sync = rig.sync("a");
+    let project = rig.project.clone();
+    rig.state.before_next_write(move |s| s.remove_project(&project));
+    let error = sync.try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("gone");
+    assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
+}
+
+#[tokio::test]
+async fn projects_are_picked_over_all_pages() {
+    let rig = rig().await;
+    rig.state.page(100);
+    for i in 0..250 {
+        rig.state.project(&format!("Project {i:03}"));
+    }
+    let choices = rig.session().choices(&Cx::quiet(), "devopsProjectId", &Map::new()).await.expect("choices");
+    assert_eq!(choices.len(), 251);
+    assert_eq!(methods(&rig.requests()), "GET GET GET");
+    assert_eq!(choices[0].label, "Fabrikam");
+    assert_eq!(choices[0].value, rig.project);
+}
+
+#[tokio::test]
+async fn the_connection_test_proves_what_it_can() {
+    let rig = rig().await;
+    let report = rig.session().test(&Cx::quiet(), None).await.expect("good");
+    assert!(report.identity.contains("contoso") && report.identity.contains("operator@example.com"), "{report:?}");
+    assert_eq!(methods(&rig.requests()), "GET");
+    let report = rig.session().test(&Cx::quiet(), Some(&config(&[("devopsProjectId", &rig.project)]))).await.expect("good");
+    assert!(report.notes.iter().any(|n| n.contains("Fabrikam")), "{report:?}");
+    let missing = config(&[("devopsProjectId", "Nowhere")]);
+    assert_eq!(rig.session().test(&Cx::quiet(), Some(&missing)).await.expect_err("missing").kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn an_organisation_is_found_in_any_case_and_a_typo_is_explained() {
+    let rig = rig().await;
+    for (organisation, good) in [("CONTOSO", true), ("contosso", false), ("con toso", false)] {
+        let session = kms_sync::destination::azure_devops::AzureDevOps
+            .connect(
+                connection("access-token", &format!("{}/", rig.host.url), &[("orgName", organisation), ("accessToken", TOKEN)], &[]),
+                std::sync::Arc::new(Forgetful),
+            )
+            .expect("a session");
+        let result = session.test(&Cx::quiet(), None).await;
+        match result {
+            Ok(_) => assert!(good, "{organisation}"),
+            Err(error) => {
+                assert!(!good, "{error}");
+                assert!(error.text().contains("orgName"), "{error}");
+            }
+        }
+    }
+}

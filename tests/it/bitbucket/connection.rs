@@ -1,0 +1,207 @@
+//! Credentials of every kind, good and bad; pickers; endpoints that are something else.
+
+use kms_sync::destination::registry;
+use kms_sync::http::ErrorKind;
+use kms_sync::model::connection::Connection;
+use kms_sync::sandbox::bitbucket::{API_SCOPES, OAUTH_SCOPES};
+use kms_sync::sandbox::host::{Effect, Fault};
+use serde_json::{Value, json};
+
+use super::rig::{EMAIL, REPO, Rig};
+
+fn filled(workspace: &str) -> serde_json::Map<String, Value> {
+    json!({"workspaceSlug": workspace, "repositorySlug": "api"}).as_object().cloned().expect("object")
+}
+
+#[tokio::test]
+async fn an_api_token_is_proved_and_names_its_owner() {
+    let rig = Rig::new().await;
+    let report = rig.session.test(&rig.cx(), Some(&rig.config.destination_config)).await.expect("good");
+    assert_eq!(report.identity, "Olive Operator");
+    assert!(report.notes.iter().any(|n| n.contains("variables can be listed")), "{:?}", report.notes);
+    assert_eq!(rig.sent("GET"), 3);
+}
+
+#[tokio::test]
+async fn wrong_credentials_stop_at_once_with_fitting_advice() {
+    let html = Effect::Answer { status: 401, headers: vec![("content-type".into(), "text/html".into())], body: "<h1>Unauthorized</h1>".into() };
+    for (credentials, fault, says) in [
+        (json!({"method": "api-token", "email": EMAIL, "apiToken": "wrong"}), None, "wrong, expired or revoked"),
+        (json!({"method": "api-token", "email": EMAIL, "apiToken": "ATBBsomething"}), Some(html), "app passwords were switched off"),
+        (json!({"method": "api-token", "email": "ops", "apiToken": "x"}), None, "user name is given"),
+        (json!({"method": "access-token", "accessToken": "ATATT3xsomething"}), None, "choose method api-token"),
+    ] {
+        let mut rig = Rig::new().await;
+        rig.credentials(credentials.clone());
+        if let Some(effect) = fault {
+            rig.host.faults.add(Fault::always("", 1.0, effect));
+        }
+        let error = rig.session.test(&rig.cx(), None).await.expect_err("refused");
+        assert_eq!(error.kind, ErrorKind::Auth, "{credentials}");
+        assert!(error.kind.whole_connection() && error.text().contains(says), "{error}");
+        rig.host.log.clear();
+        let error = rig.refused(&[("A", "1")]).await;
+        assert_eq!(error.kind, ErrorKind::Auth);
+        assert_eq!(rig.host.log.lines().len(), 1, "no retry");
+    }
+    let rig = Rig::new().await;
+    rig.state.give_api_token(EMAIL, "scopeless", &[]);
+    let mut rig = rig;
+    rig.credentials(json!({"method": "api-token", "email": EMAIL, "apiToken": "scopeless"}));
+    let error = rig.session.test(&rig.cx(), None).await.expect_err("refused");
+    assert!(error.text().contains("without Bitbucket scopes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_scope_is_named_whatever_the_status() {
+    for as_400 in [false, true] {
+        let mut rig = Rig::new().await;
+        rig.state.quirks(|q| q.scope_errors_as_400 = as_400);
+        let token = rig.state.add_api_token(EMAIL, &["read:user:bitbucket", "read:repository:bitbucket"]);
+        rig.credentials(json!({"method": "api-token", "email": EMAIL, "apiToken": token}));
+        let error = rig.refused(&[("A", "1")]).await;
+        assert_eq!(error.kind, ErrorKind::Permission);
+        assert!(error.text().contains("Missing: read:pipeline:bitbucket") && error.text().contains("create a new API token"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_may_not_read_its_owner_is_good_all_the_same() {
+    let mut rig = Rig::new().await;
+    let token = rig.state.add_api_token(EMAIL, &["read:pipeline:bitbucket", "admin:pipeline:bitbucket"]);
+    rig.credentials(json!({"method": "api-token", "email": EMAIL, "apiToken": token}));
+    let report = rig.session.test(&rig.cx(), Some(&rig.config.destination_config)).await.expect("good");
+    assert!(report.notes.iter().any(|n| n.contains("read:user")), "{report:?}");
+    assert_eq!(rig.sync(&[("A", "1")]).await.created, ["A"], "two scopes are enough for the work itself");
+}
+
+#[tokio::test]
+async fn access_tokens_work_and_list_no_workspaces() {
+    for as_401 in [false, true] {
+        let mut rig = Rig::new().await;
+        rig.state.quirks(|q| q.mechanism_as_401 = as_401);
+        let token = rig.state.add_access_token("acme", Some("api"), OAUTH_SCOPES);
+        rig.credentials(json!({"method": "access-token", "accessToken": token}));
+        let report = rig.session.test(&rig.cx(), Some(&rig.config.destination_config)).await.expect("good");
+        assert_eq!(report.identity, "access token");
+        let error = rig.session.choices(&rig.cx(), "workspaceSlug", &Default::default()).await.expect_err("not listable");
+        assert_eq!(error.kind, ErrorKind::Permission);
+        assert!(error.text().contains("Enter the workspace"), "{error}");
+        assert_eq!(rig.sync(&[("A", "1")]).await.created, ["A"]);
+    }
+    let mut rig = Rig::new().await;
+    let token = rig.state.add_access_token("acme", None, &["repository", "pipeline"]);
+    rig.credentials(json!({"method": "access-token", "accessToken": token}));
+    let report = rig.session.test(&rig.cx(), Some(&rig.config.destination_config)).await.expect("good");
+    assert!(report.notes.iter().any(|n| n.contains("writes will be refused")), "{:?}", report.notes);
+}
+
+#[tokio::test]
+async fn oauth_consumers_fetch_share_and_renew_their_token() {
+    let mut rig = Rig::new().await;
+    let (id, secret) = rig.state.add_consumer("acme", OAUTH_SCOPES, true);
+    rig.credentials(json!({"method": "oauth-client-credentials", "clientId": id, "clientSecret": secret}));
+    assert_eq!(rig.sync(&super::rig::refs(&super::rig::many(12))).await.created.len(), 12);
+    assert_eq!(rig.host.log.count("/site/oauth2/access_token"), 1, "one token for all");
+    rig.state.revoke_consumer_tokens();
+    let done = rig.sync(&[("KEY_0000", "other")]).await;
+    assert!(done.failed.is_empty(), "{:?}", done.failed);
+    assert_eq!(rig.host.log.count("/site/oauth2/access_token"), 2, "renewed once");
+    let (id, secret) = rig.state.add_consumer("acme", OAUTH_SCOPES, false);
+    rig.credentials(json!({"method": "oauth-client-credentials", "clientId": id, "clientSecret": secret}));
+    let error = rig.refused(&[]).await;
+    assert!(error.kind == ErrorKind::Auth && error.text().contains("private consumer"), "{error}");
+    rig.credentials(json!({"method": "oauth-client-credentials", "clientId": "none", "clientSecret": "wrong-secret"}));
+    let error = rig.refused(&[]).await;
+    assert!(error.text().contains("key or secret is wrong") && !error.text().contains("wrong-secret"), "{error}");
+}
+
+#[tokio::test]
+async fn workspaces_new_old_wrapped_bare_and_nameless() {
+    let rig = Rig::new().await;
+    rig.state.add_workspace("nameless", None);
+    for (old, bare, calls) in [(false, false, 1), (false, true, 1), (true, false, 2)] {
+        rig.state.quirks(|q| (q.old_workspaces, q.bare_workspaces) = (old, bare));
+        rig.host.log.clear();
+        let choices = rig.session.choices(&rig.cx(), "workspaceSlug", &Default::default()).await.expect("workspaces");
+        let seen: Vec<_> = choices.iter().map(|c| (c.value.as_str(), c.label.as_str())).collect();
+        assert_eq!(seen, [("acme", "Acme"), ("nameless", "nameless")]);
+        assert_eq!(rig.host.log.lines().len(), calls);
+    }
+    // Neither of the two lists is there any more.
+    rig.state.quirks(|q| (q.old_workspaces, q.bare_workspaces) = (false, false));
+    rig.host.faults.add(Fault::always("/user/workspaces", 1.0, Effect::status(404, "{}")));
+    let error = rig.session.choices(&rig.cx(), "workspaceSlug", &Default::default()).await.expect_err("removed");
+    assert_eq!(error.status, Some(410));
+    assert!(error.text().contains("Enter the workspace"), "{error}");
+}
+
+#[tokio::test]
+async fn pickers_page_and_prefer_what_can_be_written() {
+    let rig = Rig::new().await;
+    for n in 0..250 {
+        rig.state.add_repository("acme", &format!("service-{n:03}"));
+    }
+    rig.state.set_role(EMAIL, "acme", "api", kms_sync::sandbox::bitbucket::Role::Write);
+    let choices = rig.session.choices(&rig.cx(), "repositorySlug", &filled("acme")).await.expect("repositories");
+    assert_eq!(choices.len(), 250);
+    assert!(!choices.iter().any(|c| c.value == "api"), "it cannot be written with this account");
+    assert_eq!(rig.host.log.count("role=admin"), 3);
+    let environments = rig.session.choices(&rig.cx(), "environmentId", &filled("acme")).await.expect("environments");
+    let seen: Vec<_> = environments.iter().map(|c| (c.label.as_str(), c.detail.as_deref())).collect();
+    assert_eq!(seen, [("Test", Some("Test")), ("Staging", Some("Staging")), ("Production", Some("Production"))]);
+    assert!(environments[0].value.starts_with('{'));
+    let error = rig.session.choices(&rig.cx(), "repositorySlug", &filled("nowhere")).await.expect_err("hidden");
+    assert_eq!(error.kind, ErrorKind::NotFound);
+    rig.state.add_workspace("empty", None);
+    assert!(rig.session.choices(&rig.cx(), "repositorySlug", &filled("empty")).await.expect("truthful").is_empty());
+}
+
+#[tokio::test]
+async fn data_center_is_recognised() {
+    let rig = Rig::new().await;
+    rig.state.quirks(|q| q.data_center = true);
+    let error = rig.session.test(&rig.cx(), None).await.expect_err("another product");
+    assert_eq!(error.kind, ErrorKind::NotTheService);
+    assert!(error.text().contains("Data Center"), "{error}");
+    let plain = Rig::new().await;
+    plain.host.faults.add(Fault::always("", 1.0, Effect::status(404, "<html>nothing</html>")));
+    let error = plain.session.test(&plain.cx(), None).await.expect_err("nothing there");
+    assert!(error.kind == ErrorKind::NotTheService && !error.text().contains("Data Center"), "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_with_a_path_is_kept() {
+    let state = kms_sync::sandbox::bitbucket::State::new();
+    state.add_account(EMAIL, "ops", "Olive");
+    let token = state.add_api_token(EMAIL, API_SCOPES);
+    state.add_workspace("acme", None);
+    state.add_repository("acme", "api");
+    let mut rig = Rig::with(state.clone(), json!({"method": "api-token", "email": EMAIL, "apiToken": token})).await;
+    let nested = axum::Router::new().nest("/bitbucket", kms_sync::sandbox::bitbucket::router(state));
+    let host = kms_sync::sandbox::host::Host::start(nested, None).await.expect("starts");
+    for suffix in ["", "/", "/2.0", "/2.0/"] {
+        rig.connection.settings.insert("endpoint".into(), format!("{}/bitbucket{suffix}", host.url).into());
+        rig.reconnect();
+        rig.sync(&[("A", suffix)]).await;
+        assert_eq!(rig.state.value(REPO, "A").as_deref(), Some(suffix));
+    }
+    assert!(host.log.lines().iter().all(|l| l.contains(" /bitbucket/2.0/repositories/")), "{:?}", host.log.lines());
+}
+
+#[test]
+fn connection_documents() {
+    let parse = |credentials: Value, extra: Value| {
+        let mut document = json!({"name": "bb", "app": "bitbucket", "method": "api-token", "credentials": credentials});
+        document.as_object_mut().expect("object").extend(extra.as_object().cloned().expect("object"));
+        Connection::parse(&document, registry::app, &["bitbucket"])
+    };
+    let good = parse(json!({"email": "ops@example.com", "apiToken": "ATATT"}), json!({"endpoint": "https://bitbucket.org"})).expect("good");
+    let shown = good.public(registry::app("bitbucket").expect("app")).to_string();
+    assert!(shown.contains("ops@example.com") && !shown.contains("ATATT"), "{shown}");
+    let problems = parse(json!({"email": "ops", "apiToken": "x"}), json!({})).expect_err("a user name");
+    assert!(problems.of("credentials.email").is_some(), "{problems}");
+    let problems = parse(json!({"email": "a@b.c", "apiToken": "x"}), json!({"hourlyBudget": "many"})).expect_err("no number");
+    assert!(problems.of("hourlyBudget").is_some(), "{problems}");
+    assert!(parse(json!({"email": "a@b.c", "apiToken": "x"}), json!({"hourlyBudget": "2500"})).is_ok());
+}

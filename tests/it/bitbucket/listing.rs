@@ -1,0 +1,220 @@
+//! Whole lists from servers that page in every way seen in the wild.
+
+use kms_sync::http::ErrorKind;
+use kms_sync::sandbox::bitbucket::{Hidden, Next, Slash};
+use kms_sync::sandbox::host::{Effect, Fault, Host};
+use serde_json::json;
+
+use super::rig::{REPO, Rig, many, refs};
+
+/// Runs twice with `n` keys; the second run must cost `lists` calls and change nothing.
+async fn converges(rig: &mut Rig, n: usize, lists: u64) {
+    let pairs = many(n);
+    let first = rig.sync(&refs(&pairs)).await;
+    assert!(first.failed.is_empty(), "{:?}", first.failed);
+    assert_eq!(first.created.len(), n);
+    assert_eq!(rig.sent("POST"), n);
+    rig.host.log.clear();
+    let second = rig.sync(&refs(&pairs)).await;
+    assert_eq!((second.writes(), second.plan.unchanged.len()), (0, n));
+    assert_eq!(second.requests, lists, "{}", second.by_call);
+    assert_eq!(rig.host.log.lines().len() as u64, lists);
+}
+
+#[tokio::test]
+async fn every_size_in_a_repository_costs_its_pages_and_no_more() {
+    for (n, lists) in [(0, 1), (10, 1), (11, 1), (100, 1), (101, 2), (201, 3)] {
+        let mut rig = Rig::new().await;
+        let pairs = many(n);
+        let first = rig.sync(&refs(&pairs)).await;
+        assert_eq!(first.requests as usize, 1 + n, "the first run's floor");
+        rig.host.log.clear();
+        let second = rig.sync(&refs(&pairs)).await;
+        assert_eq!((second.writes(), second.plan.unchanged.len(), second.requests), (0, n, lists), "{n}");
+        assert_eq!(rig.host.log.lines().len() as u64, lists);
+        assert_eq!(rig.variables(REPO).len(), n);
+        assert!(rig.variables(REPO).iter().all(|v| v.secured));
+    }
+}
+
+#[tokio::test]
+async fn every_size_in_an_environment_too() {
+    for (n, lists) in [(0, 1), (11, 1), (101, 2), (201, 3)] {
+        let mut rig = Rig::new().await;
+        let uuid = rig.environment("Production");
+        converges(&mut rig, n, lists).await;
+        assert_eq!(rig.variables(REPO.environment(&uuid)).len(), n);
+        assert!(rig.variables(REPO).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn changes_cost_one_call_each() {
+    let mut rig = Rig::new().await;
+    let mut pairs = many(150);
+    rig.sync(&refs(&pairs)).await;
+    pairs[3].1 = "another".into();
+    pairs[140].1 = "another too".into();
+    pairs.push(("NEW".into(), "n".into()));
+    let gone = pairs.remove(7).0;
+    let done = rig.sync(&refs(&pairs)).await;
+    assert_eq!((done.updated.len(), done.created.len(), done.deleted.clone()), (2, 1, vec![gone.clone()]));
+    assert_eq!(done.requests, 2 + 4);
+    assert_eq!(rig.state.value(REPO, "KEY_0003").as_deref(), Some("another"));
+    assert_eq!(rig.state.value(REPO, &gone), None);
+}
+
+#[tokio::test]
+async fn a_server_that_always_gives_ten() {
+    let mut rig = Rig::new().await;
+    rig.state.quirks(|q| q.ignores_pagelen = true);
+    converges(&mut rig, 45, 5).await;
+    assert!(rig.host.log.lines().iter().all(|l| l.contains("pagelen=100")), "the reported page length is never asked for");
+}
+
+#[tokio::test]
+async fn next_absent_stuck_or_opaque() {
+    for next in [Next::Absent, Next::Stuck, Next::Opaque] {
+        let mut rig = Rig::new().await;
+        rig.state.quirks(|q| q.next = next.clone());
+        converges(&mut rig, 201, 3).await;
+    }
+}
+
+#[tokio::test]
+async fn size_absent_and_both_absent() {
+    let mut rig = Rig::new().await;
+    rig.state.quirks(|q| q.no_size = true);
+    // The last page is known only by the empty one after it.
+    converges(&mut rig, 101, 3).await;
+    let mut rig = Rig::new().await;
+    rig.state.quirks(|q| (q.no_size, q.next) = (true, Next::Absent));
+    converges(&mut rig, 201, 4).await;
+    let mut rig = Rig::new().await;
+    rig.state.quirks(|q| (q.no_size, q.next) = (true, Next::Stuck));
+    converges(&mut rig, 150, 3).await;
+}
+
+#[tokio::test]
+async fn next_on_another_host_never_sees_the_token() {
+    let elsewhere = Host::start(axum::Router::new().fallback(|| async { "{}" }), None).await.expect("a server");
+    let mut rig = Rig::new().await;
+    rig.state.quirks(|q| q.next = Next::Foreign(elsewhere.url.clone()));
+    converges(&mut rig, 101, 2).await;
+    assert!(elsewhere.log.lines().is_empty());
+}
+
+#[tokio::test]
+async fn a_list_that_moves_is_read_again() {
+    for insert in [true, false] {
+        let mut rig = Rig::new().await;
+        let pairs = many(150);
+        rig.sync(&refs(&pairs)).await;
+        let foreign = rig.state.put(REPO, "FOREIGN", "x", true);
+        rig.state.after_first_page(REPO, move |list| {
+            if insert {
+                // Everything moves down by one: the last row of the first page comes again.
+                let last = list.iter().position(|v| v.uuid == foreign).expect("there");
+                let mut moved = list.remove(last);
+                moved.key = "FOREIGN_2".into();
+                moved.uuid = "{00000000-0000-4000-8000-000000000001}".into();
+                list.insert(0, moved);
+            } else {
+                // Everything moves up by one: a row of the second page is never shown.
+                list.remove(0);
+            }
+        });
+        rig.host.log.clear();
+        let wanted = refs(&pairs);
+        let done = rig.sync(&wanted).await;
+        assert!(done.failed.is_empty(), "{:?}", done.failed);
+        assert_eq!(rig.sent("GET"), 4 + usize::from(insert), "two walks; the incomplete one asked for a third page");
+        assert_eq!(rig.variables(REPO).len(), 150, "insert: {insert}");
+        assert_eq!(done.created.len(), usize::from(!insert));
+        assert_eq!(done.deleted.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_incomplete_list_leads_to_nothing() {
+    let mut rig = Rig::new().await;
+    rig.state.put(REPO, "A", "1", true);
+    let part = json!({"size": 5, "page": 1, "pagelen": 1, "values": [{"uuid": "{x}", "key": "A", "secured": true}]});
+    rig.host.faults.add(Fault::always("/variables", 1.0, Effect::status(200, part.to_string())));
+    let error = rig.refused(&[("B", "2")]).await;
+    assert!(error.message.contains("incomplete, 1 of 5"), "{error}");
+    assert_eq!(rig.sent("POST") + rig.sent("PUT") + rig.sent("DELETE"), 0);
+    assert_eq!(rig.variables(REPO).len(), 1);
+}
+
+#[tokio::test]
+async fn secured_values_left_out_in_three_ways_and_unknown_fields() {
+    for hidden in [Hidden::Absent, Hidden::Null, Hidden::Empty] {
+        let mut rig = Rig::new().await;
+        rig.state.quirks(|q| q.hidden = hidden);
+        converges(&mut rig, 12, 1).await;
+    }
+    let mut rig = Rig::new().await;
+    let odd = json!({"size": 1, "values": [{"uuid": "{x}", "key": "A", "secured": true, "scope": {"deep": [1]}, "system": null}], "extra": 1});
+    rig.host.faults.add(Fault::next("GET /2.0/repositories/acme/api/pipelines_config/variables", 1, Effect::status(200, odd.to_string())));
+    let cx = rig.cx();
+    let (_, inventory, _) = rig.plan(&cx, &[], true).await.expect("a plan");
+    assert_eq!(inventory.entries.len(), 1);
+}
+
+#[tokio::test]
+async fn braces_are_encoded_on_every_path() {
+    let mut rig = Rig::new().await;
+    let uuid = rig.environment("Staging");
+    rig.sync(&[("A", "1"), ("B", "2")]).await;
+    rig.sync(&[("A", "changed")]).await;
+    let lines = rig.host.log.lines();
+    assert!(lines.iter().any(|l| l.starts_with("PUT")) && lines.iter().any(|l| l.starts_with("DELETE")));
+    assert!(lines.iter().all(|l| !l.contains(['{', '}'])), "{lines:?}");
+    assert!(lines.iter().any(|l| l.contains(&uuid.replace('{', "%7B").replace('}', "%7D"))));
+}
+
+#[tokio::test]
+async fn trailing_slashes_of_either_kind() {
+    for (slash, then) in [(Slash::Required, 1), (Slash::Forbidden, 1), (Slash::Either, 1)] {
+        let mut rig = Rig::new().await;
+        rig.state.quirks(|q| q.slash = slash);
+        rig.sync(&[("A", "1")]).await;
+        assert_eq!(rig.host.log.count("POST"), 1, "a POST is never repeated for its path");
+        rig.reconnect();
+        rig.host.log.clear();
+        let again = rig.sync(&[("A", "1")]).await;
+        assert_eq!((again.writes(), again.requests), (0, then), "{slash:?}: remembered, over restarts");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_refuses_any_query() {
+    let mut rig = Rig::new().await;
+    rig.environment("Test");
+    rig.state.quirks(|q| q.refuses_query = true);
+    let done = rig.sync(&[("A", "1")]).await;
+    assert_eq!(done.created, ["A"]);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_with_the_credential() {
+    let elsewhere = Host::start(axum::Router::new().fallback(|| async { "{}" }), None).await.expect("a server");
+    for method in ["GET", "POST"] {
+        let mut rig = Rig::new().await;
+        rig.host.faults.add(Fault::always(
+            &format!("{method} /2.0/repositories/acme/api"),
+            1.0,
+            Effect::Answer { status: 301, headers: vec![("location".into(), format!("{}/2.0/x", elsewhere.url))], body: String::new() },
+        ));
+        let cx = rig.cx();
+        let error = match rig.run(&cx, &[("A", "1")], true).await {
+            Err(error) => error,
+            Ok(done) => done.error("A").clone(),
+        };
+        assert_eq!(error.kind, ErrorKind::NotTheService, "{error}");
+        assert!(error.text().contains("redirect"), "{error}");
+        assert!(elsewhere.log.lines().is_empty());
+        assert!(rig.variables(REPO).is_empty());
+    }
+}

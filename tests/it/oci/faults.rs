@@ -1,0 +1,168 @@
+//! Lost answers, throttling, cancelling, many keys at once.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderMap;
+use axum::response::IntoResponse as _;
+use futures::future::join_all;
+use kms_sync::destination::Op;
+use kms_sync::http::{Cx, ErrorKind};
+use kms_sync::model::plan::Action;
+use kms_sync::sandbox::host::{Effect, Fault, Host};
+
+use super::{apply, bench, connect, credentials, desired, itemised, resolved};
+
+#[tokio::test]
+async fn a_lost_answer_makes_nothing_twice() {
+    let bench = bench().await;
+    let lost = |on: &str| bench.host.faults.add(Fault::next(on, 1, Effect::LostAnswer));
+    // Create: the retry token gives the same secret.
+    lost("POST /20180608/secrets");
+    bench.create("A", "one").await;
+    assert_eq!(bench.state.secrets().len(), 1);
+    assert_eq!(bench.host.log.count("POST /20180608/secrets"), 2);
+    // Update: the second look finds the effect, no second version.
+    let entry = bench.entry("A").await;
+    lost("PUT ");
+    let written = bench.apply(Action::Update, "A", Some("two"), Some(&entry)).await.expect("updated");
+    assert!(!written.untouched);
+    assert_eq!(bench.state.secret("A").expect("there").versions.len(), 2);
+    // Schedule and cancel likewise.
+    lost("scheduleDeletion");
+    bench.apply(Action::Delete, "A", None, Some(&entry)).await.expect("scheduled");
+    assert_eq!(bench.state.secret("A").expect("there").state, "PENDING_DELETION");
+    let pending = bench.entry("A").await;
+    lost("cancelDeletion");
+    bench.apply(Action::Restore, "A", Some("two"), Some(&pending)).await.expect("restored");
+    assert_eq!(bench.state.secret("A").expect("there").state, "ACTIVE");
+    assert_eq!(bench.state.secret("A").expect("there").versions.len(), 2);
+    assert_eq!(bench.host.log.count("cancelDeletion"), 1);
+}
+
+#[tokio::test]
+async fn a_write_that_never_arrived_is_sent_again() {
+    let bench = bench().await;
+    bench.create("A", "one").await;
+    let entry = bench.entry("A").await;
+    bench.host.faults.add(Fault::next("PUT ", 1, Effect::Reset));
+    bench.apply(Action::Update, "A", Some("two"), Some(&entry)).await.expect("updated");
+    bench.host.faults.add(Fault::next("PUT ", 1, Effect::status(500, "{}")));
+    bench.apply(Action::Update, "A", Some("three"), Some(&entry)).await.expect("updated");
+    assert_eq!(bench.state.value("A").as_deref(), Some("three"));
+    assert_eq!(bench.state.secret("A").expect("there").versions.len(), 3);
+    bench.host.faults.add(Fault::next("scheduleDeletion", 1, Effect::status(502, "<html>")));
+    bench.apply(Action::Delete, "A", None, Some(&entry)).await.expect("scheduled");
+    assert_eq!(bench.state.secret("A").expect("there").state, "PENDING_DELETION");
+}
+
+#[tokio::test]
+async fn a_killed_run_s_token_gives_the_same_secret() {
+    let bench = bench().await;
+    let (target, want) = (bench.open().await, desired("A", "one"));
+    let token = uuid::Uuid::new_v4().to_string();
+    let op =
+        Op { action: Action::Create, key: "A", entry: None, row: None, desired: Some(&want), value_differs: true, token: &token, approved: false };
+    let first = itemised(&*target).apply(&bench.cx, &op).await.expect("created");
+    let second = itemised(&*target).apply(&bench.cx, &op).await.expect("replayed");
+    assert_eq!(first.id, second.id);
+    assert_eq!(bench.state.secrets().len(), 1);
+    // The secret is gone: the token is void, and a new one is drawn.
+    bench.state.edit("A", |s| s.state = "DELETED".into());
+    let third = itemised(&*target).apply(&bench.cx, &op).await.expect("created anew");
+    assert_ne!(first.id, third.id);
+}
+
+#[tokio::test]
+async fn many_keys_share_their_waiting() {
+    let bench = bench().await;
+    bench.state.set_delay(Duration::from_millis(900));
+    let target = bench.open().await;
+    let keys: Vec<String> = (0..60).map(|n| format!("K{n}")).collect();
+    let begun = Instant::now();
+    let results = join_all(keys.iter().map(|k| apply(&bench.cx, &*target, Action::Create, k, Some("v"), None))).await;
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(bench.host.log.count("POST /20180608/secrets"), 60);
+    let looks = bench.host.log.lines().len() - 60;
+    assert!(looks <= 20, "60 keys took {looks} looks: {:?}", bench.host.log.by_method());
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    let entries = bench.list().await.expect("listed").entries;
+    assert!(entries.iter().all(|e| e.state == kms_sync::destination::EntryState::Active));
+}
+
+#[tokio::test]
+async fn a_throttling_storm_is_survived() {
+    let bench = bench().await;
+    for n in 0..24 {
+        bench.state.put(&format!("K{n}"), b"v");
+    }
+    let entries = bench.list().await.expect("listed").entries;
+    let target = bench.open().await;
+    bench.state.set_rate(Some(12));
+    let results = join_all(entries.iter().map(|e| apply(&bench.cx, &*target, Action::Delete, &e.key, None, Some(e)))).await;
+    for result in &results {
+        assert!(result.is_ok(), "{:?}", result.as_ref().err().map(ToString::to_string));
+    }
+    bench.state.set_rate(None);
+    assert!(bench.state.secrets().iter().all(|s| s.state == "PENDING_DELETION"));
+    assert!(bench.cx.meter().snapshot().retries > 0, "there was a storm");
+}
+
+#[tokio::test]
+async fn cancelling_ends_the_waits() {
+    let bench = bench().await;
+    bench.state.set_delay(Duration::from_secs(3600));
+    let cx = Cx::quiet();
+    let target = bench.open().await;
+    let (stop, state) = (cx.cancel_token().clone(), bench.state.clone());
+    let watcher = tokio::spawn(async move {
+        while state.secret("A").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+    });
+    let begun = Instant::now();
+    let error = apply(&cx, &*target, Action::Create, "A", Some("v"), None).await.expect_err("cancelled");
+    assert_eq!(error.kind, ErrorKind::Cancelled);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    watcher.await.expect("joined");
+}
+
+#[tokio::test]
+async fn every_attempt_is_signed_anew() {
+    let seen: Arc<Mutex<Vec<(String, String, String)>>> = Arc::default();
+    let keep = seen.clone();
+    let answer = move |headers: HeaderMap| {
+        let keep = keep.clone();
+        async move {
+            let text = |n: &str| headers.get(n).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
+            let mut seen = keep.lock().expect("lock");
+            seen.push((text("date"), text("authorization"), text("opc-request-id")));
+            if seen.len() == 1 {
+                return (axum::http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1.1")], "{}").into_response();
+            }
+            axum::Json(serde_json::json!({"name": "x"})).into_response()
+        }
+    };
+    let host = Host::start(axum::Router::new().fallback(answer), None).await.expect("a port");
+    let session = connect(resolved("access-key", &credentials(), serde_json::json!({ "endpoint": host.url }))).expect("session");
+    session.test(&Cx::quiet(), None).await.expect("the second attempt");
+    let seen = seen.lock().expect("lock").clone();
+    assert_ne!(seen[0].0, seen[1].0, "the date is that of the attempt");
+    assert_ne!(seen[0].1, seen[1].1);
+    assert_eq!(seen[0].2, seen[1].2, "one request id over the attempts of one call");
+    assert_eq!(seen[0].2.len(), 32);
+}
+
+#[tokio::test]
+async fn values_and_keys_stay_out_of_errors() {
+    let bench = bench().await;
+    let value = "sup3r-s3cret-canary";
+    let want = kms_sync::model::SecretValue::new(value);
+    bench.cx.redactor().learn(&want);
+    let echo = format!("{{\"code\":\"InvalidParameter\",\"message\":\"bad content {value} c3VwM3ItczNjcmV0LWNhbmFyeQ==\"}}");
+    bench.host.faults.add(Fault::next("POST /20180608/secrets", 1, Effect::status(400, echo)));
+    let error = bench.apply(Action::Create, "A", Some(value), None).await.expect_err("refused");
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("***") && !text.contains("canary") && !text.contains("c3VwM3I"), "{text}");
+}
