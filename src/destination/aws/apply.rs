@@ -230,7 +230,7 @@ impl Items {
         let known = op.row.is_some_and(|r| r.stamp.is_some() && r.stamp == work.stamp && r.value_hash.is_some());
         let equal = if work.stamp.is_none() {
             false
-        } else if known {
+        } else if known || !op.value_differs {
             !op.value_differs
         } else {
             match self.settled(cx, op, || self.api.get(cx, &work.arn, op.key)).await?.value {
