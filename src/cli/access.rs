@@ -1,10 +1,12 @@
 //! How a command reaches the service: the engine of this process, or the one another process holds.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Args;
 use super::output::note;
+use crate::model::SecretValue;
 use crate::service::attach::{Held, reach};
 use crate::service::local::Local;
 use crate::service::{Service, ServiceError, ServiceErrorKind};
@@ -23,6 +25,21 @@ pub fn store(args: &Args) -> Result<Store, ServiceError> {
     Ok(Store::open(dirs)?)
 }
 
+/// The store with its credentials open: asks for the passphrase, once per start, where one is
+/// needed, was not given by file, and somebody can be asked.
+pub fn opened(args: &Args) -> Result<Store, ServiceError> {
+    let store = store(args)?;
+    if store.locked()? && std::io::stdin().is_terminal() {
+        store.unlock(ask_passphrase("Passphrase of the stored credentials: ")?)?;
+    }
+    Ok(store)
+}
+
+/// Reads a passphrase from the terminal, without showing it.
+pub fn ask_passphrase(prompt: &str) -> Result<SecretValue, ServiceError> {
+    Ok(SecretValue::new(rpassword::prompt_password(prompt)?))
+}
+
 /// The service for reading: no engine is needed.
 pub fn reading(args: &Args) -> Result<Access, ServiceError> {
     Ok(Access { service: Local::new(store(args)?), _held: None })
@@ -30,7 +47,7 @@ pub fn reading(args: &Args) -> Result<Access, ServiceError> {
 
 /// The service for editing: through the running engine when there is one, so that it knows at once.
 pub async fn editing(args: &Args) -> Result<Access, ServiceError> {
-    let store = store(args)?;
+    let store = opened(args)?;
     match reach(store.dirs()).await {
         Some(remote) => Ok(Access { service: remote, _held: None }),
         None => Ok(Access { service: Local::new(store), _held: None }),
@@ -40,7 +57,7 @@ pub async fn editing(args: &Args) -> Result<Access, ServiceError> {
 /// The service for runs: this process becomes the engine, or asks the one that is. A holder
 /// that does not answer is waited for, unless `wait` is false.
 pub async fn running(args: &Args, what: &str, wait: bool) -> Result<Access, ServiceError> {
-    let store = store(args)?;
+    let store = opened(args)?;
     let mut told = false;
     loop {
         let busy = match Held::take(&store, what) {
@@ -63,7 +80,7 @@ pub async fn running(args: &Args, what: &str, wait: bool) -> Result<Access, Serv
 
 /// The engine itself, never another process's.
 pub fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
-    match Held::take(&store(args)?, what) {
+    match Held::take(&opened(args)?, what) {
         Ok(held) => Ok(held),
         Err(LockError::Store(error)) => Err(error.into()),
         Err(busy) => Err(ServiceError::new(ServiceErrorKind::Busy, format!("{busy}. One engine per state directory: stop that one first."))),

@@ -206,6 +206,18 @@ pub enum ConnectionCommand {
     },
     /// Forget a connection that no sync uses.
     Remove { name: String },
+    /// Change how the key that seals stored credentials is kept, and seal all of them anew.
+    Seal {
+        /// A key file in the state directory, or a passphrase.
+        #[arg(value_enum)]
+        way: SealWay,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SealWay {
+    KeyFile,
+    Passphrase,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -238,7 +250,7 @@ impl Command {
             | Self::Doctor { json } => *json,
             Self::Connection { command } => match command {
                 ConnectionCommand::Add { json, .. } | ConnectionCommand::List { json } | ConnectionCommand::Test { json, .. } => *json,
-                ConnectionCommand::Remove { .. } => false,
+                ConnectionCommand::Remove { .. } | ConnectionCommand::Seal { .. } => false,
             },
             _ => false,
         }

@@ -8,13 +8,14 @@ use clap::CommandFactory;
 use serde_json::{Value, json};
 
 use super::access::{self, Access};
-use super::args::{ConnectionCommand, Prioritize};
+use super::args::{ConnectionCommand, Prioritize, SealWay};
 use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
 use super::{Args, Command, Outcome, demo, progress, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
 use crate::service::{Priority, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+use crate::store::{EngineLock, SealMode};
 
 /// Does what the arguments ask.
 pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
@@ -284,12 +285,11 @@ pub async fn follow_service(service: Arc<dyn Service>, requests: Vec<RunRequest>
     let cancelling = {
         let (service, ids) = (service.clone(), ids.clone());
         tokio::spawn(async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                note("cancelling: what is in flight is finished first");
-                for id in &ids {
-                    // A run that has just ended needs no cancelling.
-                    let _ = service.cancel(id).await;
-                }
+            serve::until_stopped().await;
+            note("cancelling: what is in flight is finished first");
+            for id in &ids {
+                // A run that has just ended needs no cancelling.
+                let _ = service.cancel(id).await;
             }
         })
     };
@@ -355,7 +355,31 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
     Ok(0)
 }
 
+/// Seals every stored credential anew. No engine may run meanwhile: it would use the old key.
+fn seal(args: &Args, way: SealWay) -> Outcome {
+    let store = access::opened(args)?;
+    let (mode, passphrase) = match way {
+        SealWay::KeyFile => (SealMode::KeyFile, None),
+        SealWay::Passphrase if std::io::stdin().is_terminal() => {
+            let first = access::ask_passphrase("New passphrase: ")?;
+            if !first.same_as(&access::ask_passphrase("Once more: ")?) {
+                return Err(ServiceError::new(ServiceErrorKind::Invalid, "The two passphrases differ; nothing was changed."));
+            }
+            (SealMode::Passphrase, Some(first))
+        }
+        SealWay::Passphrase => (SealMode::Passphrase, None),
+    };
+    let _lock =
+        EngineLock::acquire(store.dirs(), "kms-sync connection seal").map_err(|e| ServiceError::new(ServiceErrorKind::Busy, e.to_string()))?;
+    store.change_seal(mode, passphrase.as_ref())?;
+    note(&format!("all stored credentials are sealed anew: {}", mode.promise()));
+    Ok(0)
+}
+
 async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outcome {
+    if let ConnectionCommand::Seal { way } = command {
+        return seal(args, *way);
+    }
     let access = access::editing(args).await?;
     match command {
         ConnectionCommand::Add { file, replace, .. } => {
@@ -390,6 +414,7 @@ async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outc
                 }
             }
         }
+        ConnectionCommand::Seal { .. } => {}
         ConnectionCommand::Remove { name } => {
             access.service.remove_connection(name).await?;
             note(&format!("connection {name} removed"));

@@ -137,8 +137,9 @@ impl DemoControls for Stage {
 /// Opens the terminal app on the operator's own configuration.
 pub async fn terminal(args: &Args) -> Outcome {
     super::commands::needs_terminal()?;
-    let store = access::store(args)?;
+    let store = access::opened(args)?;
     let settings = store.settings()?;
+    let _log = super::serve::log_to_file(&store.dirs().state);
     let service = Attach::open(store, "the terminal app").await?;
     finish(tui::run(service.clone(), options(args, &settings)).await, &*service).await
 }

@@ -65,16 +65,34 @@ async fn wait_for_stop(local: &Local) {
     }
 }
 
-/// Returns at SIGTERM or SIGINT.
+/// Returns at SIGTERM, SIGINT or SIGHUP (the line dropped).
 pub async fn until_stopped() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
         return std::future::pending().await;
     };
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
+        _ = hup.recv() => {}
     }
+}
+
+/// Log lines in files of the state directory, a week of them: the terminal belongs to the
+/// screens. The answer writes what is left when it is dropped.
+pub fn log_to_file(state: &std::path::Path) -> Option<tracing_appender::non_blocking::WorkerGuard> {
+    let files = tracing_appender::rolling::Builder::new()
+        .rotation(tracing_appender::rolling::Rotation::DAILY)
+        .filename_prefix("kms-sync")
+        .filename_suffix("log")
+        .max_log_files(7)
+        .build(state.join("log"))
+        .ok()?;
+    let (writer, guard) = tracing_appender::non_blocking(files);
+    let filter = tracing_subscriber::EnvFilter::new("kms_sync=info");
+    let started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).with_target(false).try_init();
+    started.ok().map(|()| guard)
 }
 
 /// Structured log lines on standard error.

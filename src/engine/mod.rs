@@ -94,7 +94,9 @@ impl Engine {
     /// An idle engine over a store.
     pub fn new(store: Store, hub: Arc<Hub>) -> Self {
         let pool = Arc::new(Pool::new(store.clone()));
-        let settings = store.settings().unwrap_or_default();
+        // A settings file that cannot be used must not loosen a limit in silence: nothing runs
+        // by itself, and whoever becomes the engine is refused (see `service::attach`).
+        let settings = store.settings().unwrap_or_else(|_| Settings { paused: true, ..Settings::default() });
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -154,7 +156,7 @@ impl Engine {
         if self.inner.closing.is_cancelled() {
             return Err(ServiceError::new(ServiceErrorKind::Busy, "kms-sync is closing: no new runs start"));
         }
-        let config = self.inner.store.sync(&request.sync).map_err(|e| ServiceError::new(ServiceErrorKind::NotFound, e.to_string()))?;
+        let config = self.inner.store.sync(&request.sync)?;
         let mut state = self.inner.store.sync_state(&config.name).map_err(storage)?;
         let name = config.name.clone();
         let id = uuid::Uuid::new_v4().to_string();
@@ -429,6 +431,22 @@ fn job(state: &mut SyncState, kind: RunKind) -> &mut Job {
         RunKind::Import => &mut state.import,
         RunKind::Remove => &mut state.remove,
     }
+}
+
+/// Brings a sync's documented status in line with a run that died with its process.
+pub fn note_interrupted(store: &Store, record: &RunRecord) -> Result<(), crate::store::StoreError> {
+    // A sync that is gone needs no status.
+    if store.sync(&record.sync).is_err() {
+        return Ok(());
+    }
+    let mut state = store.sync_state(&record.sync)?;
+    let slot = job(&mut state, record.kind);
+    if matches!(slot.status, Some(JobStatus::Running | JobStatus::Pending)) {
+        slot.status = Some(JobStatus::Failed);
+        slot.message = record.message.as_deref().map(|m| brief(m, MESSAGE));
+        store.save_sync_state(&record.sync, &state)?;
+    }
+    Ok(())
 }
 
 /// One line about a finished run, for toasts, logs and tables.

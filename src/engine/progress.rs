@@ -122,6 +122,10 @@ impl Progress {
     pub fn take(&self, redactor: &Redactor) -> (Counts, Vec<SecretOutcome>, usize) {
         let (counts, mut secrets, withheld) = self.with(|g| (g.counts, std::mem::take(&mut g.secrets), g.withheld));
         for secret in &mut secrets {
+            // To whoever reads the record a conflict is a failure with a reason.
+            if secret.outcome == Outcome::Conflict {
+                secret.outcome = Outcome::Failed;
+            }
             let written = matches!(secret.outcome, Outcome::Created | Outcome::Updated | Outcome::Restored | Outcome::Deleted | Outcome::Imported);
             if let Some(reason) = secret.reason.as_ref().filter(|_| !written) {
                 secret.reason = Some(redactor.redact(reason));

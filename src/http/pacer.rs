@@ -11,6 +11,8 @@ use super::{ApiError, Cx};
 
 /// After this many clean answers in a row the rate grows by a tenth.
 const CALM: u32 = 20;
+/// Refusals within this time halve the rate once.
+const ONE_SIGNAL: Duration = Duration::from_secs(1);
 
 /// A rate limiter that slows down when the provider throttles and recovers slowly, with a
 /// hold during which nothing is sent at all. Shared by every sync of a connection.
@@ -28,6 +30,13 @@ struct State {
     ceiling: f64,
     burst: u32,
     hold: Option<(Instant, String)>,
+    /// Held this long (doubling, five times at most) when the provider throttles without
+    /// saying for how long.
+    unasked: Option<Duration>,
+    /// Throttled holds in a row.
+    streak: u32,
+    /// When the rate was last halved.
+    halved: Option<Instant>,
 }
 
 impl Pacer {
@@ -43,9 +52,19 @@ impl Pacer {
                 ceiling: ceiling.max(rate),
                 burst,
                 hold: None,
+                unasked: None,
+                streak: 0,
+                halved: None,
             }),
             calm: AtomicU32::new(0),
         }
+    }
+
+    /// For providers that throttle without Retry-After: everyone waits `base`, then twice as
+    /// long, up to sixteen times.
+    pub fn holding(self, base: Duration) -> Self {
+        self.with(|s| s.unasked = Some(base));
+        self
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
@@ -75,11 +94,21 @@ impl Pacer {
     /// The provider throttled: half the rate, and nothing at all for `hold`.
     pub fn throttled(&self, hold: Option<Duration>) {
         self.calm.store(0, Ordering::Relaxed);
-        self.with(|s| {
-            s.rate = (s.rate / 2.0).max(s.floor);
-            s.limiter = limiter(s.rate, 1);
+        let unasked = self.with(|s| {
+            // Requests that were in flight together are refused together: one signal, not many.
+            if s.halved.is_none_or(|at| at.elapsed() >= ONE_SIGNAL) {
+                s.halved = Some(Instant::now());
+                s.rate = (s.rate / 2.0).max(s.floor);
+                s.limiter = limiter(s.rate, 1);
+            }
+            if s.hold.as_ref().is_some_and(|(until, _)| *until > Instant::now()) {
+                return None;
+            }
+            let pause = s.unasked? * 2u32.pow(s.streak.min(4));
+            s.streak += 1;
+            Some(pause)
         });
-        if let Some(hold) = hold {
+        if let Some(hold) = hold.or(unasked) {
             self.hold(hold, &format!("{} asked to wait", self.name));
         }
     }
@@ -96,6 +125,7 @@ impl Pacer {
 
     /// A clean answer: the rate grows again, slowly.
     pub fn calm(&self) {
+        self.with(|s| s.streak = 0);
         if self.calm.fetch_add(1, Ordering::Relaxed) + 1 < CALM {
             return;
         }
@@ -129,12 +159,28 @@ mod tests {
     #[tokio::test]
     async fn throttling_halves_and_calm_restores() {
         let pacer = Pacer::new("test", 100.0, 100.0, 10);
-        pacer.throttled(None);
-        assert_eq!(pacer.rate(), 50.0);
+        for _ in 0..8 {
+            pacer.throttled(None);
+        }
+        assert_eq!(pacer.rate(), 50.0, "eight refusals of one moment are one signal");
         for _ in 0..CALM {
             pacer.calm();
         }
         assert!(pacer.rate() > 54.0 && pacer.rate() < 56.0);
+    }
+
+    #[tokio::test]
+    async fn unasked_holds_double_and_count_once_per_hold() {
+        let pacer = Pacer::new("test", 1000.0, 1000.0, 10).holding(Duration::from_millis(40));
+        let waited = |pacer: &Pacer| pacer.with(|s| s.hold.as_ref().map(|(until, _)| *until - Instant::now())).expect("held");
+        (0..12).for_each(|_| pacer.throttled(None));
+        assert!(waited(&pacer) <= Duration::from_millis(40));
+        pacer.ready(&Cx::quiet()).await.expect("turn");
+        pacer.throttled(None);
+        let second = waited(&pacer);
+        assert!(second > Duration::from_millis(60) && second <= Duration::from_millis(80), "{second:?}");
+        pacer.throttled(Some(Duration::from_secs(7)));
+        assert!(waited(&pacer) > Duration::from_secs(6), "what the provider asks for goes first");
     }
 
     #[tokio::test]

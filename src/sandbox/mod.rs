@@ -6,6 +6,7 @@
 //! log of requests. Nothing is kept after the process ends, and nothing outside is touched.
 //! The product code does not know that it talks to a sandbox.
 
+pub mod aws;
 pub mod azure_devops;
 pub mod azure_key_vault;
 pub mod bitbucket;

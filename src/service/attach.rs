@@ -36,9 +36,14 @@ pub struct Held {
 impl Held {
     /// Becomes the engine of a state directory.
     pub fn take(store: &Store, what: &str) -> std::result::Result<Self, LockError> {
+        store.settings().map_err(LockError::Store)?;
         let lock = EngineLock::acquire(store.dirs(), what)?;
-        let interrupted = store.mark_interrupted().unwrap_or_default();
+        let interrupted = store.mark_interrupted().map_err(LockError::Store)?;
+        for record in &interrupted {
+            crate::engine::note_interrupted(store, record).map_err(LockError::Store)?;
+        }
         let local = Local::new(store.clone());
+        local.reload();
         for record in interrupted {
             local.engine().hub().notice(
                 "warn",

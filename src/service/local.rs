@@ -33,19 +33,24 @@ pub struct Local {
 
 impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
-        Self::new(ServiceErrorKind::Storage, error.to_string())
+        use crate::store::StoreErrorKind as K;
+        let kind = match error.kind {
+            K::NotFound => ServiceErrorKind::NotFound,
+            K::Invalid | K::Refused => ServiceErrorKind::Invalid,
+            _ => ServiceErrorKind::Storage,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
 impl Local {
-    /// A service over a store. Nothing runs before [`Self::start_auto`] or a started run.
+    /// A service over a store. Nothing runs before [`Self::start_auto`] or a started run, and
+    /// nobody sees anything on the board before [`Self::reload`].
     pub fn new(store: Store) -> Arc<Self> {
         let hub = Arc::new(Hub::default());
         let engine = Engine::new(store.clone(), hub);
         let clocks = Clocks::new(engine.clone());
-        let service = Arc::new(Self { engine, store, clocks });
-        service.fill_board();
-        service
+        Arc::new(Self { engine, store, clocks })
     }
 
     /// The engine itself, for the process that holds it.
@@ -75,10 +80,11 @@ impl Local {
     /// Brings the board in line with the files and the state database.
     fn fill_board(&self) {
         let mut names = Vec::new();
+        let known = Known::read(&self.store);
         for loaded in self.store.syncs() {
             names.push(loaded.name.clone());
             let card = match &loaded.result {
-                Ok(config) => self.card(config),
+                Ok(config) => self.card(config, &known),
                 Err(broken) => broken_card(&loaded.name, &broken.to_string()),
             };
             self.engine.hub().publish(Event::Card { card: Box::new(card) });
@@ -87,7 +93,7 @@ impl Local {
         for name in gone {
             self.engine.hub().publish(Event::Gone { name });
         }
-        let account = self.engine.pool().account(None).ok();
+        let account = known.account(None).cloned();
         let paused = self.engine.settings().paused;
         self.engine.hub().facts(|f| {
             f.account = account.map(|a| {
@@ -98,10 +104,10 @@ impl Local {
         });
     }
 
-    fn card(&self, config: &SyncConfig) -> Card {
-        let last = self.store.runs(&config.name, 1).ok().and_then(|runs| runs.first().map(LastRun::of));
+    fn card(&self, config: &SyncConfig, known: &Known) -> Card {
+        let last = self.store.last_run(&config.name).ok().flatten().as_ref().map(LastRun::of);
         let state = self.store.sync_state(&config.name).ok();
-        let connection = self.store.connection(&config.connection_id).map_or_else(|_| config.connection_id.clone(), |c| c.name);
+        let connection = known.find(&config.connection_id).map_or_else(|| config.connection_id.clone(), |c| c.name.clone());
         let next = self.engine.hub().read(|b| b.cards.get(&config.name).and_then(|c| c.next.clone())).filter(|_| config.is_enabled);
         Card {
             name: config.name.clone(),
@@ -120,7 +126,7 @@ impl Local {
     }
 
     fn publish_card(&self, config: &SyncConfig) {
-        self.engine.hub().publish(Event::Card { card: Box::new(self.card(config)) });
+        self.engine.hub().publish(Event::Card { card: Box::new(self.card(config, &Known::read(&self.store))) });
     }
 
     fn config(&self, name: &str) -> Result<SyncConfig> {
@@ -142,10 +148,13 @@ impl Local {
     }
 
     fn doc(&self, config: &SyncConfig) -> Result<SyncDoc> {
+        self.doc_with(config, &Known::read(&self.store))
+    }
+
+    fn doc_with(&self, config: &SyncConfig, known: &Known) -> Result<SyncDoc> {
         let state = self.store.sync_state(&config.name)?;
-        let connection =
-            self.store.connection(&config.connection_id).ok().map(|c| ConnectionRef { app: c.app.clone(), name: c.name.clone(), id: c.id.clone() });
-        let account = self.engine.pool().account(config.source_connection.as_deref()).ok().map(|a| a.name);
+        let connection = known.find(&config.connection_id).map(|c| ConnectionRef { app: c.app.clone(), name: c.name.clone(), id: c.id.clone() });
+        let account = known.account(config.source_connection.as_deref()).map(|a| a.name.clone());
         let mut doc = SyncDoc::new(config, &state, connection);
         doc.source_connection = config.source_connection.clone().or(account);
         Ok(doc)
@@ -248,6 +257,28 @@ impl Local {
     }
 }
 
+/// The stored connections, read once for many syncs.
+struct Known(Vec<Connection>);
+
+impl Known {
+    fn read(store: &Store) -> Self {
+        Self(store.connections().into_iter().filter_map(|l| l.result.ok()).collect())
+    }
+
+    fn find(&self, name: &str) -> Option<&Connection> {
+        self.0.iter().find(|c| c.name == name || c.id == name)
+    }
+
+    /// The named KMS account, or the only one there is.
+    fn account(&self, named: Option<&str>) -> Option<&Connection> {
+        if let Some(name) = named {
+            return self.find(name);
+        }
+        let mut accounts = self.0.iter().filter(|c| c.app == source::APP.app);
+        accounts.next().filter(|_| accounts.next().is_none())
+    }
+}
+
 /// The readable part of a connection: equal texts reach the same account.
 fn public_identity(connection: &Connection) -> String {
     let mut value = registry::app(&connection.app).map(|spec| connection.public(spec)).unwrap_or_default();
@@ -304,7 +335,8 @@ impl Service for Local {
     }
 
     async fn syncs(&self) -> Result<Vec<SyncDoc>> {
-        self.store.syncs().into_iter().filter_map(|l| l.result.ok()).map(|c| self.doc(&c)).collect()
+        let known = Known::read(&self.store);
+        self.store.syncs().into_iter().filter_map(|l| l.result.ok()).map(|c| self.doc_with(&c, &known)).collect()
     }
 
     async fn sync(&self, name: &str) -> Result<SyncDoc> {
@@ -473,7 +505,7 @@ impl Service for Local {
     }
 
     async fn remove_connection(&self, name: &str) -> Result<()> {
-        let connection = self.store.connection(name).map_err(|e| ServiceError::new(ServiceErrorKind::NotFound, e.to_string()))?;
+        let connection = self.store.connection(name)?;
         let syncs: Vec<SyncConfig> = self.store.syncs().into_iter().filter_map(|l| l.result.ok()).collect();
         let used = self.view(&connection, &syncs).used_by;
         if !used.is_empty() {
@@ -486,7 +518,7 @@ impl Service for Local {
     }
 
     async fn test_connection(&self, name: &str) -> Result<TestReport> {
-        let connection = self.store.connection(name).map_err(|e| ServiceError::new(ServiceErrorKind::NotFound, e.to_string()))?;
+        let connection = self.store.connection(name)?;
         self.test(&connection).await
     }
 

@@ -285,13 +285,13 @@ mod tests {
         Token::new(Login { access_token: "t".into(), expires_in: Some(expires_in), max_ttl: Some(max_ttl) }, 1)
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn life_is_counted_in_the_servers_words() {
-        let now = Instant::now();
         assert!(token(0.0, 2_592_000.0).renew_at.is_none(), "0 never expires");
-        assert_eq!(token(100.0, 0.0).renew_at, Some(now + Duration::from_secs(80)));
-        assert_eq!(token(100.0, 50.0).renew_at, Some(now + Duration::from_secs(40)));
-        assert_eq!(token(100.0, 1e9).dies_at, Some(now + Duration::from_secs(100)));
+        let ahead = |at: Option<Instant>| at.map(|at| at.duration_since(Instant::now()).as_secs_f64().round());
+        assert_eq!(ahead(token(100.0, 0.0).renew_at), Some(80.0));
+        assert_eq!(ahead(token(100.0, 50.0).renew_at), Some(40.0));
+        assert_eq!(ahead(token(100.0, 1e9).dies_at), Some(100.0));
     }
 
     #[test]

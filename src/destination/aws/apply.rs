@@ -107,7 +107,7 @@ impl Items {
                 let mut work =
                     Work { arn, stamp: entry.stamp.clone(), facts: Facts::of(op.entry), detail: Detail::of(op.row), instead: None, wrote: false };
                 if op.action == Action::Restore || matches!(entry.state, EntryState::Deleted { .. }) {
-                    work.arn = self.api.restore(cx, &work.arn, op.key).await?;
+                    work.arn = self.restore(cx, op, &work.arn).await?;
                     self.bring_equal(cx, op, desired, work).await
                 } else if op.value_differs || entry.state == EntryState::Empty {
                     self.write_value(cx, op, desired, work).await
@@ -136,7 +136,7 @@ impl Items {
         let wanted = self.wanted(desired, &Tags::new(), &detail);
         let mut pauses = NAME_PAUSES.iter();
         loop {
-            let key = self.config.key_text.as_deref();
+            let key = self.config.key_for_create();
             let error = match self.api.create(cx, op.key, op.token, &desired.value, key, &wanted.tags).await {
                 Ok((arn, version)) => return Ok(self.created(arn, version, &wanted, op)),
                 Err(e) => e,
@@ -204,7 +204,7 @@ impl Items {
                 )
                 .advice("Run again: the plan then offers to restore it."));
             }
-            work.arn = self.api.restore(cx, &there.arn, op.key).await?;
+            work.arn = self.restore(cx, op, &there.arn).await?;
             work.instead = Some(Action::Restore);
             return self.bring_equal(cx, op, desired, work).await;
         }
@@ -216,6 +216,12 @@ impl Items {
             Content::Text(value) if value.same_as(&desired.value) => self.finish(cx, op, desired, work).await,
             _ => Err(error.advice("Somebody else made a secret of this name that the listing did not show yet. Run again: the plan then shows it.")),
         }
+    }
+
+    async fn restore(&self, cx: &Cx, op: &Op<'_>, arn: &str) -> Result<String, ApiError> {
+        let restored = self.api.restore(cx, arn, op.key).await?;
+        self.shared.forget_deleted(arn);
+        Ok(restored)
     }
 
     /// Reads what is there (where that can be had cheaply it is known already) and writes only
@@ -291,7 +297,7 @@ impl Items {
                 match there {
                     // Deleted since the listing: it was ours to write, so it is brought back.
                     Some(there) if there.deleted && untouchable(&there, &self.config.region).is_none() => {
-                        work.arn = self.api.restore(cx, &work.arn, op.key).await?;
+                        work.arn = self.restore(cx, op, &work.arn).await?;
                         let version = self.settled(cx, op, || self.put(cx, op, &desired.value, &work.arn, key_differs)).await?;
                         work.stamp = Some(version);
                         work.instead = Some(Action::Restore);
@@ -318,7 +324,7 @@ impl Items {
     /// Value alone by PutSecretValue (which keeps the key and needs no more rights), value and
     /// key by one UpdateSecret.
     async fn put(&self, cx: &Cx, op: &Op<'_>, value: &SecretValue, arn: &str, with_key: bool) -> Result<String, ApiError> {
-        match self.config.key_text.as_deref().filter(|_| with_key) {
+        match self.config.key_for_update().filter(|_| with_key) {
             None => self.api.put(cx, arn, op.key, op.token, value).await,
             Some(key) => match self.api.update(cx, arn, op.key, key, Some((op.token, value))).await {
                 Ok(version) => Ok(version.unwrap_or_else(|| op.token.to_string())),
@@ -345,7 +351,7 @@ impl Items {
         let mut changed = work.wrote;
         if !work.wrote
             && self.key_differs(work.facts.key.as_deref(), &work.detail)
-            && let Some(key) = self.config.key_text.as_deref()
+            && let Some(key) = self.config.key_for_update()
         {
             self.api.update(cx, &work.arn, op.key, key, None).await?;
             self.note_key(&mut work);

@@ -210,11 +210,12 @@ impl Link {
         let Some(provider) = loaded.credentials_provider() else {
             return Err(no_credentials(cx, "no provider is configured"));
         };
+        let whose = text("profile").map(|p| format!("profile {p}: ")).unwrap_or_default();
         let found = tokio::select! {
             found = provider.provide_credentials() => found,
             () = cx.cancel_token().cancelled() => return Err(ApiError::cancelled(SERVICE)),
         };
-        let credentials = found.map_err(|e| no_credentials(cx, &causes(&e).join(": ")))?;
+        let credentials = found.map_err(|e| no_credentials(cx, &format!("{whose}{}", causes(&e).join(": "))))?;
         learn(cx, &credentials);
         Ok(credentials)
     }
@@ -256,6 +257,6 @@ pub fn learn(cx: &Cx, credentials: &Credentials) {
 }
 
 fn no_credentials(cx: &Cx, why: &str) -> ApiError {
-    ApiError::new(ErrorKind::Auth, SERVICE, format!("no credentials were found: {}", cx.redact(&brief(why, 400))))
+    ApiError::new(ErrorKind::Auth, SERVICE, format!("no credentials were found: {}", cx.redact(&brief(why, 500))))
         .advice("Sign in (aws sso login, aws configure) or name a profile on the connection; on EC2, attach a role.")
 }

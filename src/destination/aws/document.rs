@@ -40,6 +40,9 @@ const NAME_PAUSES: &[u64] = &[2, 4, 8, 16, 30, 30, 30];
 /// Pauses while a restored secret still refuses calls.
 const RESTORE_PAUSES: &[u64] = &[1, 2, 4, 8, 15];
 
+/// Why a member of the object is not ours to overwrite.
+const NO_TEXT: &str = "its value in the JSON object is not a text";
+
 /// One sync's target in many-to-one mapping.
 pub struct Object {
     api: Arc<Api>,
@@ -84,18 +87,21 @@ impl Object {
         Ok(listed)
     }
 
-    /// Keys of the object in this version, when they were remembered.
-    fn remembered(&self, version: &str) -> Option<BTreeSet<String>> {
+    /// Keys of the object in this version, when they were remembered, and those of them whose
+    /// values are no texts.
+    fn remembered(&self, version: &str) -> Option<(BTreeSet<String>, BTreeSet<String>)> {
         let fact = self.shared.recall(&format!("members|{}", self.name))?;
         if fact.get("version")?.as_str()? != version {
             return None;
         }
-        serde_json::from_value(fact.get("keys")?.clone()).ok()
+        let keys = |member: &str| serde_json::from_value(fact.get(member)?.clone()).ok();
+        Some((keys("keys")?, keys("others")?))
     }
 
     fn remember(&self, version: &str, members: &Members) {
         let keys: Vec<&String> = members.keys().collect();
-        self.shared.remember(&format!("members|{}", self.name), json!({ "version": version, "keys": keys }));
+        let others: Vec<&String> = members.iter().filter(|(_, m)| matches!(m, Member::Other(_))).map(|(k, _)| k).collect();
+        self.shared.remember(&format!("members|{}", self.name), json!({ "version": version, "keys": keys, "others": others }));
     }
 
     /// What this sync knows of the secret itself (tags it set, its key, who made it).
@@ -187,9 +193,11 @@ impl Destination for Object {
         };
         if !ask.full && all_at(ask.ledger, &version) {
             let known = self.remembered(&version);
-            let keys = known.clone().unwrap_or_else(|| ask.ledger.rows.values().map(|r| r.key.clone()).collect());
-            let entries = keys.iter().enumerate().map(|(i, k)| self.entry(k, &there, EntryState::Active, i == 0)).collect();
-            self.see(listed, known);
+            let by_ledger = || (ask.ledger.rows.values().map(|r| r.key.clone()).collect(), BTreeSet::new());
+            let (keys, others) = known.clone().unwrap_or_else(by_ledger);
+            let state = |k: &String| if others.contains(k) { EntryState::Blocked(NO_TEXT.into()) } else { EntryState::Active };
+            let entries = keys.iter().enumerate().map(|(i, k)| self.entry(k, &there, state(k), i == 0)).collect();
+            self.see(listed, known.map(|(keys, _)| keys));
             return Ok(Inventory { entries, warnings });
         }
         let (members, read_version) = self.members(cx, &there.arn).await?;
@@ -200,7 +208,7 @@ impl Destination for Object {
             .map(|(i, (key, member))| {
                 let (state, value) = match member {
                     Member::Text(value) => (EntryState::Active, Some(value.clone())),
-                    Member::Other(_) => (EntryState::Blocked("its value in the JSON object is not a text".into()), None),
+                    Member::Other(_) => (EntryState::Blocked(NO_TEXT.into()), None),
                 };
                 Entry { value, ..self.entry(key, &there, state, i == 0) }
             })
@@ -230,9 +238,7 @@ impl Destination for Object {
                     Err(error) => Err(error.clone()),
                     Ok((members, version)) => match members.get(&e.key) {
                         Some(Member::Text(value)) => Ok(Read { value: Some(value.clone()), stamp: Some(version.clone()), problem: None }),
-                        Some(Member::Other(_)) => {
-                            Ok(Read { value: None, stamp: Some(version.clone()), problem: Some("its value in the JSON object is not a text".into()) })
-                        }
+                        Some(Member::Other(_)) => Ok(Read { value: None, stamp: Some(version.clone()), problem: Some(NO_TEXT.into()) }),
                         None => Err(ApiError::new(ErrorKind::NotFound, SERVICE, format!("{}: the key is no longer in the secret", e.key))),
                     },
                 };
@@ -243,6 +249,10 @@ impl Destination for Object {
 
     fn shape(&self) -> Shape<'_> {
         Shape::Document(self)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.config.deletion_warning().into_iter().collect()
     }
 }
 
@@ -299,7 +309,7 @@ impl Object {
         let text = self.fitting(&members)?;
         let mut pauses = NAME_PAUSES.iter();
         let (arn, version) = loop {
-            let error = match self.api.create(cx, &self.name, first.token, &text, self.config.key_text.as_deref(), &self.config.tags).await {
+            let error = match self.api.create(cx, &self.name, first.token, &text, self.config.key_for_create(), &self.config.tags).await {
                 Ok(made) => break made,
                 Err(e) if e.kind == ErrorKind::Conflict => e,
                 Err(e) => return Err(e),
@@ -348,7 +358,7 @@ impl Object {
                     .conflict("is scheduled for deletion, and this sync never wrote it")
                     .advice("Restore it by hand, or choose another Secret Name."));
             }
-            self.api.restore(cx, &there.arn, &self.name).await?;
+            self.restore(cx, &there.arn).await?;
         }
         let base = self.base(cx, batch, &there, keys).await?;
         let members = wanted(base.clone().unwrap_or_default(), batch);
@@ -368,7 +378,7 @@ impl Object {
             self.remember(&version, &members);
             done.version = Some(version);
             done.untouched = false;
-        } else if key_differs && let Some(key) = self.config.key_text.as_deref() {
+        } else if key_differs && let Some(key) = self.config.key_for_update() {
             self.api.update(cx, &there.arn, &self.name, key, None).await?;
             done.untouched = false;
         }
@@ -379,6 +389,12 @@ impl Object {
         }
         self.write_tags(cx, &there, detail, &mut done).await?;
         Ok(done)
+    }
+
+    async fn restore(&self, cx: &Cx, arn: &str) -> Result<(), ApiError> {
+        self.api.restore(cx, arn, &self.name).await?;
+        self.shared.forget_deleted(arn);
+        Ok(())
     }
 
     /// The object to change; `None` when every member of it is known to be replaced or removed,
@@ -409,7 +425,7 @@ impl Object {
     }
 
     async fn write(&self, cx: &Cx, there: &Listed, token: &str, text: &crate::model::SecretValue, with_key: bool) -> Result<String, ApiError> {
-        match self.config.key_text.as_deref().filter(|_| with_key) {
+        match self.config.key_for_update().filter(|_| with_key) {
             None => self.api.put(cx, &there.arn, &self.name, token, text).await,
             Some(key) => match self.api.update(cx, &there.arn, &self.name, key, Some((token, text))).await {
                 Ok(version) => Ok(version.unwrap_or_else(|| token.to_string())),

@@ -55,6 +55,11 @@ impl Shared {
         self.memory.put(&format!("{}|deleted", self.place), serde_json::json!(kept));
     }
 
+    /// A deletion was taken back: its secret may be seen alive again.
+    pub fn forget_deleted(&self, arn: &str) {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).retain(|(a, _)| a != arn);
+    }
+
     /// True when we deleted this secret within the last ten minutes.
     pub fn deleted_recently(&self, arn: &str) -> bool {
         let now = jiff::Timestamp::now().as_second();

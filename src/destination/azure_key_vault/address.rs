@@ -119,7 +119,7 @@ fn check_host(host: &str, url: &url::Url) -> Result<(), Refusal> {
             format!("{name:?} is no vault name: 3 to 24 letters, digits and single hyphens, a letter first, a letter or digit last."),
         ));
     }
-    if url.path().trim_end_matches('/') != "" || url.port().is_some() {
+    if !url.path().trim_end_matches('/').is_empty() || url.port().is_some() {
         return Err(("url", "Vault Base URL must end after the host: no path, no port.".into()));
     }
     Ok(())

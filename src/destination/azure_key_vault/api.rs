@@ -17,6 +17,10 @@ use crate::model::text::brief;
 /// Rounds of waiting after the attempts of one call ended throttled.
 const THROTTLE_ROUNDS: u32 = 5;
 
+/// At most 40 + 10 × 25 = 290 creations in any 10 s; the limit is 300, for everybody together.
+const CREATIONS_PER_SECOND: f64 = 25.0;
+const CREATIONS_AT_ONCE: u32 = 40;
+
 /// How fast one vault may be called. Microsoft's limits per vault and 10 s: 300 creations
 /// (certificates and keys of everybody included), 4,000 of everything else.
 pub(super) struct Pace {
@@ -27,13 +31,15 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The pace for a vault of a known cloud, or for any other host.
-    pub fn new(name: &str, published_quota: bool) -> Self {
+    /// The pace for a vault of a known cloud, or for any other host. `unit`: the first pause
+    /// after a throttled call without Retry-After, which vaults do not document; Microsoft's
+    /// guidance for them is 1, 2, 4, 8, 16 s.
+    pub fn new(name: &str, published_quota: bool, unit: Duration) -> Self {
         if published_quota {
-            // 40 at once and 25 a second are at most 290 in any 10 s.
-            Self { calls: Pacer::new(name, 100.0, 100.0, 100), creations: Some(Pacer::new(name, 25.0, 25.0, 40)) }
+            let creations = Pacer::new(name, CREATIONS_PER_SECOND, CREATIONS_PER_SECOND, CREATIONS_AT_ONCE);
+            Self { calls: Pacer::new(name, 100.0, 100.0, 100).holding(unit), creations: Some(creations) }
         } else {
-            Self { calls: Pacer::new(name, 1000.0, 1000.0, 1000), creations: None }
+            Self { calls: Pacer::new(name, 1000.0, 1000.0, 1000).holding(unit), creations: None }
         }
     }
 }
@@ -179,9 +185,7 @@ impl Vault {
                     };
                 }
                 429 if round < THROTTLE_ROUNDS && cx.spend_retry() => {
-                    // Microsoft's guidance for vaults, which send no Retry-After: 1, 2, 4, 8, 16 s.
-                    let wait = answer.retry_after().unwrap_or(self.patience.unit * 2u32.pow(round));
-                    self.pace.calls.hold(wait, "the vault is throttling");
+                    self.pace.calls.throttled(answer.retry_after());
                     round += 1;
                 }
                 _ => return Ok(answer),
@@ -189,7 +193,7 @@ impl Vault {
         }
     }
 
-    fn unreachable(&self, error: ApiError) -> ApiError {
+    pub(super) fn unreachable(&self, error: ApiError) -> ApiError {
         let unresolved = error.advice.as_deref().is_some_and(|a| a.contains("does not resolve"));
         if error.kind == ErrorKind::Unreachable && unresolved && self.address.cloud().is_some() {
             return error.advice(
@@ -330,6 +334,11 @@ mod unit {
     fn codes_of_the_vault_are_found() {
         assert_eq!(akv_code("[TokenExpired] AKV10032: Invalid issuer.").as_deref(), Some("AKV10032"));
         assert_eq!(akv_code("AKV: no"), None);
+    }
+
+    #[test]
+    fn creations_stay_below_the_limit_in_any_ten_seconds() {
+        assert!(f64::from(CREATIONS_AT_ONCE) + 10.0 * CREATIONS_PER_SECOND < 300.0);
     }
 
     #[test]

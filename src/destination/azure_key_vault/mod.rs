@@ -61,7 +61,8 @@ static SPEC: Spec = Spec {
     )
     .input(Input::Flag)
     .optional()
-    .default("true")],
+    // The dashboard's form has no such field: it is shown where a document switched it off.
+    .only_if("disableCertificateImport", "false")],
     notes: &[
         "Secrets in Hanzo KMS that contain an underscore (_) will be converted to a hyphen (-) when synced to Azure Key Vault.",
         "The identity needs these secrets permissions: secrets/list, secrets/get, secrets/set, secrets/recover, and secrets/delete unless deletion is disabled. Any role with these permissions would work, such as the Key Vault Secrets Officer role.",

@@ -98,7 +98,8 @@ impl KeyVaultSession {
         let published = self.connection.setting("endpoint").is_none() && address.cloud().is_some();
         let pace = {
             let mut all = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry(address.identity()).or_insert_with(|| Arc::new(Pace::new(&format!("Key Vault {}", address.short()), published))).clone()
+            let name = format!("Key Vault {}", address.short());
+            all.entry(address.identity()).or_insert_with(|| Arc::new(Pace::new(&name, published, self.patience.unit))).clone()
         };
         let api_version = self.connection.setting("apiVersion").unwrap_or(API_VERSION).to_string();
         Ok(Vault { address, base, api_version, http: self.http.clone(), tokens, pace, patience: self.patience })
@@ -137,6 +138,11 @@ impl Session for KeyVaultSession {
         };
         let token = tokens.token(cx).await?;
         let mut report = TestReport { identity: self.identity(&token), notes: Vec::new() };
+        if !self.grant.renewable()
+            && let Some(end) = Claims::peek(&token).and_then(|c| jiff::Timestamp::from_second(c.exp?).ok())
+        {
+            report.notes.push(format!("The token ends at {end} and cannot be renewed."));
+        }
         let Some(vault) = vault else {
             report.notes.push("A token was obtained. Rights at a vault are checked once the Vault Base URL is known.".into());
             return Ok(report);

@@ -108,11 +108,11 @@ impl<'a> Writer<'a> {
                         return Err(self.unsettled(&answer));
                     }
                     if transition == Some(DELETED) {
-                        let first = !self.recovered;
+                        let before = self.recovered;
                         if let Some(written) = self.recover().await? {
                             return Ok(written);
                         }
-                        if first {
+                        if self.recovered && !before {
                             // The recovery had its own time; the write after it has its own too.
                             (begun, look) = (Instant::now(), 0);
                             continue;
@@ -149,7 +149,8 @@ impl<'a> Writer<'a> {
             if last || !self.cx.spend_retry() {
                 return sent.map(Put::Answer);
             }
-            self.cx.wait(&format!("{}: the answer to its write is missing", self.name), backoff(tries)).await?;
+            let why = if unknown { "the answer to its write is missing" } else { "the vault is unavailable" };
+            self.cx.wait(&format!("{}: {why}", self.name), backoff(tries)).await?;
             if unknown && let Found::Equal(written) = self.look().await? {
                 return Ok(Put::Found(written));
             }

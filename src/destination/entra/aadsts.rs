@@ -166,6 +166,35 @@ mod tests {
     }
 
     #[test]
+    fn every_number_is_told_with_its_advice_and_only_passing_ones_are_tried_again() {
+        for meaning in MEANINGS {
+            for code in meaning.codes {
+                let body = serde_json::json!({"error": "invalid_client", "error_codes": [code], "trace_id": "t-1",
+                    "error_description": format!("AADSTS{code}: Something.\r\nTrace ID: t-1")});
+                let answer = Answer { status: 400, headers: Default::default(), body: zeroize::Zeroizing::new(body.to_string().into_bytes()) };
+                let error = error(&Cx::quiet(), &answer);
+                assert!(error.text().contains(&format!("AADSTS{code}")) && error.text().contains(meaning.advice), "{error}");
+                assert_eq!(passing(&answer), meaning.again == Again::Soon, "{code}");
+                assert_eq!(error.kind == ErrorKind::Auth, meaning.again == Again::No, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_refusal_is_told_by_its_status() {
+        let of = |status, body: &str| {
+            let answer = Answer { status, headers: Default::default(), body: zeroize::Zeroizing::new(body.as_bytes().to_vec()) };
+            error(&Cx::quiet(), &answer).kind
+        };
+        assert_eq!(of(404, "<html>"), ErrorKind::NotTheService);
+        assert_eq!(of(404, r#"{"error":"not_found"}"#), ErrorKind::NotTheService);
+        assert_eq!(of(400, ""), ErrorKind::NotTheService);
+        assert_eq!(of(503, "<html>"), ErrorKind::Transient);
+        assert_eq!(of(429, ""), ErrorKind::Throttled);
+        assert_eq!(of(400, r#"{"error":"odd"}"#), ErrorKind::Auth);
+    }
+
+    #[test]
     fn every_number_stands_once_and_has_advice() {
         let mut all: Vec<u32> = MEANINGS.iter().flat_map(|m| m.codes.iter().copied()).collect();
         let n = all.len();

@@ -126,9 +126,9 @@ impl State {
         self.inner().nature.empty_pages = on;
     }
 
-    /// The quota of creations in 10 s (the real one: 300); `None` switches it off.
-    pub fn set_creation_quota(&self, limit: Option<usize>) {
-        self.inner().nature.creations_per_10_s = limit;
+    /// The quota of creations in a span of time (the real one: 300 in 10 s); `None`: off.
+    pub fn set_creation_quota(&self, limit: Option<(usize, Duration)>) {
+        self.inner().nature.creations = limit;
     }
 
     /// Takes a right away, for all secrets or one, with the inner code of the refusal.
@@ -277,9 +277,9 @@ impl Inner {
 
     /// Takes one creation from the quota.
     fn may_create(&mut self) -> bool {
-        let Some(limit) = self.nature.creations_per_10_s else { return true };
+        let Some((limit, span)) = self.nature.creations else { return true };
         let now = Instant::now();
-        while self.creations.front().is_some_and(|at| now.duration_since(*at) >= Duration::from_secs(10)) {
+        while self.creations.front().is_some_and(|at| now.duration_since(*at) >= span) {
             self.creations.pop_front();
         }
         let free = self.creations.len() < limit;

@@ -131,7 +131,8 @@ pub(super) struct Nature {
     pub soft_delete: bool,
     pub refuse_empty: bool,
     pub empty_pages: bool,
-    pub creations_per_10_s: Option<usize>,
+    /// Creations allowed in a span of time.
+    pub creations: Option<(usize, Duration)>,
 }
 
 impl Default for Nature {
@@ -144,7 +145,7 @@ impl Default for Nature {
             soft_delete: true,
             refuse_empty: false,
             empty_pages: false,
-            creations_per_10_s: None,
+            creations: None,
         }
     }
 }

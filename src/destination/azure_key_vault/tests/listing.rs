@@ -129,3 +129,30 @@ async fn duplicates_over_pages_and_impossible_names() {
     assert!(inventory.entries[0].stamp.as_deref().is_some_and(|s| s.starts_with("2/")), "the later item is the newer");
     assert_eq!(inventory.warnings.len(), 1);
 }
+
+#[tokio::test]
+async fn a_vault_below_a_path_is_walked_too() {
+    let world = World::new().await;
+    (0..60).for_each(|i| world.vault.put(&format!("K{i}"), "v"));
+    let host = Host::start(axum::Router::new().nest("/secrets/kv", router(world.vault.clone())), None).await.expect("a port");
+    let config = map(json!({"vaultBaseUrl": format!("{}/secrets/kv/", host.url)}));
+    let target = world.session().open(&world.cx, &super::target(config, SyncOptions::default())).await.expect("target");
+    let entries = world.list(&*target, &Ledger::default(), 0).await.expect("list").entries;
+    assert_eq!((entries.len(), host.log.count("GET /secrets/kv/secrets?")), (60, 3));
+    world.apply(&*target, Action::Update, "K1", Some("w"), None).await.expect("written");
+    assert_eq!(world.vault.secrets()["k1"].value, "w");
+}
+
+#[tokio::test]
+async fn a_list_that_is_forbidden_names_the_right_and_deleted_ones_may_be() {
+    let world = World::new().await;
+    let (target, mut ledger) = (world.target().await, Ledger::default());
+    run(&world, &*target, &mut ledger, &[("A", "v")]).await;
+    world.vault.delete("A");
+    let body = json!({"error": {"code": "Forbidden", "message": "no", "innererror": {"code": "ForbiddenByPolicy"}}}).to_string();
+    world.host.faults.add(Fault::next("GET /deletedsecrets", 1, Effect::status(403, body.clone())));
+    assert_eq!(run(&world, &*target, &mut ledger, &[("A", "v")]).await.restored, 1, "the write finds out");
+    world.host.faults.add(Fault::next("GET /secrets", 1, Effect::status(403, body)));
+    let error = world.list(&*target, &Ledger::default(), 0).await.expect_err("forbidden");
+    assert!(error.kind == ErrorKind::Permission && error.text().contains("permission List"), "{error}");
+}

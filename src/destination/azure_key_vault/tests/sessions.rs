@@ -215,3 +215,23 @@ fn the_documented_request_is_accepted_and_bad_ones_name_the_field() {
     typed["syncOptions"]["disableCertificateImport"] = "yes".into();
     assert!(parse(&typed).expect_err("type").of("syncOptions.disableCertificateImport").is_some());
 }
+
+#[test]
+fn a_vault_whose_name_does_not_resolve_gets_its_own_advice() {
+    let connection = ResolvedConnection {
+        id: "c".into(),
+        name: "azure".into(),
+        app: "azure-key-vault".into(),
+        method: "access-token".into(),
+        credentials: BTreeMap::from([("accessToken".to_string(), SecretValue::new("opaque"))]),
+        settings: Map::new(),
+        ca_file: None,
+        allow_insecure_http: false,
+    };
+    let vault = KeyVaultSession::new(connection).expect("session").vault("kv-one").expect("vault");
+    let unresolved = ApiError::new(ErrorKind::Unreachable, "azure-key-vault", "cannot connect")
+        .advice("The host name does not resolve: check the address for a typing error, or the machine's DNS.");
+    assert!(vault.unreachable(unresolved).text().contains("no vault of that name"));
+    let refused = ApiError::new(ErrorKind::Unreachable, "azure-key-vault", "cannot connect").advice("Nothing answers there.");
+    assert!(vault.unreachable(refused).text().contains("Nothing answers there"));
+}

@@ -209,3 +209,28 @@ async fn a_cancelled_run_stops_waiting() {
     let error = world.apply(&*target, Action::Create, "A", Some("new"), None).await.expect_err("cancelled");
     assert_eq!(error.kind, ErrorKind::Cancelled);
 }
+
+#[tokio::test]
+async fn a_vault_that_contradicts_itself_is_not_asked_for_ever() {
+    let world = World::new().await;
+    let mut session = world.session();
+    session.patience = Patience { limit: Duration::from_millis(150), unit: Duration::from_millis(10) };
+    let target = session.open(&world.cx, &super::target(world.config(), SyncOptions::default())).await.expect("target");
+    let body = json!({"error": {"code": "Conflict", "message": "m", "innererror": {"code": "ObjectIsDeletedButRecoverable"}}}).to_string();
+    world.host.faults.add(Fault::always("PUT", 1.0, Effect::status(409, body)));
+    let error = world.apply(&*target, Action::Create, "A", Some("v"), None).await.expect_err("bounded");
+    assert!(error.kind == ErrorKind::Unsettled && error.text().contains("ObjectIsDeletedButRecoverable"), "{error}");
+}
+
+#[tokio::test]
+async fn the_quota_of_creations_is_waited_out() {
+    let world = World::new().await;
+    world.vault.set_creation_quota(Some((30, Duration::from_millis(600))));
+    let mut session = world.session();
+    session.patience.unit = Duration::from_millis(100);
+    let target = session.open(&world.cx, &super::target(world.config(), SyncOptions::default())).await.expect("target");
+    let keys: Vec<String> = (0..40).map(|i| format!("K{i}")).collect();
+    let all = futures::future::join_all(keys.iter().map(|k| world.apply(&*target, Action::Create, k, Some("v"), None))).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert!(world.vault.secrets().values().all(|s| s.versions == 1) && world.vault.secrets().len() == 40);
+}
