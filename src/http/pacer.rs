@@ -95,21 +95,18 @@ impl Pacer {
     pub fn throttled(&self, hold: Option<Duration>) {
         self.calm.store(0, Ordering::Relaxed);
         let unasked = self.with(|s| {
-            s.rate = (s.rate / 2.0).max(s.floor);
-            s.limiter = limiter(s.rate, 1);
-            // Requests that were under way together are throttled together: that counts once.
+            // Requests that were in flight together are refused together: one signal, not many.
+            if s.halved.is_none_or(|at| at.elapsed() >= ONE_SIGNAL) {
+                s.halved = Some(Instant::now());
+                s.rate = (s.rate / 2.0).max(s.floor);
+                s.limiter = limiter(s.rate, 1);
+            }
             if s.hold.as_ref().is_some_and(|(until, _)| *until > Instant::now()) {
                 return None;
             }
             let pause = s.unasked? * 2u32.pow(s.streak.min(4));
             s.streak += 1;
             Some(pause)
-        self.with(|s| {
-            // Requests that were in flight together are refused together: one signal, not many.
-            if s.halved.is_none_or(|at| at.elapsed() >= ONE_SIGNAL) {
-                s.halved = Some(Instant::now());
-                s.rate = (s.rate / 2.0).max(s.floor);
-                s.limiter = limiter(s.rate, 1);
         });
         if let Some(hold) = hold.or(unasked) {
             self.hold(hold, &format!("{} asked to wait", self.name));
