@@ -136,7 +136,7 @@ impl Items {
         let wanted = self.wanted(desired, &Tags::new(), &detail);
         let mut pauses = NAME_PAUSES.iter();
         loop {
-            let key = self.config.key_text.as_deref();
+            let key = self.config.key_for_create();
             let error = match self.api.create(cx, op.key, op.token, &desired.value, key, &wanted.tags).await {
                 Ok((arn, version)) => return Ok(self.created(arn, version, &wanted, op)),
                 Err(e) => e,
@@ -230,7 +230,7 @@ impl Items {
         let known = op.row.is_some_and(|r| r.stamp.is_some() && r.stamp == work.stamp && r.value_hash.is_some());
         let equal = if work.stamp.is_none() {
             false
-        } else if known {
+        } else if known || !op.value_differs {
             !op.value_differs
         } else {
             match self.settled(cx, op, || self.api.get(cx, &work.arn, op.key)).await?.value {
@@ -324,7 +324,7 @@ impl Items {
     /// Value alone by PutSecretValue (which keeps the key and needs no more rights), value and
     /// key by one UpdateSecret.
     async fn put(&self, cx: &Cx, op: &Op<'_>, value: &SecretValue, arn: &str, with_key: bool) -> Result<String, ApiError> {
-        match self.config.key_text.as_deref().filter(|_| with_key) {
+        match self.config.key_for_update().filter(|_| with_key) {
             None => self.api.put(cx, arn, op.key, op.token, value).await,
             Some(key) => match self.api.update(cx, arn, op.key, key, Some((op.token, value))).await {
                 Ok(version) => Ok(version.unwrap_or_else(|| op.token.to_string())),
@@ -351,7 +351,7 @@ impl Items {
         let mut changed = work.wrote;
         if !work.wrote
             && self.key_differs(work.facts.key.as_deref(), &work.detail)
-            && let Some(key) = self.config.key_text.as_deref()
+            && let Some(key) = self.config.key_for_update()
         {
             self.api.update(cx, &work.arn, op.key, key, None).await?;
             self.note_key(&mut work);

@@ -250,6 +250,10 @@ impl Destination for Object {
     fn shape(&self) -> Shape<'_> {
         Shape::Document(self)
     }
+
+    fn warnings(&self) -> Vec<String> {
+        self.config.deletion_warning().into_iter().collect()
+    }
 }
 
 #[async_trait]
@@ -305,7 +309,7 @@ impl Object {
         let text = self.fitting(&members)?;
         let mut pauses = NAME_PAUSES.iter();
         let (arn, version) = loop {
-            let error = match self.api.create(cx, &self.name, first.token, &text, self.config.key_text.as_deref(), &self.config.tags).await {
+            let error = match self.api.create(cx, &self.name, first.token, &text, self.config.key_for_create(), &self.config.tags).await {
                 Ok(made) => break made,
                 Err(e) if e.kind == ErrorKind::Conflict => e,
                 Err(e) => return Err(e),
@@ -374,7 +378,7 @@ impl Object {
             self.remember(&version, &members);
             done.version = Some(version);
             done.untouched = false;
-        } else if key_differs && let Some(key) = self.config.key_text.as_deref() {
+        } else if key_differs && let Some(key) = self.config.key_for_update() {
             self.api.update(cx, &there.arn, &self.name, key, None).await?;
             done.untouched = false;
         }
@@ -421,7 +425,7 @@ impl Object {
     }
 
     async fn write(&self, cx: &Cx, there: &Listed, token: &str, text: &crate::model::SecretValue, with_key: bool) -> Result<String, ApiError> {
-        match self.config.key_text.as_deref().filter(|_| with_key) {
+        match self.config.key_for_update().filter(|_| with_key) {
             None => self.api.put(cx, &there.arn, &self.name, token, text).await,
             Some(key) => match self.api.update(cx, &there.arn, &self.name, key, Some((token, text))).await {
                 Ok(version) => Ok(version.unwrap_or_else(|| token.to_string())),

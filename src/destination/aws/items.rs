@@ -308,8 +308,9 @@ impl Destination for Items {
         let mut secrets: BTreeMap<String, (Listed, bool)> = pages.into_iter().map(|s| (s.name.clone(), (s, false))).collect();
         self.confirm(cx, &mut secrets, ask).await?;
         self.learn_key_form(&secrets, ask.ledger);
+        let warnings = self.api.clock_warning().into_iter().chain(self.key_warning(&secrets, ask.ledger)).collect();
         let entries = secrets.into_values().map(|(listed, lagging)| self.entry(listed, lagging)).collect();
-        Ok(Inventory { entries, warnings: self.api.clock_warning().into_iter().collect() })
+        Ok(Inventory { entries, warnings })
     }
 
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
@@ -354,6 +355,10 @@ impl Destination for Items {
     fn shape(&self) -> Shape<'_> {
         Shape::Itemised(self)
     }
+
+    fn warnings(&self) -> Vec<String> {
+        self.config.deletion_warning().into_iter().collect()
+    }
 }
 
 impl Items {
@@ -373,6 +378,22 @@ impl Items {
         if let (1, Some(form)) = (shown.len(), shown.iter().next()) {
             self.shared.learn_key_form(text, form);
         }
+    }
+
+    /// Said as long as it cannot be told whether secrets that others made use the configured alias.
+    fn key_warning(&self, secrets: &BTreeMap<String, (Listed, bool)>, ledger: &Ledger) -> Option<String> {
+        let (key, text) = (self.config.key.as_ref()?, self.config.key_text.as_deref()?);
+        if self.shared.key_form(text).is_some() {
+            return None;
+        }
+        let doubtful = ledger.rows.values().filter_map(|row| {
+            let listed = &secrets.get(&row.key)?.0;
+            let ours = Detail::of(Some(row)).key.as_deref() == Some(text);
+            (!ours && key.compare(&KeyRef::returned(listed.key.as_deref())) == KeyMatch::CannotTell).then_some(())
+        });
+        let count = doubtful.count();
+        (count > 0)
+            .then(|| format!("whether {count} existing secrets use the KMS key {text} cannot be told from their key id: their key is left as it is"))
     }
 
     async fn read_chunk(&self, cx: &Cx, chunk: &[(String, String)]) -> Vec<(String, Result<Read, ApiError>)> {
