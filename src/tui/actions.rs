@@ -69,7 +69,15 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
         Verdict::Discard => app.fx.moves.push(Move::Pop),
         Verdict::Start { syncs, kind, verify, priority } => {
             for sync in syncs {
-                let request = RunRequest { sync: sync.clone(), kind, trigger: Trigger::Manual, verify, allow_delete: false, prioritize: priority };
+                let request = RunRequest {
+                    sync: sync.clone(),
+                    kind,
+                    trigger: Trigger::Manual,
+                    verify,
+                    allow_delete: false,
+                    withhold: false,
+                    prioritize: priority,
+                };
                 ask(app, Call::Start(request), Purpose::Start(sync));
             }
         }
