@@ -1,8 +1,6 @@
 //! Writing one key: a small machine that looks at the state a secret is in and takes the next
 //! step towards the wanted one, waiting where OCI is between two states.
 
-use std::sync::{MutexGuard, PoisonError};
-
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +11,7 @@ use super::super::{Desired, Itemised, Op, Written};
 use super::SERVICE;
 use super::calls;
 use super::client::Ask;
-use super::vault::{Facts, TAG, VaultTarget};
+use super::vault::{Facts, VaultTarget};
 use super::wire::{Secret, State, stamp};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::plan::Action;
@@ -30,13 +28,13 @@ const OVERLAP: usize = 256;
 
 /// A secret as the machine knows it.
 #[derive(Clone)]
-struct Known {
+pub(super) struct Known {
     id: String,
     state: State,
 }
 
 impl Known {
-    fn of(secret: &Secret) -> Self {
+    pub(super) fn of(secret: &Secret) -> Self {
         Self { id: secret.id.clone(), state: secret.state() }
     }
 }
@@ -65,21 +63,17 @@ pub(super) fn with_content(head: &serde_json::Value, value: &SecretValue) -> Vec
     out
 }
 
-fn desired<'o>(op: &'o Op<'_>) -> Result<&'o Desired, ApiError> {
+pub(super) fn desired<'o>(op: &'o Op<'_>) -> Result<&'o Desired, ApiError> {
     op.desired.ok_or_else(|| ApiError::new(ErrorKind::Invalid, SERVICE, format!("no value was given for {}", op.key)))
 }
 
-fn conflict(text: String, advice: &str) -> ApiError {
+pub(super) fn conflict(text: String, advice: &str) -> ApiError {
     ApiError::new(ErrorKind::Conflict, SERVICE, text).advice(advice)
 }
 
 impl VaultTarget {
-    fn full(&self) -> MutexGuard<'_, Option<ApiError>> {
-        self.full.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Brings a key to its wanted value from whatever state it is in.
-    async fn converge(&self, cx: &Cx, op: &Op<'_>, start: Option<Known>) -> Result<Written, ApiError> {
+    pub(super) async fn converge(&self, cx: &Cx, op: &Op<'_>, start: Option<Known>) -> Result<Written, ApiError> {
         let mut known = start;
         let mut fresh = true;
         let mut restored = false;
@@ -211,7 +205,7 @@ impl VaultTarget {
 
     /// After a write was accepted: waits until it settled, and tells what is there.
     #[allow(clippy::too_many_arguments, reason = "each says one thing about one write")]
-    async fn landed(
+    pub(super) async fn landed(
         &self,
         cx: &Cx,
         key: &str,
@@ -221,9 +215,22 @@ impl VaultTarget {
         since: Instant,
         version: Option<u64>,
     ) -> Result<Written, ApiError> {
+        let mark = answer.as_ref().map(Secret::mark);
         let secret = match answer {
             Some(secret) if secret.state() == State::Active => Some(secret),
-            _ => self.until(cx, id, key, word, since, |s| !matches!(s, None | Some(State::Moving(_)))).await?,
+            _ => match self.until(cx, id, key, word, since, |s| !matches!(s, None | Some(State::Moving(_)))).await {
+                // The write was accepted: cancelling the run ends the wait, not the write.
+                Err(e) if e.kind == ErrorKind::Cancelled => {
+                    return Ok(Written {
+                        id: Some(id.to_string()),
+                        stamp: version.map(|v| stamp(id, v)),
+                        detail: serde_json::json!({ "mark": mark }),
+                        note: Some(format!("still {word} when the run was cancelled")),
+                        ..Written::default()
+                    });
+                }
+                other => other?,
+            },
         };
         let Some(secret) = secret else {
             return Err(conflict(format!("{key} vanished after it was written"), "Somebody else deleted it; run again."));
@@ -252,101 +259,6 @@ impl VaultTarget {
             note: version.filter(|v| *v >= MANY_VERSIONS).map(|v| format!("version {v}; OCI holds at most 30 active versions of a secret")),
             ..Written::default()
         })
-    }
-
-    async fn create(&self, cx: &Cx, op: &Op<'_>, restored: bool) -> Result<Written, ApiError> {
-        if let Some(error) = self.full().clone() {
-            return Err(error);
-        }
-        let want = desired(op)?;
-        let head = serde_json::json!({
-            "compartmentId": self.compartment,
-            "vaultId": self.vault,
-            "keyId": self.key,
-            "secretName": op.key,
-            "freeformTags": { "managed-by": "kms-sync", TAG: self.sync_id },
-            "enableAutoGeneration": false,
-        });
-        // A token is bound to what it made: after a secret was erased during this very
-        // operation, a new one is needed.
-        let mut token = if restored { uuid::Uuid::new_v4().to_string() } else { op.token.to_string() };
-        for attempt in 0..2 {
-            let body = with_content(&head, &want.value);
-            let since = Instant::now();
-            let headers = [("opc-retry-token", token.as_str())];
-            let ask = Ask { path: &["secrets"], body: Some(body), headers: &headers, ..Ask::default() };
-            let error = match self.client.send(cx, &calls::CREATE, ask).await {
-                Ok(answer) if answer.ok() => {
-                    let secret = answer.json::<Secret>(SERVICE)?;
-                    let (id, version) = (secret.id.clone(), secret.current_version_number.unwrap_or(1));
-                    let mut written = self.landed(cx, op.key, &id, Some(secret), "CREATING", since, Some(version)).await?;
-                    written.instead = (op.action != Action::Create).then_some(Action::Create);
-                    return Ok(written);
-                }
-                Ok(answer) => super::fault::error(cx, &calls::CREATE, &answer),
-                Err(error) => error,
-            };
-            match error.kind {
-                ErrorKind::Conflict if error.code.as_deref() == Some("InvalidatedRetryToken") && attempt == 0 => {
-                    token = uuid::Uuid::new_v4().to_string();
-                }
-                ErrorKind::Conflict if error.status == Some(400) => return self.name_taken(cx, op, error).await,
-                ErrorKind::Quota => {
-                    *self.full() = Some(error.clone());
-                    return Err(error);
-                }
-                _ if error.ambiguous => {
-                    return match self.find(cx, op.key).await {
-                        Ok(Some(secret)) if secret.tag(TAG) == Some(&self.sync_id) => {
-                            Box::pin(self.converge(cx, op, Some(Known::of(&secret)))).await.map(|w| Written { untouched: false, instead: None, ..w })
-                        }
-                        _ => Err(error),
-                    };
-                }
-                _ => return Err(error),
-            }
-        }
-        Err(conflict(format!("{} could not be created: its retry token was refused twice", op.key), "Run again."))
-    }
-
-    /// The name exists though the listing did not show it, or not any more.
-    async fn name_taken(&self, cx: &Cx, op: &Op<'_>, error: ApiError) -> Result<Written, ApiError> {
-        let want = desired(op)?;
-        if let Some(secret) = self.find(cx, op.key).await? {
-            let ours = secret.tag(TAG) == Some(&self.sync_id) || op.row.is_some();
-            if secret.state() == State::Deleted {
-                return Err(conflict(
-                    format!("the name {} is still held by a secret that was deleted", op.key),
-                    "OCI frees it later; run again then.",
-                ));
-            }
-            if ours || op.approved {
-                return Box::pin(self.converge(cx, op, Some(Known::of(&secret)))).await;
-            }
-            if secret.state() == State::Active
-                && self.bundle(cx, &secret.id).await.ok().and_then(|b| b.value().ok()).is_some_and(|v| v.same_as(&want.value))
-            {
-                let detail = serde_json::json!({ "mark": secret.mark() });
-                return Ok(Written { id: Some(secret.id), detail, untouched: true, ..Written::default() });
-            }
-            return Err(conflict(
-                format!("{} appeared in the vault while this run was going, made by somebody else", op.key),
-                "Run again: the plan then shows it and asks before it is overwritten.",
-            ));
-        }
-        let query = [("secretName", op.key), ("vaultId", self.vault.as_str())];
-        let ask = Ask { path: &["secretbundles", "actions", "getByName"], query: &query, ..Ask::default() };
-        let elsewhere = self.client.get::<super::wire::Bundle>(cx, &calls::GET_BUNDLE_BY_NAME, ask).await;
-        let text = match elsewhere {
-            Ok(bundle) if !bundle.secret_id.is_empty() => {
-                format!("the name {} is taken by {} in another compartment", op.key, crate::model::text::brief(&bundle.secret_id, 120))
-            }
-            _ => format!("the name {} is reserved by a secret pending deletion in another compartment, or by one that this user cannot see", op.key),
-        };
-        Err(conflict(text, "Names are unique in a vault over all compartments: use a key schema, or remove the other secret.")
-            .code(error.code.unwrap_or_default())
-            .status(400)
-            .request_id(error.request_id))
     }
 
     /// Calls a deletion off. True when it was this call that did it.
@@ -405,7 +317,10 @@ impl VaultTarget {
                         Ok(_) => {
                             // The list may lag: "active" is no end here.
                             let done = |s: Option<&State>| matches!(s, None | Some(State::PendingDeletion | State::Deleted | State::Failed(_)));
-                            self.until(cx, &id, op.key, "SCHEDULING_DELETION", since, done).await?;
+                            match self.until(cx, &id, op.key, "SCHEDULING_DELETION", since, done).await {
+                                Err(e) if e.kind != ErrorKind::Cancelled => return Err(e),
+                                _ => {}
+                            }
                             let day = &time[..10];
                             return Ok(Written {
                                 id: Some(id),

@@ -7,7 +7,7 @@
 //! | `key`, `signer`, `config_file` | the private key, request signatures, `~/.oci/config` |
 //! | `calls`, `client`, `fault`, `wire` | the calls as data, sending and paging, errors, JSON |
 //! | `session` | connection test and pickers |
-//! | `vault`, `apply`, `settle` | list and read, write one key, wait for secrets between two states |
+//! | `vault`, `apply`, `create`, `settle` | list and read, write one key, wait for secrets between two states |
 //!
 //! What shapes everything here: every change is asynchronous, so the next call on a secret is
 //! refused until it settles; the list tells neither version nor time of change; and a secret
@@ -20,6 +20,7 @@ mod apply;
 mod calls;
 mod client;
 mod config_file;
+mod create;
 mod fault;
 mod key;
 #[cfg(test)]

@@ -103,15 +103,12 @@ impl Endpoints {
     pub fn new(connection: &ResolvedConnection, region: &str, tenancy: &str) -> Result<Self, ApiError> {
         let region = name(region);
         // A text with a dot is a whole domain of its own: a private region.
-        let (domain, host): (String, Box<dyn Fn(&str, bool) -> String>) = if region.contains('.') {
-            let whole = region.clone();
-            (region.clone(), Box::new(move |service, _| format!("https://{service}.{whole}")))
-        } else {
-            let (r, d) = (region.clone(), domain(&region, tenancy));
-            (
-                d.clone(),
-                Box::new(move |service, oci| if oci { format!("https://{service}.{r}.oci.{d}") } else { format!("https://{service}.{r}.{d}") }),
-            )
+        let whole = region.contains('.');
+        let domain = if whole { region.clone() } else { domain(&region, tenancy) };
+        let host = |service: &str, oci: bool| match (whole, oci) {
+            (true, _) => format!("https://{service}.{domain}"),
+            (false, true) => format!("https://{service}.{region}.oci.{domain}"),
+            (false, false) => format!("https://{service}.{region}.{domain}"),
         };
         let all = connection.setting("endpoint");
         let mut named_hosts = Vec::new();

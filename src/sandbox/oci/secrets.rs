@@ -59,8 +59,15 @@ fn text<'m>(map: &'m Map<String, Value>, name: &str) -> Result<&'m str, Refusal>
     map.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).ok_or_else(|| Refusal::missing(name))
 }
 
-/// The content of a create or update: decoded bytes and the version's name.
-fn content(map: &Map<String, Value>) -> Result<Option<(Vec<u8>, Option<String>, String)>, Refusal> {
+/// The content of a create or update, decoded.
+struct Content {
+    bytes: Vec<u8>,
+    /// The version's name.
+    name: Option<String>,
+    stage: String,
+}
+
+fn content(map: &Map<String, Value>) -> Result<Option<Content>, Refusal> {
     let Some(given) = map.get("secretContent") else { return Ok(None) };
     if given.get("contentType").and_then(Value::as_str) != Some("BASE64") {
         return Err(Refusal::new(400, "CannotParseRequest", "Invalid typeId provided"));
@@ -77,7 +84,7 @@ fn content(map: &Map<String, Value>) -> Result<Option<(Vec<u8>, Option<String>, 
     if !matches!(stage.as_str(), "CURRENT" | "PENDING") {
         return Err(Refusal::invalid("stage must be CURRENT or PENDING"));
     }
-    Ok(Some((bytes, given.get("name").and_then(Value::as_str).map(str::to_string), stage)))
+    Ok(Some(Content { bytes, name: given.get("name").and_then(Value::as_str).map(str::to_string), stage }))
 }
 
 fn tags(map: &Map<String, Value>) -> Result<Option<Value>, Refusal> {
@@ -185,7 +192,7 @@ fn create_in(i: &mut Inner, headers: &HeaderMap, body: &[u8]) -> Answer {
     if given.is_none() && !generated {
         return Err(Refusal::missing("secretContent"));
     }
-    if given.as_ref().is_some_and(|(_, _, stage)| stage != "CURRENT") {
+    if given.as_ref().is_some_and(|c| c.stage != "CURRENT") {
         return Err(Refusal::invalid("a new secret's content must be CURRENT"));
     }
     // Names are unique per vault, over all compartments, until the secret is erased.
@@ -198,7 +205,7 @@ fn create_in(i: &mut Inner, headers: &HeaderMap, body: &[u8]) -> Answer {
     let freeform = tags(&map)?;
     let (place, vault, key, name) = (place.to_string(), vault.to_string(), key.to_string(), name.to_string());
     let mut secret = i.blank(&place, &vault, &key, &name);
-    let (bytes, version_name) = given.map_or((b"generated-by-the-service".to_vec(), None), |(bytes, name, _)| (bytes, name));
+    let (bytes, version_name) = given.map_or((b"generated-by-the-service".to_vec(), None), |c| (c.bytes, c.name));
     let number = secret.push(bytes, version_name, vec!["CURRENT"]);
     secret.current = number;
     if let Some(freeform) = freeform {
@@ -232,7 +239,7 @@ pub(super) async fn update(Extract(state): Extract<State>, Path(id): Path<String
         if secret.extra.get("isReplica") == Some(&Value::Bool(true)) {
             return Err(Refusal::new(409, "Conflict", "A replica cannot be updated."));
         }
-        if let Some((bytes, name, stage)) = given {
+        if let Some(Content { bytes, name, stage }) = given {
             if name.is_some() && secret.versions.iter().any(|v| v.name == name) {
                 return Err(Refusal::invalid("Secret version name already exists"));
             }

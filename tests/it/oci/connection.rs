@@ -25,7 +25,7 @@ async fn documents_are_checked_offline() {
         document["credentials"][field] = value.into();
         document
     };
-    parse(&with("fingerprint", &format!("{}\n", oci::TEST_FINGERPRINT.to_uppercase()).trim_end().to_string())).expect("upper case");
+    parse(&with("fingerprint", &format!("{}\n", oci::TEST_FINGERPRINT.to_uppercase()))).expect("upper case and a line break behind");
     for (field, value, word) in [
         ("userOcid", "ocid1.tenancy.oc1..a", "user"),
         ("tenancyOcid", "ocid1.user.oc1..a", "tenancy"),

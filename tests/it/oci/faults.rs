@@ -122,8 +122,12 @@ async fn cancelling_ends_the_waits() {
         stop.cancel();
     });
     let begun = Instant::now();
-    let error = apply(&cx, &*target, Action::Create, "A", Some("v"), None).await.expect_err("cancelled");
+    let written = apply(&cx, &*target, Action::Create, "A", Some("v"), None).await.expect("it was created, and that is told");
+    assert!(written.note.is_some_and(|n| n.contains("CREATING")));
+    assert_eq!(written.id, bench.state.secret("A").map(|s| s.id));
+    let error = apply(&cx, &*target, Action::Create, "B", Some("v"), None).await.expect_err("nothing new is begun");
     assert_eq!(error.kind, ErrorKind::Cancelled);
+    assert!(bench.state.secret("B").is_none());
     assert!(begun.elapsed() < Duration::from_secs(5));
     watcher.await.expect("joined");
 }

@@ -59,8 +59,10 @@ async fn the_sdk_reads_what_we_write_and_we_sync_over_what_it_wrote() {
     assert_eq!(read, serde_json::json!({"OURS": odd, "THEIRS": "new", "SAME": "equal"}));
 }
 
+type Request = (Method, Uri, HeaderMap, Bytes);
+
 #[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<(Method, Uri, HeaderMap, Bytes)>>>);
+struct Captured(Arc<Mutex<Vec<Request>>>);
 
 /// Answers like a vault whose only secret is active and equal to nothing.
 async fn capture(captured: Captured, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> axum::Json<serde_json::Value> {
