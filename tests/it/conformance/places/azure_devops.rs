@@ -99,6 +99,10 @@ impl Place for DevOps {
     }
 
     fn throttling(&self) -> Effect {
-        answer(429, &[("retry-after", "1")], &json!({"message": "Request was blocked due to exceeding usage of resource.", "typeKey": "RequestBlockedException"}))
+        answer(
+            429,
+            &[("retry-after", "1")],
+            &json!({"message": "Request was blocked due to exceeding usage of resource.", "typeKey": "RequestBlockedException"}),
+        )
     }
 }

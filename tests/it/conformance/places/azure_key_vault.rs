@@ -98,6 +98,10 @@ impl Place for KeyVault {
     }
 
     fn throttling(&self) -> Effect {
-        answer(429, &[("retry-after", "1")], &json!({"error": {"code": "Throttled", "message": "Request was not processed because too many requests were received."}}))
+        answer(
+            429,
+            &[("retry-after", "1")],
+            &json!({"error": {"code": "Throttled", "message": "Request was not processed because too many requests were received."}}),
+        )
     }
 }
