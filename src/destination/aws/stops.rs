@@ -12,9 +12,12 @@ const DENIALS: usize = 3;
 /// What further operations of this run need not try.
 #[derive(Default)]
 pub struct Stops {
-    denied: Mutex<HashMap<Action, (HashSet<String>, Option<ApiError>)>>,
+    denied: Mutex<HashMap<Action, Denied>>,
     keys: Mutex<HashMap<String, ApiError>>,
 }
+
+/// On which secrets an action was denied, and the last refusal.
+type Denied = (HashSet<String>, Option<ApiError>);
 
 impl Stops {
     /// The reason not to try this action, or a write under this KMS key, again.
