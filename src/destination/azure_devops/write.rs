@@ -338,7 +338,8 @@ impl Write<'_> {
                 Err(error) => error,
             };
             let gone = error.status == Some(404);
-            if !gone && !(error.ambiguous && attempt < ATTEMPTS && self.cx.spend_retry()) {
+            let worth_a_look = gone || (error.ambiguous && attempt < ATTEMPTS && self.cx.spend_retry());
+            if !worth_a_look {
                 return Err(error);
             }
             self.uncertain |= error.ambiguous;
