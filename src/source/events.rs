@@ -65,7 +65,10 @@ impl Kms {
             return Ok(false);
         }
         let wanted = subscriptions(places);
-        let mut open = self.events.open.lock().await;
+        let mut open = tokio::select! {
+            () = cx.cancel_token().cancelled() => return Err(ApiError::cancelled(SERVICE)),
+            open = self.events.open.lock() => open,
+        };
         open.retain(|s| wanted.contains(&s.body));
         loop {
             let mut reconnected = false;

@@ -182,7 +182,8 @@ impl App {
         }
         match action {
             Action::Play => return self.world.demo.is_some() && self.pages.is_empty(),
-            Action::Palette | Action::Quit => return !self.captures(),
+            Action::Palette => return !self.captures(),
+            Action::Quit => return self.pages.is_empty() && !self.captures(),
             _ => {}
         }
         match self.pages.last() {
@@ -238,8 +239,7 @@ impl App {
         match action {
             Action::Palette => return self.modals.push(Modal::palette(self)),
             Action::Help => return self.modals.push(Modal::help(self)),
-            Action::Quit if self.pages.is_empty() => return actions::quit(self, false),
-            Action::Quit => return self.act(Action::Back),
+            Action::Quit => return actions::quit(self, false),
             Action::Play => return actions::play(self),
             _ => {}
         }

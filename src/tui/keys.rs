@@ -51,6 +51,7 @@ pub enum Action {
     Test,
     Reveal,
     Origin,
+    Submit,
     Json,
     Open,
 }
@@ -71,6 +72,8 @@ pub enum Context {
     Log,
     Engine,
     Setup,
+    /// The choice of the destination.
+    Choose,
     Question,
     Text,
     Palette,
@@ -130,8 +133,8 @@ pub static BINDINGS: &[Binding] = &[
     key(C::Filter, &["Enter", "Down"], A::Enter, "keep", "Keep the filter and go to the table"),
     key(C::Filter, &["Esc"], A::Back, "clear", "Clear the filter"),
     key(C::Picker, &["Enter"], A::Enter, "pick", "Pick the marked entry"),
-    key(C::Picker, &["Up", "Ctrl-P"], A::Up, "", "Up"),
-    key(C::Picker, &["Down", "Ctrl-N"], A::Down, "↓", "Down"),
+    key(C::Picker, &["Up", "Ctrl-P"], A::Up, "move", "Up"),
+    key(C::Picker, &["Down", "Ctrl-N"], A::Down, "", "Down"),
     key(C::Picker, &["PageUp"], A::PageUp, "", "A page up"),
     key(C::Picker, &["PageDown"], A::PageDown, "", "A page down"),
     key(C::Picker, &["Tab", "Right"], A::Next, "", "Take the marked entry and look inside it (folders), or go on"),
@@ -140,6 +143,8 @@ pub static BINDINGS: &[Binding] = &[
     key(C::Form, &["Tab", "Ctrl-N"], A::Next, "field", "Next field"),
     key(C::Form, &["Enter"], A::Enter, "next", "Confirm and go to the next field or step"),
     key(C::Form, &["Esc"], A::Back, "back", "Back"),
+    key(C::Form, &["PageDown", "Ctrl-S"], A::Submit, "", "On to the next step from any field"),
+    key(C::Form, &["PageUp"], A::Back, "", "Back to the step before"),
     key(C::Form, &["Down"], A::Down, "", "Next field, or open the list"),
     key(C::Form, &["Up"], A::Up, "", "Previous field"),
     key(C::Form, &["Shift-Tab", "Ctrl-P"], A::Previous, "", "Previous field"),
@@ -154,7 +159,7 @@ pub static BINDINGS: &[Binding] = &[
     key(C::Form, &["F1"], A::Help, "", "Help"),
     key(C::Review, &["Enter"], A::Enter, "choose", "Press the marked button"),
     key(C::Review, &["Left", "Shift-Tab"], A::Left, "", "Previous button"),
-    key(C::Review, &["Right", "Tab"], A::Right, "→", "Next button"),
+    key(C::Review, &["Right", "Tab"], A::Right, "button", "Next button"),
     key(C::Review, &["J"], A::Json, "JSON", "Show the JSON, the command and curl"),
     key(C::Review, &["Ctrl-R", "r"], A::Refresh, "plan again", "Compute the plan again"),
     key(C::Review, &["y"], A::Copy, "", "Copy the JSON"),
@@ -165,27 +170,29 @@ pub static BINDINGS: &[Binding] = &[
     key(C::Connections, &["d"], A::Delete, "remove", "Remove the connection"),
     key(C::Connections, &["y"], A::Copy, "", "Copy the name"),
     key(C::Connections, &["r", "Ctrl-R"], A::Refresh, "", "Ask again"),
-    key(C::Connections, &["Esc"], A::Back, "back", "Back"),
+    key(C::Connections, &["Esc", "q"], A::Back, "back", "Back"),
     key(C::Plan, &["s"], A::SyncNow, "sync", "Sync now"),
     key(C::Plan, &["v"], A::Verify, "verify", "Plan again and re-read every value that can be read"),
     key(C::Plan, &["A"], A::Approve, "approve", "Decide about keys that this sync did not write"),
     key(C::Plan, &["r", "Ctrl-R"], A::Refresh, "again", "Plan again"),
     key(C::Plan, &["/"], A::Filter, "filter", "Filter by typing"),
-    key(C::Plan, &["Esc"], A::Back, "back", "Back"),
-    key(C::Log, &["Esc"], A::Back, "back", "Back"),
+    key(C::Plan, &["Esc", "q"], A::Back, "back", "Back"),
+    key(C::Log, &["Esc", "q"], A::Back, "back", "Back"),
     key(C::Engine, &["P"], A::Pause, "pause", "Pause or resume all auto-syncs"),
     key(C::Engine, &["r"], A::Doctor, "check", "Check directories, permissions and connections"),
-    key(C::Engine, &["Esc"], A::Back, "back", "Back"),
+    key(C::Engine, &["Esc", "q"], A::Back, "back", "Back"),
+    key(C::Choose, &["Enter"], A::Enter, "choose", "Take the marked destination"),
+    key(C::Choose, &["Esc", "q"], A::Back, "back", "Back to the dashboard"),
     key(C::Setup, &["Enter"], A::Enter, "start", "Take the marked step"),
     key(C::Setup, &["Esc"], A::Back, "later", "Go to the dashboard"),
     key(C::Question, &["Enter"], A::Enter, "choose", "Press the marked button"),
-    key(C::Question, &["Right", "Tab"], A::Right, "→", "Next button"),
-    key(C::Question, &["Left", "Shift-Tab"], A::Left, "←", "Previous button"),
+    key(C::Question, &["Right", "Tab"], A::Right, "button", "Next button"),
+    key(C::Question, &["Left", "Shift-Tab"], A::Left, "", "Previous button"),
     key(C::Question, &["Esc"], A::Back, "back", "Back, nothing is done"),
     key(C::Text, &["Esc", "q", "?", "Enter"], A::Back, "close", "Close"),
     key(C::Palette, &["Enter"], A::Enter, "do it", "Carry out the marked command"),
     key(C::Palette, &["Esc"], A::Back, "close", "Close"),
-    key(C::List, &["Up", "k"], A::Up, "↑↓", "Up"),
+    key(C::List, &["Up", "k"], A::Up, "move", "Up"),
     key(C::List, &["Down", "j"], A::Down, "", "Down"),
     key(C::List, &["PageUp", "Ctrl-B"], A::PageUp, "", "A page up"),
     key(C::List, &["PageDown", "Ctrl-F"], A::PageDown, "", "A page down"),
@@ -216,6 +223,17 @@ pub fn name(key: &KeyEvent) -> String {
         other => out.push_str(&format!("{other:?}")),
     }
     out
+}
+
+/// How a key is written in the hint bar.
+pub fn shown(binding: &Binding) -> &'static str {
+    match binding.keys[0] {
+        "Up" => "↑↓",
+        "Right" => "→",
+        "Left" => "←",
+        "Down" => "↓",
+        key => key,
+    }
 }
 
 /// The first binding of a key in these contexts, innermost first, among those that `valid` lets pass.

@@ -327,8 +327,9 @@ fn draw_question(ui: &mut Ui<'_>, q: &Question, area: Rect) {
         y += 1;
     }
     let first = q.scroll.min(q.list.len().saturating_sub(list_rows));
+    let longest = q.list.iter().map(|(name, _)| text::width(name)).max().unwrap_or(0).min(room / 2);
     for (name, detail) in q.list.iter().skip(first).take(list_rows) {
-        let name = text::pad(&crate::model::text::sanitise(name), room * 2 / 5);
+        let name = text::pad(&crate::model::text::sanitise(name), longest);
         ui.pieces(inside.x, y, &[("  ", Role::Text), (&name, Role::Accent), ("  ", Role::Text), (detail, Role::Dim)], room);
         y += 1;
     }
@@ -403,7 +404,7 @@ fn draw_palette(ui: &mut Ui<'_>, query: &Line, entries: &[Entry], at: usize, are
 
 /// The pieces of the hint bar: key and word, as many as fit.
 pub fn hints(app: &App) -> Vec<(&'static str, &'static str)> {
-    let mut hints: Vec<(&str, &str)> = app.bindings().into_iter().filter(|b| !b.hint.is_empty()).map(|b| (b.keys[0], b.hint)).collect();
+    let mut hints: Vec<(&str, &str)> = app.bindings().into_iter().filter(|b| !b.hint.is_empty()).map(|b| (super::keys::shown(b), b.hint)).collect();
     debug_assert!(hints.len() <= BINDINGS.len());
     hints.truncate(14);
     hints

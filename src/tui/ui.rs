@@ -11,6 +11,9 @@ use super::text;
 use super::theme::{Role, Theme};
 use crate::model::Time;
 
+/// Coarse times may be late by this much: many rows then share one wake-up.
+const COARSE_MS: i64 = 20_000;
+
 /// What a click means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hit {
@@ -174,7 +177,7 @@ impl<'a> Ui<'a> {
     /// `3 m ago`; redraws when that changes.
     pub fn ago(&mut self, at: Time) -> String {
         let (text, next) = text::coarse(text::seconds(at, self.now));
-        self.wake_in(next * 1000);
+        self.wake_in((next * 1000).max(COARSE_MS));
         format!("{text} ago")
     }
 
@@ -184,7 +187,7 @@ impl<'a> Ui<'a> {
         let (text, _) = text::coarse(left);
         let step = if left < 3600 { 60 } else { 3600 };
         if left >= 60 {
-            self.wake_in((left % step + 1) * 1000);
+            self.wake_in(((left % step + 1) * 1000).max(COARSE_MS));
         }
         text
     }

@@ -97,6 +97,9 @@ fn counts(world: &World) -> String {
 }
 
 fn draw_dashboard(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: Rect) {
+    if let Some(at) = dashboard.resting() {
+        ui.wake(at);
+    }
     let filter = dashboard.filter.text();
     let left = if dashboard.filtering || !filter.is_empty() { format!("Syncs /{filter}") } else { format!("Syncs {}", world.board.cards.len()) };
     let shown = if filter.is_empty() { "all".into() } else { format!("{} of {}", dashboard.order.len(), world.board.cards.len()) };

@@ -8,4 +8,5 @@ mod identity;
 mod items;
 mod lab;
 mod moto;
+mod tls;
 mod vendor;

@@ -1,6 +1,8 @@
 //! Azure Key Vault with Microsoft's own client: it drives the embedded vault over TLS, reads
 //! what the provider wrote, and the provider works on what it left behind.
 
+mod run;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -166,6 +166,21 @@ impl Config {
             force_delete: extra.get("forceDelete").and_then(Value::as_bool).unwrap_or(false),
         })
     }
+
+    /// For the plan, when deletions are final.
+    pub fn deletion_warning(&self) -> Option<String> {
+        self.force_delete.then(|| "Delete Without Recovery is on: what a run deletes can never be restored".to_string())
+    }
+
+    /// The key as CreateSecret takes it: the default key is asked for by leaving it out.
+    pub fn key_for_create(&self) -> Option<&str> {
+        self.key_text.as_deref().filter(|_| self.key != Some(KeyRef::Default))
+    }
+
+    /// The key as UpdateSecret takes it: the default key is asked for by an empty text.
+    pub fn key_for_update(&self) -> Option<&str> {
+        self.key_text.as_deref().map(|text| if self.key == Some(KeyRef::Default) { "" } else { text })
+    }
 }
 
 /// True when the configuration maps all keys to one secret.

@@ -128,6 +128,8 @@ pub fn of(cx: &Cx, auth: &Auth, answer: &Answer, what: &str, place: Option<&str>
     let (kind, advice) = classify(auth, answer, &told, place);
     let mut error =
         ApiError::new(kind, SERVICE, message).status(answer.status).request_id(request_id(answer, &told)).retry_after(answer.retry_after());
+    // A gateway's 5xx does not say whether the service behind it did the work.
+    error.ambiguous = kind == ErrorKind::Transient;
     if let Some(key) = &told.key {
         error = error.code(cx.redact(key));
     }

@@ -13,6 +13,7 @@
 //! | `errors` | error shapes and advice |
 //! | `session` | connection test, pickers, opening a target |
 //! | `target`, `writes` | one target: listing, and one operation per key |
+//! | `diagnose` | why a list is refused |
 //!
 //! What shapes everything here: a secured value is never returned, so the ledger decides what
 //! is unchanged; a variable has no time stamp, so its uuid and its `secured` flag are the
@@ -22,6 +23,7 @@
 mod auth;
 mod budget;
 mod client;
+mod diagnose;
 mod errors;
 mod keys;
 mod paging;

@@ -108,21 +108,23 @@ fn pasted(text: &str) -> Option<(String, String)> {
     Some((workspace.to_string(), repository.strip_suffix(".git").unwrap_or(repository).to_string()))
 }
 
-/// A uuid in Bitbucket's spelling (`{…}`, lower case) from one that is bare, in braces, or with
-/// encoded braces. `None` for anything else.
+/// A uuid in Bitbucket's spelling (in braces) from one that is bare, in braces, or with encoded
+/// braces. Its case stays. `None` for anything else.
 pub fn uuid(text: &str) -> Option<String> {
     let text = text.trim();
-    let bare = text
-        .strip_prefix('{')
-        .and_then(|t| t.strip_suffix('}'))
-        .or_else(|| {
-            let lower = text.get(..3)?;
-            if lower.eq_ignore_ascii_case("%7b") { text[3..].strip_suffix("%7D").or_else(|| text[3..].strip_suffix("%7d")) } else { None }
-        })
-        .unwrap_or(text);
+    if let Some(inner) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
+        // No name has braces, so what stands in them is an id even when it is an unusual one.
+        let plain = !inner.is_empty() && inner.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        return plain.then(|| text.to_string());
+    }
+    let encoded = text.get(..3).filter(|p| p.eq_ignore_ascii_case("%7b")).and_then(|_| {
+        let (inner, end) = text[3..].split_at_checked(text.len().checked_sub(6)?)?;
+        end.eq_ignore_ascii_case("%7d").then_some(inner)
+    });
+    let bare = encoded.unwrap_or(text);
     let dashes = [8, 13, 18, 23];
     let fits = bare.len() == 36 && bare.bytes().enumerate().all(|(i, b)| if dashes.contains(&i) { b == b'-' } else { b.is_ascii_hexdigit() });
-    fits.then(|| format!("{{{}}}", bare.to_ascii_lowercase()))
+    fits.then(|| format!("{{{bare}}}"))
 }
 
 #[cfg(test)]
@@ -169,12 +171,15 @@ mod tests {
     #[test]
     fn uuids_bare_braced_or_encoded_are_one() {
         let id = "3C90C3CC-0d44-4b50-8888-8dd25736052a";
-        let wanted = Some("{3c90c3cc-0d44-4b50-8888-8dd25736052a}".to_string());
+        let wanted = Some(format!("{{{id}}}"));
         for text in [id.to_string(), format!("{{{id}}}"), format!("%7B{id}%7D"), format!("%7b{id}%7d")] {
             assert_eq!(place("a", "b", &text).environment, wanted, "{text}");
         }
         assert_eq!(place("a", "b", "production").environment.as_deref(), Some("production"));
-        assert_eq!(uuid("{}"), None);
+        assert_eq!(uuid("{prod-1}").as_deref(), Some("{prod-1}"));
+        for text in ["{}", "{a/b}", "{..}", "%7B%7D", "%7B", "production"] {
+            assert_eq!(uuid(text), None, "{text}");
+        }
         assert_eq!(uuid(""), None);
     }
 }

@@ -13,14 +13,17 @@ use super::client::{Api, Call};
 use super::errors::{self, Told};
 use super::keys::Keys;
 use super::paging::{self, Listed};
-use super::place::{self, Place};
-use super::session::{Graves, repository_memory};
+use super::place::Place;
+use super::session::Graves;
 use super::spec::SERVICE;
 use crate::destination::{Desired, Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Missing, Read, Shape};
 use crate::http::{Answer, ApiError, Cx, ErrorKind};
 use crate::model::SecretValue;
 use crate::model::ledger::{LedgerRow, Stamp};
 use crate::model::text::brief;
+
+/// From this sum of characters on, the plan warns: the documented limit of a pipeline is 120,000.
+const LARGE_SUM: usize = 100_000;
 
 /// A deployment environment.
 #[derive(Debug, Clone)]
@@ -52,7 +55,7 @@ pub struct Variables {
     pub(super) place: Place,
     pub(super) environment: Option<Environment>,
     /// How the repository is addressed: by its slug, or by its uuid after it was renamed.
-    address: RwLock<String>,
+    pub(super) address: RwLock<String>,
     keys: Keys,
     pub(super) graves: Graves,
     /// Set once a write has succeeded: until then writes go one at a time, because a missing
@@ -114,7 +117,7 @@ impl Variables {
         }
     }
 
-    fn what(&self) -> String {
+    pub(super) fn what(&self) -> String {
         format!("cannot list the variables of {}", self.name())
     }
 
@@ -153,7 +156,7 @@ impl Variables {
         rows.iter().map(|row| self.variable(cx, row)).collect()
     }
 
-    async fn attempt(&self, cx: &Cx, slash: bool, bare: bool, patience: Patience) -> Result<Listed, ApiError> {
+    pub(super) async fn attempt(&self, cx: &Cx, slash: bool, bare: bool, patience: Patience) -> Result<Listed, ApiError> {
         let repository = self.address();
         let call = Call { slash, ..Call::get(self.route(), self.path(&repository)).patience(patience) };
         paging::list(&self.api, cx, &call, |row| row.get("uuid").and_then(Value::as_str).map(str::to_owned), bare, &self.what()).await
@@ -172,103 +175,6 @@ impl Variables {
             cx.redactor().learn(value);
         }
         Ok(Variable { uuid: uuid.to_string(), key: key.to_string(), secured, value })
-    }
-
-    /// Finds out why a list is refused, and lists in the one way this server accepts. At most
-    /// four calls, and only when something is wrong: never in a good run.
-    async fn diagnose(&self, cx: &Cx, refused: Answer, patience: Patience) -> Result<Vec<Value>, ApiError> {
-        let full = self.place.full_name();
-        let repository = self.ask_repository(cx, &self.address(), patience).await?;
-        if repository.ok() {
-            self.learn_repository(&repository);
-        } else if !Told::read(&repository.body).lacks_scope() {
-            if let Some(rows) = self.renamed(cx, patience).await? {
-                return Ok(rows);
-            }
-            // A redirect or a refusal of the repository tells more than that of its variables.
-            return Err(self.failed(cx, &repository, &format!("cannot find the repository {full}")));
-        }
-        if let Some(environment) = &self.environment {
-            self.ask_environment(cx, environment, patience).await?;
-            if let Listed::Rows(rows) = self.attempt(cx, self.api.slashed(), true, patience).await? {
-                return Ok(rows);
-            }
-        }
-        let other = !self.api.slashed();
-        if let Listed::Rows(rows) = self.attempt(cx, other, false, patience).await? {
-            self.api.set_slashed(other);
-            return Ok(rows);
-        }
-        let address = self.address();
-        let call = Call::get(
-            "/repositories/{workspace}/{repository}/pipelines_config",
-            vec!["repositories", &self.place.workspace, &address, "pipelines_config"],
-        );
-        let switch = self.api.send(cx, &call.patience(patience)).await?;
-        let enabled = switch.ok().then(|| paging::object(&switch).ok().and_then(|o| o.get("enabled").and_then(Value::as_bool))).flatten();
-        let error = self.failed(cx, &refused, &self.what());
-        if switch.status == 404 || enabled == Some(false) {
-            return Err(ApiError { kind: ErrorKind::NotFound, ..error }
-                .advice(format!("Pipelines is switched off for {full}: Repository settings → Pipelines → Settings → Enable Pipelines.")));
-        }
-        Err(error.advice(format!("The repository is there and Pipelines is on: the account must be administrator of {full} to see its variables.")))
-    }
-
-    async fn ask_repository(&self, cx: &Cx, address: &str, patience: Patience) -> Result<Answer, ApiError> {
-        let call = Call::get("/repositories/{workspace}/{repository}", vec!["repositories", &self.place.workspace, address])
-            .query("fields", "uuid,slug,full_name")
-            .patience(patience);
-        self.api.send(cx, &call).await
-    }
-
-    fn learn_repository(&self, answer: &Answer) {
-        let uuid = paging::object(answer).ok().and_then(|o| o.get("uuid").and_then(Value::as_str).and_then(place::uuid));
-        if let Some(uuid) = uuid {
-            self.api.memory.put(&repository_memory(&self.api, &self.place), json!(uuid));
-        }
-    }
-
-    /// A repository that is gone under its slug may still be there under the uuid we know.
-    async fn renamed(&self, cx: &Cx, patience: Patience) -> Result<Option<Vec<Value>>, ApiError> {
-        let Some(uuid) = self.api.memory.get(&repository_memory(&self.api, &self.place)).and_then(|v| v.as_str().and_then(place::uuid)) else {
-            return Ok(None);
-        };
-        if uuid == self.address() {
-            return Ok(None);
-        }
-        let answer = self.ask_repository(cx, &uuid, patience).await?;
-        if !answer.ok() {
-            return Ok(None);
-        }
-        *self.address.write().unwrap_or_else(PoisonError::into_inner) = uuid;
-        match self.attempt(cx, self.api.slashed(), false, patience).await? {
-            Listed::Rows(rows) => Ok(Some(rows)),
-            Listed::Refused(answer) => Err(self.failed(cx, &answer, &self.what())),
-        }
-    }
-
-    async fn ask_environment(&self, cx: &Cx, environment: &Environment, patience: Patience) -> Result<(), ApiError> {
-        let address = self.address();
-        let call = Call::get(
-            "/repositories/{workspace}/{repository}/environments/{environment}",
-            vec!["repositories", &self.place.workspace, &address, "environments", &environment.uuid],
-        );
-        let answer = self.api.send(cx, &call.patience(patience)).await?;
-        if answer.status != 404 {
-            // Only a 404 says that it is gone: other answers leave the question open.
-            return if Told::read(&answer.body).malformed() { Err(self.failed(cx, &answer, &self.what())) } else { Ok(()) };
-        }
-        let name = environment.name.as_deref().unwrap_or(&environment.uuid);
-        let mut error = self.failed(cx, &answer, &format!("the deployment environment {} of {} is gone", brief(name, 80), self.place.full_name()));
-        error.kind = ErrorKind::NotFound;
-        error.advice = Some(match &environment.remembered_as {
-            Some(key) => {
-                self.api.memory.put(key, Value::Null);
-                "If it was made anew under this name, run the sync again: it will ask as a first run does. Nothing was written.".into()
-            }
-            None => "Choose another environment in the sync's configuration. Nothing was written or created.".into(),
-        });
-        Err(error)
     }
 
     /// The list as of a moment not before `since`; calls that fail together share one.
@@ -363,6 +269,17 @@ impl Destination for Variables {
     fn differs(&self, entry: &Entry, _desired: &Desired, _row: Option<&LedgerRow>) -> Option<String> {
         (entry.facts.get("secured").and_then(Value::as_bool) == Some(false))
             .then(|| "will be secured; a pipeline that uses it in ${{ }} templating no longer sees it".to_string())
+    }
+
+    fn concerns(&self, desired: &[Desired]) -> Vec<String> {
+        let total: usize = desired.iter().map(|d| d.key.chars().count() + d.value.expose().chars().count()).sum();
+        if total < LARGE_SUM {
+            return Vec::new();
+        }
+        vec![format!(
+            "Names and values have {total} characters together; a pipeline takes at most 120,000 of all its variables, those of workspace, \
+             repository and environment included."
+        )]
     }
 
     async fn read(&self, _cx: &Cx, entries: &[&Entry]) -> Vec<(String, Result<Read, ApiError>)> {

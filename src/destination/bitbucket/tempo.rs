@@ -30,7 +30,7 @@ impl Default for Tempo {
             reserve: 10,
             probes: seconds(&[60, 120, 300, 600, 900]),
             settle: seconds(&[2, 5, 10]),
-            grace: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
         }
     }
 }

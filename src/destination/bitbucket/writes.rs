@@ -99,7 +99,7 @@ impl Variables {
                     continue;
                 }
                 Ok(answer) if answer.status == 408 || answer.status >= 500 => {
-                    last = Some(self.refused(cx, &answer, &what, write).ambiguous(true));
+                    last = Some(self.refused(cx, &answer, &what, write));
                     lost = true;
                 }
                 Ok(answer) if answer.status == 404 => return Err(self.gone(cx, &answer, &what, write).await),
@@ -246,7 +246,7 @@ impl Variables {
         if answer.body.is_empty() {
             return Ok(Some(true));
         }
-        let body = paging::object(answer)?;
+        let body = paging::object(answer).map_err(|e| e.ambiguous(true))?;
         if let Some(other) = body.get("uuid").and_then(Value::as_str)
             && other != uuid
         {
@@ -273,7 +273,10 @@ impl Variables {
     async fn gone(&self, cx: &Cx, answer: &Answer, what: &str, write: Secured<'_>) -> ApiError {
         match self.look(cx, Instant::now()).await {
             Err(error) => error,
-            Ok(_) => self.refused(cx, answer, what, write),
+            Ok(_) => self.refused(cx, answer, what, write).advice(format!(
+                "The variables of {} can be listed, but not written: the account must be administrator of the repository.",
+                self.name()
+            )),
         }
     }
 }
@@ -287,7 +290,7 @@ fn accepted(answer: &Answer) -> Result<Option<(String, bool)>, ApiError> {
     if answer.body.is_empty() {
         return Ok(located().map(|uuid| (uuid, true)));
     }
-    let body = paging::object(answer)?;
+    let body = paging::object(answer).map_err(|e| e.ambiguous(true))?;
     let uuid = body.get("uuid").and_then(Value::as_str).filter(|u| usable(u)).map(str::to_owned).or_else(located);
     let secured = body.get("secured").and_then(Value::as_bool).unwrap_or(true);
     Ok(uuid.map(|uuid| (uuid, secured)))

@@ -121,6 +121,14 @@ impl State {
         self.with(|w| w.edit(region, name, Content::Text(value.to_string())));
     }
 
+    /// Schedules a secret's deletion as another hand would.
+    pub fn schedule(&self, region: &str, name: &str, days: i64) {
+        self.with(|w| {
+            let now = w.now_ms();
+            w.secret(region, name).deleted = Some((now, days));
+        });
+    }
+
     /// Removes a secret without a trace, at once.
     pub fn vanish(&self, region: &str, name: &str) {
         self.with(|w| w.region(region).secrets.remove(name));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::access::{self, Caller};
 use super::pages::{self, Cut, Query};
-use super::world::{At, Pipelines, Role, Slash, World};
+use super::world::{At, Next, Pipelines, Role, Slash, World};
 use super::{State, answers, variables};
 
 /// The service's router. May be nested under a path; say so to [`State::set_public_url`].
@@ -78,7 +78,7 @@ impl<'r> Asked<'r> {
     }
 
     fn cut<'a>(&'a self) -> Cut<'a> {
-        Cut { query: &self.query, href: self.href(), next: &variables::HONEST, ignores_pagelen: false, no_size: false, counts_rows: false }
+        Cut { query: &self.query, href: self.href(), next: &Next::Honest, ignores_pagelen: false, no_size: false, counts_rows: false }
     }
 }
 

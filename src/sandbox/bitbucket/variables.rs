@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::answers;
 use super::pages::{self, Cut};
 use super::server::Asked;
-use super::world::{At, Next, Pipelines, Slash, Variable, World, uuid};
+use super::world::{At, Pipelines, Slash, Variable, World, uuid};
 
 /// Everything below `…/variables`. `item` is the variable's uuid.
 pub fn serve(world: &mut World, asked: &Asked<'_>, at: At<'_>, item: Option<&str>) -> Response {
@@ -191,6 +191,3 @@ fn duplicate(at: At<'_>) -> Response {
         format!("A variable with the key provided already exists for account {}, environment {}.", at.workspace, at.environment.unwrap_or("none"));
     answers::pipelines(409, "Conflict", &detail, "variable-service.variable.duplicate")
 }
-
-/// The `next` of lists that are not variables.
-pub const HONEST: Next = Next::Honest;

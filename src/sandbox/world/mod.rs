@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::host::{Effect, Host};
+use super::host::{Effect, Faults, Host};
 use super::kms;
 
 pub use play::Play;
@@ -48,8 +48,8 @@ pub trait Stall: Send + Sync {
     fn service(&self) -> &'static str;
     /// Its name for people.
     fn title(&self) -> &'static str;
-    /// The server that is throttled during the play.
-    fn host(&self) -> &Host;
+    /// The switchboard of its server, for throttling it during the play.
+    fn faults(&self) -> &Faults;
     /// The connection that opens it.
     fn connection(&self) -> Value;
     /// Create requests: the first one's first run needs no approval, the others have something

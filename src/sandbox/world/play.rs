@@ -123,7 +123,7 @@ impl Stage {
     async fn throttle(&mut self) {
         let stalls = self.stalls.clone();
         let Some(stall) = stalls.get(self.values.below(stalls.len())) else { return };
-        stall.host().faults.add(Fault::always("", 0.8, stall.throttling()));
+        stall.faults().add(Fault::always("", 0.8, stall.throttling()));
         (self.tell)(format!("{} throttles for {} s", stall.title(), THROTTLED.as_secs()));
         // A change gives the throttled destination something to do.
         self.edit();
@@ -131,7 +131,7 @@ impl Stage {
             () = self.end.cancelled() => {}
             () = tokio::time::sleep(THROTTLED) => {}
         }
-        stall.host().faults.clear();
+        stall.faults().clear();
     }
 
     fn meddle(&mut self) {

@@ -112,7 +112,7 @@ impl Edit {
                 item.required = field.required;
                 item.origin = Some(Origin::Typed);
                 item.placeholder = match (field.required, self.replaces.is_some() && field.secret) {
-                    (_, true) => "stored; type it again to replace".into(),
+                    (_, true) => "type it again: stored secrets are not shown".into(),
                     (true, _) => "not filled in yet".into(),
                     _ => "(none)".into(),
                 };
@@ -134,6 +134,11 @@ impl Edit {
             {
                 prefill(item, view);
             }
+        }
+        if self.replaces.is_some()
+            && let Some(name) = items.iter_mut().find(|i| i.id == "name")
+        {
+            name.locked = Some("(the name stays)");
         }
         let focused = old.focused().map(|i| i.id.clone());
         self.form = Form::new(items);

@@ -42,9 +42,6 @@ pub fn draw(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: Rect) {
         }
         return;
     };
-    if let Some(at) = dashboard.resting() {
-        ui.wake(at);
-    }
     match dashboard.tab {
         0 => overview(ui, dashboard, card, world, area),
         1 => live(ui, dashboard, card, world, area),
@@ -66,9 +63,16 @@ fn skip(area: &mut Rect, rows: u16) {
     area.height -= rows;
 }
 
+/// A label and its value, wrapped to at most three lines.
 fn labelled(ui: &mut Ui<'_>, area: &mut Rect, label: &str, value: &str, role: Role) {
-    let room = (area.width as usize).saturating_sub(14);
-    line(ui, area, &[(&text::pad(label, 14), Role::Dim), (&text::middle(value, room), role)]);
+    const LABEL: u16 = 18;
+    if area.height == 0 || area.width <= LABEL {
+        return;
+    }
+    ui.put(area.x, area.y, &text::end(label, LABEL as usize - 1), Role::Dim, LABEL as usize);
+    let room = Rect { x: area.x + LABEL, width: area.width - LABEL, height: area.height.min(3), ..*area };
+    let used = ui.paragraph(room, value, role).max(1);
+    skip(area, used);
 }
 
 fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut area: Rect) {
@@ -89,6 +93,7 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
         (None, _) => String::new(),
     };
     labelled(ui, &mut area, "Status", &format!("{} {}{next}", status.symbol, status.word), status.role);
+    last_run(ui, card, &mut area);
     let schema = card.key_schema.as_deref().unwrap_or("none: every key there is this sync's");
     labelled(ui, &mut area, "Key Schema", schema, if card.key_schema.is_some() { Role::Text } else { Role::Warn });
     labelled(ui, &mut area, "Connection", &card.connection, Role::Text);
@@ -98,20 +103,29 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
         let deletes = if o.deletes() { "deletes what the source lacks" } else { "never deletes" };
         let auto = if doc.is_enabled { "auto-sync on" } else { "auto-sync off" };
         labelled(ui, &mut area, "Options", &format!("{behavior} · {auto} · {deletes}"), Role::Text);
-        if let Some(text) = &doc.description {
-            labelled(ui, &mut area, "Description", text, Role::Text);
+        let fields = registry::find(&card.destination).map(|p| p.spec().config).unwrap_or_default();
+        for field in fields {
+            let stored = field.label_into.and_then(|l| doc.destination_config.get(l)).or_else(|| doc.destination_config.get(field.name));
+            if let Some(value) = stored {
+                labelled(ui, &mut area, field.label, &plain(value), Role::Text);
+            }
         }
-        for (key, value) in &doc.destination_config {
-            labelled(ui, &mut area, key, &plain(value), Role::Dim);
+        if let Some(text) = &doc.description {
+            labelled(ui, &mut area, "Description", text, Role::Dim);
         }
     }
-    if let Some(last) = &card.last {
-        let (symbol, word, role) = words::run_status(last.status);
-        let when = ui.ago(last.at);
-        labelled(ui, &mut area, "Last run", &format!("{symbol} {} {word} {when}: {}", words::kind(last.kind), words::counts(&last.counts)), role);
-        if let Some(message) = last.message.as_ref().filter(|_| last.status != RunStatus::Succeeded) {
-            ui.paragraph(area, message, role);
-        }
+}
+
+fn last_run(ui: &mut Ui<'_>, card: &Card, area: &mut Rect) {
+    let Some(last) = &card.last else {
+        return;
+    };
+    let (symbol, word, role) = words::run_status(last.status);
+    let when = ui.ago(last.at);
+    labelled(ui, area, "Last run", &format!("{symbol} {} {word} {when}: {}", words::kind(last.kind), words::counts(&last.counts)), role);
+    if let Some(message) = last.message.as_ref().filter(|_| last.status != RunStatus::Succeeded) {
+        let used = ui.paragraph(Rect { height: area.height.min(5), ..*area }, message, role);
+        skip(area, used);
     }
 }
 
@@ -144,7 +158,13 @@ fn live(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut 
     outcomes(ui, active.chain(done).collect(), list, dashboard.scroll);
     skip(&mut area, list.height);
     totals(ui, &run.counts, &mut area);
-    let meter = format!("requests {}  retries {}  waited {}", run.requests, run.retries, text::duration_ms(run.waited_ms as i64));
+    let meter = format!(
+        "{} same  requests {}  retries {}  waited {}",
+        run.counts.unchanged,
+        run.requests,
+        run.retries,
+        text::duration_ms(run.waited_ms as i64)
+    );
     ui.put(area.x, area.y, &meter, Role::Dim, area.width as usize);
     ui.put_right(area.right(), area.y, "x cancel", Role::Dim, 10);
 }
@@ -170,8 +190,8 @@ fn gauge(ui: &mut Ui<'_>, card: &Card, run: &LiveRun, world: &World, area: &mut 
 
 fn totals(ui: &mut Ui<'_>, counts: &Counts, area: &mut Rect) {
     let all = format!(
-        "{} created  {} updated  {} recovered  {} failed  {} skipped  {} deleted (last)  {} same",
-        counts.created, counts.updated, counts.restored, counts.failed, counts.skipped, counts.deleted, counts.unchanged
+        "{} created  {} updated  {} recovered  {} failed  {} skipped  {} deleted",
+        counts.created, counts.updated, counts.restored, counts.failed, counts.skipped, counts.deleted
     );
     line(ui, area, &[(&all, Role::Text)]);
 }

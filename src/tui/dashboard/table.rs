@@ -28,7 +28,7 @@ enum Column {
 const COLUMNS: &[(Column, &str, u16, u16)] = &[
     (Column::Status, "STATUS", 0, 12),
     (Column::Name, "NAME", 0, 0),
-    (Column::Destination, "DESTINATION", 66, 0),
+    (Column::Destination, "DESTINATION", 62, 0),
     (Column::Source, "SOURCE", 104, 0),
     (Column::Schema, "KEY SCHEMA", 130, 0),
     (Column::Connection, "CONNECTION", 118, 14),

@@ -387,6 +387,8 @@ impl Form {
                 self.step(1);
                 FormEvent::None
             }
+            Action::Submit if self.buttons.is_empty() => FormEvent::Submit,
+            Action::Submit => FormEvent::Press(0),
             Action::Back => FormEvent::Back,
             _ => FormEvent::None,
         }

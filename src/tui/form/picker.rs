@@ -31,7 +31,9 @@ pub fn fuzzy<'t>(query: &str, texts: impl Iterator<Item = &'t str>) -> Vec<usize
         return (0..texts.count()).collect();
     }
     let pattern = Pattern::parse(query, CaseMatching::Smart, Normalization::Smart);
-    let mut matcher = Matcher::new(Config::DEFAULT);
+    let mut config = Config::DEFAULT;
+    config.prefer_prefix = true;
+    let mut matcher = Matcher::new(config);
     let mut buffer = Vec::new();
     let mut hits: Vec<(u32, usize)> =
         texts.enumerate().filter_map(|(i, t)| Some((pattern.score(Utf32Str::new(t, &mut buffer), &mut matcher)?, i))).collect();

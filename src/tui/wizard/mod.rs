@@ -116,7 +116,7 @@ impl Wizard {
 
     pub fn contexts(&self) -> Vec<Context> {
         if self.provider.is_none() {
-            return vec![Context::Setup, Context::List];
+            return vec![Context::Choose, Context::List];
         }
         if self.step == REVIEW {
             return vec![Context::Review, Context::List];

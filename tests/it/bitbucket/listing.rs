@@ -154,7 +154,7 @@ async fn secured_values_left_out_in_three_ways_and_unknown_fields() {
         rig.state.quirks(|q| q.hidden = hidden);
         converges(&mut rig, 12, 1).await;
     }
-    let mut rig = Rig::new().await;
+    let rig = Rig::new().await;
     let odd = json!({"size": 1, "values": [{"uuid": "{x}", "key": "A", "secured": true, "scope": {"deep": [1]}, "system": null}], "extra": 1});
     rig.host.faults.add(Fault::next("GET /2.0/repositories/acme/api/pipelines_config/variables", 1, Effect::status(200, odd.to_string())));
     let cx = rig.cx();

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use kms_sync::destination::{Missing, registry};
 use kms_sync::http::ErrorKind;
-use kms_sync::sandbox::bitbucket::{API_SCOPES, Pipelines, Role};
+use kms_sync::sandbox::bitbucket::{Pipelines, Role};
+use kms_sync::sandbox::host::{Effect, Fault};
 use serde_json::json;
 
 use super::rig::{EMAIL, REPO, Rig, many, refs};
@@ -127,6 +128,25 @@ async fn pipelines_off_is_explained_and_asked_once() {
 }
 
 #[tokio::test]
+async fn pipelines_on_behind_a_refused_list_points_at_the_role() {
+    let mut rig = Rig::new().await;
+    rig.host.faults.add(Fault::always(
+        "/pipelines_config/variables",
+        1.0,
+        Effect::status(404, r#"{"type":"error","error":{"message":"Not found"}}"#),
+    ));
+    let error = rig.refused(&[("A", "1")]).await;
+    assert!(error.text().contains("Pipelines is on") && error.text().contains("administrator of acme/api"), "{error}");
+    assert_eq!(rig.host.log.lines().iter().filter(|l| l.ends_with("/pipelines_config")).count(), 1);
+    // The list works and a creation does not: asked once, the others are not sent.
+    let mut rig = Rig::new().await;
+    rig.host.faults.add(Fault::always("POST", 1.0, Effect::status(404, r#"{"type":"error","error":{"message":"Not found"}}"#)));
+    let done = rig.sync(&refs(&many(9))).await;
+    assert_eq!((done.failed.len(), rig.sent("POST")), (9, 1));
+    assert!(done.error("KEY_0000").text().contains("can be listed, but not written"), "{}", done.error("KEY_0000"));
+}
+
+#[tokio::test]
 async fn a_good_run_never_asks_about_pipelines_or_the_repository() {
     let mut rig = Rig::new().await;
     rig.sync(&[("A", "1")]).await;
@@ -227,7 +247,6 @@ async fn no_access_no_role_and_a_token_for_another_workspace() {
     let error = rig.refused(&[("A", "1")]).await;
     assert!(error.text().contains("another workspace"), "{error}");
     assert_eq!(rig.sent("POST"), 0);
-    let _ = API_SCOPES;
 }
 
 #[test]

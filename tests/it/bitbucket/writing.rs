@@ -177,6 +177,46 @@ async fn bad_names_fail_alone_and_case_tells_names_apart() {
 }
 
 #[tokio::test]
+async fn a_schema_that_no_variable_can_have_fails_every_key_and_touches_nothing() {
+    let mut rig = Rig::new().await;
+    rig.state.put(REPO, "A", "theirs", true);
+    rig.config.sync_options.key_schema = Some("my-app-{{secretKey}}".into());
+    let done = rig.sync(&[("A", "1"), ("B", "1")]).await;
+    assert_eq!((done.writes(), done.plan.conflicts.len(), rig.sent("POST")), (0, 2, 0));
+    rig.config.sync_options.key_schema = Some("APP_{{secretKey}}".into());
+    let done = rig.sync(&[("A", "1")]).await;
+    assert_eq!((done.created.as_slice(), done.deleted.len()), (&["APP_A".to_string()][..], 0), "what the schema does not match is foreign");
+    assert_eq!(rig.state.value(REPO, "A").as_deref(), Some("theirs"));
+}
+
+#[tokio::test]
+async fn an_empty_uuid_never_reaches_a_path() {
+    let mut rig = Rig::new().await;
+    let odd = json!({"size": 1, "values": [{"uuid": "", "key": "A", "secured": true}]});
+    rig.host.faults.add(Fault::next("GET /", 1, Effect::status(200, odd.to_string())));
+    let error = rig.refused(&[]).await;
+    assert_eq!(error.kind, ErrorKind::NotTheService, "{error}");
+    let cx = rig.cx();
+    let destination = rig.open(&cx).await.expect("opens");
+    let kms_sync::destination::Shape::Itemised(target) = destination.shape() else { panic!() };
+    let row = super::rig::row("A", Some(String::new()), None, "h".into());
+    for row in [None, Some(&row)] {
+        let op = kms_sync::destination::Op {
+            action: Action::Delete,
+            key: "A",
+            entry: None,
+            row,
+            desired: None,
+            value_differs: false,
+            token: "t",
+            approved: true,
+        };
+        assert_eq!(target.apply(&cx, &op).await.expect_err("no id").kind, ErrorKind::Invalid);
+    }
+    assert_eq!(rig.sent("DELETE"), 0);
+}
+
+#[tokio::test]
 async fn reserved_names_are_warned_about_and_the_answer_is_reported() {
     let mut rig = Rig::new().await;
     let source = [("BITBUCKET_X", "1"), ("CI", "1"), ("PATH", "1"), ("OK", "1")];
@@ -209,6 +249,9 @@ async fn values_of_every_kind() {
     assert_eq!(done.plan.conflicts.len(), bad.len());
     assert!(done.plan.conflicts.iter().all(|c| c.reason.contains("base64")));
     assert_eq!(rig.state.value(REPO, "LF").as_deref(), Some("as it was"), "neither written nor deleted");
+    assert!(!done.warnings.iter().any(|w| w.contains("120,000")));
+    let done = rig.sync(&[("BIG", big.as_str()), ("BIG_2", big.as_str()), ("BIG_3", big.as_str())]).await;
+    assert!(done.warnings.iter().any(|w| w.contains("120,000")), "{:?}", done.warnings);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::{Ports, Request, Stall, foreign};
 use super::Values;
 use crate::sandbox::bitbucket::{API_SCOPES, At, State, router};
-use crate::sandbox::host::{Effect, Host};
+use crate::sandbox::host::{Effect, Faults, Host};
 
 const EMAIL: &str = "ci@demo.invalid";
 const TOKEN: &str = "ATATT-demo-token-not-real";
@@ -60,8 +60,8 @@ impl Stall for Bitbucket {
         "Bitbucket"
     }
 
-    fn host(&self) -> &Host {
-        &self.host
+    fn faults(&self) -> &Faults {
+        &self.host.faults
     }
 
     fn connection(&self) -> Value {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::{Ports, Request, Stall, foreign};
 use super::Values;
-use crate::sandbox::host::{Effect, Host};
+use crate::sandbox::host::{Effect, Faults, Host};
 use crate::sandbox::oci::{REGION, State, TENANCY, TEST_FINGERPRINT, TEST_KEY, USER, router};
 
 const CONNECTION: &str = "demo-oci";
@@ -39,8 +39,8 @@ impl Stall for Oci {
         "OCI Vault"
     }
 
-    fn host(&self) -> &Host {
-        &self.host
+    fn faults(&self) -> &Faults {
+        &self.host.faults
     }
 
     fn connection(&self) -> Value {

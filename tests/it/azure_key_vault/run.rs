@@ -1,0 +1,144 @@
+//! The whole program against the embedded vault: what a script sees.
+
+use std::time::Duration;
+
+use kms_sync::sandbox::azure_key_vault::{State, router};
+use kms_sync::sandbox::entra;
+use kms_sync::sandbox::host::Host;
+use serde_json::{Value, json};
+
+use super::{CLIENT, TENANT};
+use crate::support::rig::Rig;
+
+const T: i64 = 1_780_000_000;
+
+struct Lab {
+    rig: Rig,
+    vault: State,
+    host: Host,
+    _authority: Host,
+}
+
+impl Lab {
+    async fn new() -> Self {
+        let entra = entra::State::new();
+        entra.register(TENANT, CLIENT, "s3cret-value");
+        let authority = Host::start(entra::router(entra.clone()), None).await.expect("a port");
+        let vault = State::new(&entra, TENANT);
+        vault.set_delays(Duration::from_millis(50), Duration::from_millis(50), Duration::ZERO);
+        vault.freeze_clock(Some(T));
+        let host = Host::start(router(vault.clone()), None).await.expect("a port");
+        let rig = Rig::new().await;
+        let connection = json!({
+            "name": "azure", "app": "azure", "method": "client-secret", "authorityUrl": authority.url,
+            "credentials": {"tenantId": TENANT, "clientId": CLIENT, "clientSecret": "s3cret-value"},
+        });
+        rig.run_with(&["connection", "add", "-f", "-"], &connection).await.expect(0);
+        Self { rig, vault, host, _authority: authority }
+    }
+
+    async fn create(&self, options: Value) {
+        let document = json!({
+            "name": "kv", "projectId": self.rig.project, "connectionId": "azure", "environment": "dev", "secretPath": "/app", "isEnabled": true,
+            "syncOptions": options, "destinationConfig": {"vaultBaseUrl": self.host.url},
+        });
+        self.rig.run_with(&["create", "-f", "-", "--destination", "azure-key-vault", "--no-run"], &document).await.expect(0);
+    }
+
+    /// One run, some seconds later on the vault's clock.
+    async fn sync(&self, later: i64, code: i32) -> Value {
+        self.vault.freeze_clock(Some(T + later));
+        self.rig.run(&["sync", "kv", "--json"]).await.expect(code)["runs"][0].clone()
+    }
+}
+
+fn calls(run: &Value) -> Value {
+    run["requests"]["byCall"]["azure-key-vault"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vault_from_the_first_sync_to_removal() {
+    let lab = Lab::new().await;
+    for i in 0..30 {
+        lab.rig.set(&format!("KEY_{i:02}"), &format!("value {i}"));
+    }
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination", "keySchema": "APP_{{secretKey}}"})).await;
+    lab.vault.put("FOREIGN", "stays");
+    let plan = lab.rig.run(&["plan", "kv", "--json"]).await.expect(10);
+    assert_eq!(plan["changes"].as_array().map(Vec::len), Some(30));
+    let first = lab.sync(0, 0).await;
+    assert_eq!(first["counts"]["created"], 30);
+    assert_eq!(calls(&first), json!({"GET /secrets": 1, "PUT /secrets/{name}": 30}));
+    assert_eq!(first["requests"]["byCall"]["entra"], json!({"POST /{tenant}/oauth2/v2.0/token": 1}));
+    let second = lab.sync(10, 0).await;
+    assert_eq!(second["counts"]["unchanged"], 30);
+    assert_eq!(calls(&second), json!({"GET /secrets": 2, "GET /secrets/{name}": 30}), "each write is looked at once, after its second");
+    let third = lab.sync(20, 0).await;
+    assert_eq!((&third["counts"]["unchanged"], calls(&third)), (&json!(30), json!({"GET /secrets": 2})), "then the pages are enough");
+
+    lab.rig.set("KEY_03", "changed");
+    lab.rig.unset("KEY_04");
+    lab.vault.put("APP-KEY-05", "edited outside");
+    let fourth = lab.sync(30, 0).await;
+    assert_eq!((&fourth["counts"]["updated"], &fourth["counts"]["deleted"]), (&json!(2), &json!(1)));
+    assert_eq!(calls(&fourth), json!({"GET /secrets": 2, "GET /secrets/{name}": 1, "PUT /secrets/{name}": 2, "DELETE /secrets/{name}": 1}));
+    lab.rig.set("KEY_04", "back");
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let fifth = lab.sync(40, 0).await;
+    assert_eq!(fifth["counts"]["restored"], 1, "{fifth:#}");
+    let seen = lab.vault.secrets();
+    assert_eq!((seen["app-key-04"].value.as_str(), seen["app-key-05"].value.as_str(), seen["foreign"].value.as_str()), ("back", "value 5", "stays"));
+
+    lab.vault.delete("APP-KEY-07");
+    let plan = lab.rig.run(&["plan", "kv", "--json"]).await.expect(10);
+    assert_eq!(plan["changes"][0]["action"], "restore", "{plan:#}");
+    assert_eq!(lab.sync(50, 0).await["counts"]["restored"], 1);
+    let removed = lab.rig.run(&["remove-secrets", "kv", "--yes", "--json"]).await.expect(0);
+    assert_eq!(removed["runs"][0]["counts"]["deleted"], 30, "{removed:#}");
+    assert_eq!(lab.vault.secrets().keys().collect::<Vec<_>>(), ["foreign"]);
+    assert_eq!(lab.vault.purges(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn collisions_disabled_and_certificates_are_told_and_the_rest_is_done() {
+    let lab = Lab::new().await;
+    for (key, value) in [("A_B", "1"), ("a-b", "2"), ("GOOD", "g"), ("OFF", "new"), ("CERT", "new"), ("bad.name", "x"), ("BIG", &"x".repeat(25_601))]
+    {
+        lab.rig.set(key, value);
+    }
+    lab.vault.put_with("Off", "old", |s| s.disabled = true);
+    lab.vault.put_with("cert", "PRIVATE", |s| s.managed = true);
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    let plan = lab.rig.run(&["plan", "kv", "--json"]).await.expect(10);
+    let conflicts = plan["conflicts"].to_string();
+    for word in ["A_B", "a-b", "certificate", "'.'", "25601"] {
+        assert!(conflicts.contains(word), "{word}: {conflicts}");
+    }
+    assert!(plan["skipped"].to_string().contains("disabled"), "{plan:#}");
+    let run = lab.sync(0, 1).await;
+    assert_eq!(run["counts"]["created"], 1, "{run:#}");
+    let seen = lab.vault.secrets();
+    assert_eq!((seen["good"].value.as_str(), seen["off"].value.as_str(), seen["cert"].value.as_str()), ("g", "old", "PRIVATE"));
+    assert_eq!(seen.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_keeps_hyphens_and_knows_its_own_keys() {
+    let lab = Lab::new().await;
+    lab.rig.set("DB_HOST", "source");
+    for (name, value) in [("db-host", "vault"), ("Native-Key", "n"), ("a--b", "d")] {
+        lab.vault.put(name, value);
+    }
+    lab.vault.put_with("PFX", "blob", |s| s.content_type = Some("application/x-pkcs12".into()));
+    lab.create(json!({"initialSyncBehavior": "import-prioritize-destination"})).await;
+    let run = lab.sync(0, 0).await;
+    assert_eq!(run["counts"]["imported"], 3, "{run:#}");
+    let value = |key: &str| lab.rig.kms.value(&lab.rig.project, "dev", "/app", key);
+    assert_eq!((value("DB_HOST").as_deref(), value("Native-Key").as_deref(), value("a--b").as_deref()), (Some("vault"), Some("n"), Some("d")));
+    assert_eq!((value("PFX"), value("db-host")), (None, None));
+    for later in [10, 20, 30] {
+        let again = lab.sync(later, 0).await;
+        assert_eq!((&again["counts"]["unchanged"], &again["counts"]["updated"], &again["counts"]["deleted"]), (&json!(3), &json!(0), &json!(0)));
+    }
+    assert!(lab.vault.secrets().values().all(|s| s.versions == 1), "import then sync changes nothing");
+}

@@ -1,0 +1,3 @@
+//! What every destination must do.
+
+pub mod basics;
