@@ -85,7 +85,7 @@ pub fn needs_terminal() -> Result<(), ServiceError> {
 }
 
 fn request(sync: &str, kind: RunKind) -> RunRequest {
-    RunRequest { sync: sync.to_string(), kind, trigger: Trigger::Manual, verify: false, allow_delete: false, prioritize: None }
+    RunRequest { sync: sync.to_string(), kind, trigger: Trigger::Manual, verify: false, allow_delete: false, withhold: false, prioritize: None }
 }
 
 async fn list(args: &Args, out: &Out) -> Outcome {

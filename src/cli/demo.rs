@@ -60,8 +60,15 @@ async fn headless(world: &World, store: &Store, out: &Out) -> Outcome {
     let names = furnish(&*service, world, false).await?;
     let mut rounds = Vec::new();
     for trigger in [Trigger::Created, Trigger::Manual] {
-        let request =
-            |name: &String| RunRequest { sync: name.clone(), kind: RunKind::Sync, trigger, verify: false, allow_delete: false, prioritize: None };
+        let request = |name: &String| RunRequest {
+            sync: name.clone(),
+            kind: RunKind::Sync,
+            trigger,
+            verify: false,
+            allow_delete: false,
+            withhold: false,
+            prioritize: None,
+        };
         rounds.push(follow_service(service.clone(), names.iter().map(request).collect()).await?);
     }
     service.close().await;

@@ -346,6 +346,7 @@ impl Clocks {
                 trigger: Trigger::Drift,
                 verify: true,
                 allow_delete: false,
+                withhold: false,
                 prioritize: None,
                 source: None,
             };
@@ -368,6 +369,7 @@ impl Clocks {
             trigger,
             verify: trigger == Trigger::Drift,
             allow_delete: false,
+            withhold: false,
             prioritize: None,
         };
         if let Err(error) = self.inner.engine.submit(&request, source) {
@@ -447,6 +449,7 @@ impl Clocks {
                 trigger: Trigger::Auto,
                 verify: false,
                 allow_delete: false,
+                withhold: false,
                 prioritize: None,
             };
             match engine.submit(&request, None) {

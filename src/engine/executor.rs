@@ -319,18 +319,27 @@ impl Execution<'_> {
     fn row(&self, change: &Change, wish: Option<&Desired>, written: &Written) -> LedgerRow {
         let before = self.before(change);
         let entry = change.entry.map(|i| &self.inventory.entries[i]);
-        LedgerRow {
+        let previous_stamp = entry.and_then(|e| e.stamp.clone()).or(before.stamp.clone());
+        let mut row = LedgerRow {
             fold: change.fold.clone(),
             key: change.key.clone(),
             source_key: change.source_key.clone().unwrap_or(before.source_key),
             remote_id: written.id.clone().or_else(|| entry.and_then(|e| e.id.clone())).or(before.remote_id),
             stamp: written.stamp.clone(),
-            previous_stamp: entry.and_then(|e| e.stamp.clone()).or(before.stamp),
+            previous_stamp,
             value_hash: wish.map(|w| self.hasher.hash(&w.value)),
             written_at: crate::model::now(),
             intent: None,
             detail: if written.detail.is_null() { before.detail } else { written.detail.clone() },
+        };
+        if change.action == Action::Delete {
+            row.stamp = row.stamp.or_else(|| row.previous_stamp.clone());
+            row.value_hash = before.value_hash;
+            row.bury();
+        } else {
+            row.revive();
         }
+        row
     }
 }
 

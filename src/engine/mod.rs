@@ -176,6 +176,7 @@ impl Engine {
                 trigger: request.trigger,
                 verify: request.verify,
                 allow_delete: request.allow_delete,
+                withhold: request.withhold,
                 prioritize: request.prioritize,
                 source,
             };

@@ -25,6 +25,8 @@ pub struct RunSpec {
     pub trigger: Trigger,
     pub verify: bool,
     pub allow_delete: bool,
+    /// Go on without what needs approval, instead of stopping before the first write.
+    pub withhold: bool,
     pub prioritize: Option<Priority>,
     /// The source as the poll that triggered this run has read it.
     pub source: Option<Arc<SourceMap>>,
@@ -128,7 +130,7 @@ impl Runner {
         let mut plan = self.compute(spec, cx, &mut opened, full, behavior.imports() && first).await?;
         withdraw_frozen(&mut plan, &frozen);
         self.report(&plan, progress);
-        if let Some(reason) = plan.stops() {
+        if let Some(reason) = plan.stops().filter(|_| !spec.withhold) {
             self.withhold(&plan, progress);
             return Err(Stopped::NeedsApproval(reason));
         }

@@ -34,6 +34,32 @@ pub struct LedgerRow {
     pub detail: serde_json::Value,
 }
 
+/// Member of a row's `detail` that keeps the hash of a value this sync deleted.
+const LAST_HASH: &str = "deletedHash";
+
+impl LedgerRow {
+    /// Turns the row into the memory of a key this sync deleted: it proves ownership, and saves
+    /// a read, when the key comes back while its deletion is pending.
+    pub fn bury(&mut self) {
+        if !self.detail.is_object() {
+            self.detail = serde_json::json!({});
+        }
+        self.detail[LAST_HASH] = self.value_hash.take().into();
+    }
+
+    /// Forgets that the key was deleted.
+    pub fn revive(&mut self) {
+        if let Some(detail) = self.detail.as_object_mut() {
+            detail.remove(LAST_HASH);
+        }
+    }
+
+    /// The hash of the value that was deleted.
+    pub fn buried_hash(&self) -> Option<&str> {
+        self.detail.get(LAST_HASH)?.as_str()
+    }
+}
+
 /// A write announced before it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Intent {

@@ -168,6 +168,9 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
             change.owned = own_row.is_some();
             change.action = Action::Restore;
             change.reason = Some("its deletion is pending, it comes back".into());
+            if let Some(row) = own_row.filter(|r| r.stamp.is_some() && r.stamp == entry.stamp) {
+                change.value_differs = row.buried_hash() != Some(inputs.hasher.hash(&wish.value).as_str());
+            }
             if !change.owned {
                 change.ask = ask("a deleted secret of this name, not written by this sync, would be brought back and overwritten");
             }

@@ -150,7 +150,7 @@ fn one(doc: SyncDoc) -> Answer {
 }
 
 fn request(sync: &str, kind: RunKind, trigger: Trigger) -> RunRequest {
-    RunRequest { sync: sync.to_string(), kind, trigger, verify: false, allow_delete: false, prioritize: None }
+    RunRequest { sync: sync.to_string(), kind, trigger, verify: false, allow_delete: false, withhold: false, prioritize: None }
 }
 
 fn known(kind: &str) -> Result<(), Refusal> {

@@ -188,7 +188,17 @@ impl Local {
     }
 
     fn spec(&self, config: SyncConfig, state: SyncState, verify: bool) -> RunSpec {
-        RunSpec { config, state, kind: RunKind::Sync, trigger: Trigger::Manual, verify, allow_delete: false, prioritize: None, source: None }
+        RunSpec {
+            config,
+            state,
+            kind: RunKind::Sync,
+            trigger: Trigger::Manual,
+            verify,
+            allow_delete: false,
+            withhold: false,
+            prioritize: None,
+            source: None,
+        }
     }
 
     /// Warnings about other syncs that write the same place.

@@ -118,6 +118,9 @@ pub struct RunRequest {
     /// The operator agreed to delete or overwrite what this sync did not write.
     #[serde(default)]
     pub allow_delete: bool,
+    /// The operator wants what needs approval left alone this time, and the rest done.
+    #[serde(default)]
+    pub withhold: bool,
     /// For imports: `source` or `destination`; `None` takes the sync's own behaviour.
     #[serde(default)]
     pub prioritize: Option<Priority>,

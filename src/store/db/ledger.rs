@@ -97,7 +97,8 @@ impl Store {
                 "SELECT ledger.fold, syncs.name FROM places
                  JOIN syncs ON syncs.id = places.sync_id
                  JOIN ledger ON ledger.place = places.id
-                 WHERE places.target = ?1 AND places.sync_id <> ?2",
+                 WHERE places.target = ?1 AND places.sync_id <> ?2
+                 AND (ledger.value_hash IS NOT NULL OR ledger.intent IS NOT NULL)",
                 [target, sync_id],
             )?
             .into_iter()
