@@ -54,3 +54,49 @@ pub async fn a_plan_writes_nothing(b: Bench) {
     ended(&b.sync().await, RunStatus::Succeeded);
     assert!(b.plan().await.is_noop());
 }
+
+/// Section 12, row 2: a key that this sync deleted comes back, whatever the destination keeps
+/// of deleted secrets.
+pub async fn a_deleted_key_comes_back(b: Bench) {
+    b.set("STAYS", "s");
+    b.set("RETURNS", "before");
+    b.create(json!({})).await;
+    b.synced().await;
+    b.unset("RETURNS");
+    b.synced().await;
+    b.holds([("STAYS", "s")]);
+    b.settled().await;
+    b.set("RETURNS", "after");
+    let record = b.synced().await;
+    assert_eq!(record.counts.created + record.counts.restored, 1, "{record:#?}");
+    b.holds([("STAYS", "s"), ("RETURNS", "after")]);
+    b.settled().await;
+}
+
+/// Section 12, rows 5 to 7: several pages everywhere; each change is one write.
+pub async fn five_hundred_secrets(b: Bench) {
+    let mut keys = b.fill(500, "v");
+    b.create(json!({})).await;
+    let record = b.synced().await;
+    assert_eq!(record.counts.created, 500, "{:?}", record.message);
+    b.holds(&keys);
+    b.settled().await;
+    b.mark();
+    let record = b.synced().await;
+    assert_eq!(record.counts.unchanged, 500);
+    let lines = b.place.host().log.lines();
+    assert!(lines.len() <= b.place.floor(500), "{} requests", lines.len());
+
+    for key in ["K_000", "K_250", "K_499"] {
+        b.set(key, "w");
+        keys.insert(key.into(), "w".into());
+    }
+    b.unset("K_123");
+    keys.remove("K_123");
+    b.mark();
+    let record = b.synced().await;
+    assert_eq!((record.counts.updated, record.counts.deleted, record.counts.unchanged), (3, 1, 496));
+    let writes = b.writes().len();
+    assert!(writes <= if b.nature().document { 1 } else { 4 }, "{writes} writes");
+    b.holds(&keys);
+}

@@ -1,6 +1,7 @@
 //! Azure Key Vault.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use kms_sync::sandbox::azure_key_vault::{Operation, State, router};
@@ -13,10 +14,13 @@ use crate::conformance::place::{Nature, Place, answer};
 const TENANT: &str = "11111111-1111-4111-8111-111111111111";
 const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
 
+/// The vault's clock stands an hour in the past and moves on with every foreign write: its
+/// stamps have whole seconds, and no case may depend on how many of its writes share one.
 pub struct KeyVault {
     state: State,
     host: Host,
     authority: Host,
+    clock: AtomicI64,
 }
 
 pub async fn start() -> Box<dyn Place> {
@@ -27,7 +31,15 @@ pub async fn start() -> Box<dyn Place> {
     state.set_authority(&authority.url);
     state.set_delays(Duration::from_millis(20), Duration::from_millis(20), Duration::ZERO);
     let host = Host::start(router(state.clone()), None).await.expect("a port");
-    Box::new(KeyVault { state, host, authority })
+    let clock = AtomicI64::new(kms_sync::model::now().as_second() - 3600);
+    state.freeze_clock(Some(clock.load(Ordering::Relaxed)));
+    Box::new(KeyVault { state, host, authority, clock })
+}
+
+impl KeyVault {
+    fn tick(&self) {
+        self.state.freeze_clock(Some(self.clock.fetch_add(5, Ordering::Relaxed) + 5));
+    }
 }
 
 impl Place for KeyVault {
@@ -76,10 +88,13 @@ impl Place for KeyVault {
     }
 
     fn put(&self, key: &str, value: &str) {
+        self.tick();
         self.state.put(key, value);
+        self.tick();
     }
 
     fn remove(&self, key: &str) {
+        self.tick();
         self.state.delete(key);
         self.state.purge(key);
     }
@@ -92,7 +107,6 @@ impl Place for KeyVault {
         self.state.permit_all();
     }
 
-    /// One page of 25, and the challenge that tells the tenant.
     fn floor(&self, keys: usize) -> usize {
         keys.div_ceil(25).max(1)
     }
