@@ -17,10 +17,9 @@ use super::pool;
 use super::{Engine, Finished};
 use crate::http::{Cx, ErrorKind};
 use crate::model::board::Next;
-use crate::model::run::{RunKind, RunStatus, Trigger};
+use crate::model::run::{RunKind, RunRequest, RunStatus, Trigger};
 use crate::model::sync::SyncConfig;
 use crate::model::{Memory, Time};
-use crate::service::RunRequest;
 use crate::source::{Polled, SourceMap, SourceRef};
 use crate::store::Settings;
 

@@ -23,10 +23,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::http::Cx;
 use crate::model::board::{Event, LiveRun, Phase};
-use crate::model::run::{Counts, RunKind, RunRecord, RunStatus};
+use crate::model::run::{Counts, RunKind, RunRecord, RunRequest, RunStatus};
 use crate::model::sync::{Job, JobStatus, SyncState};
 use crate::model::text::brief;
-use crate::service::{RunRequest, ServiceError, ServiceErrorKind};
 use crate::source::SourceMap;
 use crate::store::{Settings, Store};
 
@@ -79,6 +78,18 @@ struct Running {
     id: String,
     connection: String,
     cancel: CancellationToken,
+}
+
+/// Why a run was not queued.
+#[derive(Debug, thiserror::Error)]
+pub enum NotQueued {
+    #[error("kms-sync is closing: no new runs start")]
+    Closing,
+    /// A sync runs once at a time.
+    #[error("a run of {0} is going already")]
+    Going(String),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
 }
 
 /// A finished run, as the auto-sync clocks need to know it.
@@ -151,20 +162,19 @@ impl Engine {
     }
 
     /// Queues a run. A sync runs once at a time.
-    pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, ServiceError> {
-        let storage = |e: crate::store::StoreError| ServiceError::new(ServiceErrorKind::Storage, e.to_string());
+    pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, NotQueued> {
         if self.inner.closing.is_cancelled() {
-            return Err(ServiceError::new(ServiceErrorKind::Busy, "kms-sync is closing: no new runs start"));
+            return Err(NotQueued::Closing);
         }
         let config = self.inner.store.sync(&request.sync)?;
-        let mut state = self.inner.store.sync_state(&config.name).map_err(storage)?;
+        let mut state = self.inner.store.sync_state(&config.name)?;
         let name = config.name.clone();
         let id = uuid::Uuid::new_v4().to_string();
         let connection = config.connection_id.clone();
         {
             let mut queue = self.queue();
             if queue.running.contains_key(&name) || queue.waiting.iter().any(|q| q.spec.config.name == name) {
-                return Err(ServiceError::new(ServiceErrorKind::Busy, format!("a run of {name} is going already")));
+                return Err(NotQueued::Going(name));
             }
             let (result, receiver) = watch::channel(None);
             *job(&mut state, request.kind) =
