@@ -8,4 +8,5 @@ mod cli;
 mod kms;
 mod oci;
 mod support;
+mod tui;
 mod world;
