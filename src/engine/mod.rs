@@ -419,6 +419,7 @@ impl Engine {
             // Calls in flight end by themselves; a minute covers the longest one.
             let _ = tokio::time::timeout(std::time::Duration::from_secs(65), self.inner.tasks.wait()).await;
         }
+        self.inner.pool.close().await;
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {

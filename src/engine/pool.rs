@@ -99,6 +99,15 @@ impl Pool {
         self.store.resolve(connection).await.map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", e.to_string()))
     }
 
+    /// Ends the open KMS accounts: their tokens are revoked, where they answer in time.
+    pub async fn close(&self) {
+        let open: Vec<Arc<dyn Source>> = lock(&self.sources).drain().map(|(_, o)| o.session).collect();
+        let cx = crate::http::Cx::quiet();
+        let closing = futures::future::join_all(open.iter().map(|s| s.close(&cx)));
+        // A server that does not answer lets its tokens expire by themselves.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), closing).await;
+    }
+
     /// Budget texts of open sessions, by connection name.
     pub fn budgets(&self) -> Vec<(String, String)> {
         let open: Vec<_> = lock(&self.sessions).iter().filter_map(|(id, o)| Some((id.clone(), o.session.budget()?))).collect();

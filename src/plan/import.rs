@@ -7,7 +7,7 @@ use crate::destination::{EntryState, Inventory, KeySpace};
 use crate::model::SecretValue;
 use crate::model::plan::{Action, ChangeDoc};
 use crate::model::sync::SyncConfig;
-use crate::source::{SourceMap, SourceSecret};
+use crate::source::{SourceMap, SourceSecret, stored_form};
 
 /// One key to write into the source.
 #[derive(Debug, Clone)]
@@ -92,7 +92,7 @@ pub fn plan(
         }
         let held = resolved.get(name);
         // The server trims what is written to it, so outer white space never counts as a difference.
-        let same = held.is_some_and(|s| s.value.expose().trim() == value.expose().trim());
+        let same = held.is_some_and(|s| stored_form(s.value.expose()) == stored_form(value.expose()));
         let in_folder = own.contains(name);
         if same || (held.is_some() && value.is_empty()) {
             out.unchanged += 1;
@@ -141,13 +141,15 @@ impl ImportPlan {
 /// The source as it is after the given keys were imported.
 pub fn merged(mut source: SourceMap, done: &[&ImportChange]) -> SourceMap {
     for change in done {
+        // The source keeps the value without its outer white space: so does what is synced from it.
+        let value = SecretValue::new(stored_form(change.value.expose()));
         match source.secrets.iter_mut().find(|s| s.key == change.source_key) {
             Some(secret) => {
-                secret.value = change.value.clone();
+                secret.value = value;
                 secret.origin = None;
             }
             None => {
-                source.secrets.push(SourceSecret { key: change.source_key.clone(), value: change.value.clone(), metadata: Vec::new(), origin: None });
+                source.secrets.push(SourceSecret { key: change.source_key.clone(), value, metadata: Vec::new(), origin: None });
             }
         }
         if !source.own_keys.contains(&change.source_key) {

@@ -61,7 +61,12 @@ impl Kms {
         let path = tidy(&at.path);
         let (links, environment, folder) =
             futures::future::join3(self.links(cx, at, path), self.environment(cx, at), self.folder_id(cx, at, empty)).await;
-        let mut proof = Proof { environment: environment?, ..Proof::default() };
+        let environment = match environment {
+            // Rows came from there, so it exists; only its name stays unknown.
+            Err(error) if error.kind == ErrorKind::NotFound && !empty => None,
+            other => other?,
+        };
+        let mut proof = Proof { environment, ..Proof::default() };
         let folder = folder?;
         match links? {
             Links::Known { links, folder_id } => {
@@ -72,9 +77,13 @@ impl Kms {
                 proof.folder_id = folder.id().or(folder_id);
                 proof.links.insert(path.to_string(), links);
             }
-            Links::NoFolder => {
+            Links::NoFolder if empty => {
                 self.facts.forget(&at.project_id);
                 return Err(self.no_folder(at, proof.environment.as_ref()));
+            }
+            Links::NoFolder => {
+                proof.doubts.push(format!("the server lists secrets of {path} and denies that the folder exists: it may just have been deleted"));
+                proof.folder_id = folder.id();
             }
             other => {
                 // The links do not prove the folder: its parents' lists do.
@@ -183,8 +192,9 @@ impl Kms {
                 Some(row) => Sighting::Seen(row.id),
                 None => Sighting::Absent,
             },
-            Err(refusal) if untold(&refusal) || refusal.kind() == ErrorKind::NotFound => Sighting::Unknown,
-            Err(refusal) => return Err(refusal.into()),
+            Err(refusal) if matches!(refusal.kind(), ErrorKind::Auth | ErrorKind::Cancelled) => return Err(refusal.into()),
+            // The id is a nicety, and the links prove the folder.
+            Err(_) => Sighting::Unknown,
         };
         if !matches!(sighting, Sighting::Absent) {
             self.facts.keep_folder_id(place, sighting.clone().id());

@@ -4,6 +4,7 @@
 mod access;
 mod drift;
 mod limits;
+mod program;
 mod reading;
 mod rig;
 mod trouble;

@@ -5,6 +5,7 @@ mod azure_devops;
 mod azure_key_vault;
 mod bitbucket;
 mod cli;
+mod conformance;
 mod kms;
 mod oci;
 mod support;

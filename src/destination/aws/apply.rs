@@ -1,67 +1,19 @@
 //! One-to-one: the writes. One operation per key, each of them able to find out what is true
 //! at AWS when a call meets a state the listing did not show.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
 use async_trait::async_trait;
 
-use super::items::{Detail, Facts, Items, untouchable};
+use super::facts::{Detail, Facts, ROTATED, untouchable};
+use super::items::Items;
 use super::ops::{Content, Listed, Removal, overtaken};
+use super::pauses::{NamePauses, settled};
 use super::spec::SERVICE;
-use super::tags::{TagDelta, Tags, Wanted};
+use super::tags::{Tags, Wanted};
 use crate::destination::{Desired, EntryState, Itemised, Op, Written};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::SecretValue;
 use crate::model::ledger::LedgerRow;
 use crate::model::plan::Action;
-
-/// After as many denials on different secrets an action is not tried on further ones.
-const DENIALS: usize = 3;
-/// Value writes of one secret within a day: AWS keeps about 100 versions for 24 hours.
-const WRITES_PER_DAY: u32 = 90;
-/// Pauses while a name is still blocked after a deletion without recovery; two minutes in all.
-const NAME_PAUSES: &[u64] = &[2, 4, 8, 16, 30, 30, 30];
-/// Pauses while a restored secret still refuses writes; about thirty seconds in all.
-const RESTORE_PAUSES: &[u64] = &[1, 2, 4, 8, 15];
-
-/// What further operations of this run need not try.
-#[derive(Default)]
-pub struct Stops {
-    denied: Mutex<HashMap<Action, (HashSet<String>, Option<ApiError>)>>,
-    keys: Mutex<HashMap<String, ApiError>>,
-}
-
-impl Stops {
-    /// The reason not to try this action, or a write under this KMS key, again.
-    fn before(&self, action: Action, key: &str) -> Option<ApiError> {
-        let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, Some(error))) = denied.get(&action).filter(|(names, _)| names.len() >= DENIALS) {
-            let mut error = error.clone();
-            error.message = format!("not tried, because it was denied {DENIALS} times: {}", error.message);
-            return Some(error);
-        }
-        drop(denied);
-        let error = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().filter(|_| action != Action::Delete);
-        error.map(|mut error| {
-            error.message = format!("not tried, because the KMS key failed before: {}", error.message);
-            error
-        })
-    }
-
-    fn note(&self, action: Action, name: &str, key: &str, error: &ApiError) {
-        if error.kind == ErrorKind::Permission {
-            let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-            let (names, last) = denied.entry(action).or_default();
-            names.insert(name.to_string());
-            *last = Some(error.clone());
-        }
-        if matches!(error.code.as_deref(), Some("EncryptionFailure" | "DecryptionFailure")) {
-            self.keys.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_string()).or_insert_with(|| error.clone());
-        }
-    }
-}
 
 #[async_trait]
 impl Itemised for Items {
@@ -134,7 +86,7 @@ impl Items {
     async fn create(&self, cx: &Cx, op: &Op<'_>, desired: &Desired) -> Result<Written, ApiError> {
         let detail = Detail::of(op.row);
         let wanted = self.wanted(desired, &Tags::new(), &detail);
-        let mut pauses = NAME_PAUSES.iter();
+        let mut pauses = NamePauses::default();
         loop {
             let key = self.config.key_for_create();
             let error = match self.api.create(cx, op.key, op.token, &desired.value, key, &wanted.tags).await {
@@ -151,23 +103,13 @@ impl Items {
                 }
                 Some(there) => return self.found(cx, op, desired, there, error).await,
                 // The name of a secret that was just deleted for good stays blocked for a while.
-                None => match pauses.next() {
-                    Some(seconds) => {
-                        cx.wait(&format!("{}: AWS still blocks the name of the deleted secret", op.key), Duration::from_secs(*seconds)).await?;
-                    }
-                    None => return Err(error.advice("The name stays blocked after a deletion: run again in a few minutes.")),
-                },
+                None => pauses.wait(cx, op.key, error).await?,
             }
         }
     }
 
     fn created(&self, arn: String, version: String, wanted: &Wanted, op: &Op<'_>) -> Written {
-        let detail = Detail {
-            tags: wanted.tags.keys().cloned().collect(),
-            key: self.config.key_text.clone(),
-            writes: counted(&Detail::default()).unwrap_or_default(),
-            ..Detail::default()
-        };
+        let detail = Detail::created(&wanted.tags, self.config.key_text.as_deref());
         Written {
             id: Some(arn),
             stamp: Some(version),
@@ -184,7 +126,7 @@ impl Items {
             return Err(ApiError::new(ErrorKind::Conflict, SERVICE, format!("{}: the name is taken, and {why}", op.key)));
         }
         if there.rotated {
-            return Err(ApiError::new(ErrorKind::Conflict, SERVICE, format!("{}: {}", op.key, super::items::ROTATED)));
+            return Err(ApiError::new(ErrorKind::Conflict, SERVICE, format!("{}: {}", op.key, ROTATED)));
         }
         let ours = op.row.is_some_and(|r| is_ours(r, &there)) || self.shared.deleted_recently(&there.arn);
         let mut work = Work {
@@ -233,7 +175,7 @@ impl Items {
         } else if known || !op.value_differs {
             !op.value_differs
         } else {
-            match self.settled(cx, op, || self.api.get(cx, &work.arn, op.key)).await?.value {
+            match settled(cx, op.key, || self.api.get(cx, &work.arn, op.key)).await?.value {
                 Content::Text(value) => value.same_as(&desired.value),
                 Content::Nothing => false,
                 Content::Binary => {
@@ -248,33 +190,10 @@ impl Items {
         if equal { self.finish(cx, op, desired, work).await } else { self.write_value(cx, op, desired, work).await }
     }
 
-    /// Repeats a call while a secret that was just restored still says it is being deleted.
-    async fn settled<T, Fut>(&self, cx: &Cx, op: &Op<'_>, call: impl Fn() -> Fut) -> Result<T, ApiError>
-    where
-        Fut: Future<Output = Result<T, ApiError>>,
-    {
-        let mut pauses = RESTORE_PAUSES.iter();
-        loop {
-            match call().await {
-                Err(e) if e.code.as_deref() == Some("InvalidRequestException") => match pauses.next() {
-                    Some(seconds) => {
-                        cx.wait(&format!("{}: AWS has not finished restoring the secret", op.key), Duration::from_secs(*seconds)).await?;
-                    }
-                    None => return Err(e),
-                },
-                other => return other,
-            }
-        }
-    }
-
     async fn write_value(&self, cx: &Cx, op: &Op<'_>, desired: &Desired, mut work: Work) -> Result<Written, ApiError> {
-        work.detail.writes = counted(&work.detail).ok_or_else(|| {
-            ApiError::new(
-                ErrorKind::Quota,
-                SERVICE,
-                format!("{}: written {WRITES_PER_DAY} times within a day, which AWS's limit on versions does not bear", op.key),
-            )
-            .advice("Two programs probably write this secret in turn: leave it to one of them.")
+        work.detail.count_write().map_err(|why| {
+            ApiError::new(ErrorKind::Quota, SERVICE, format!("{}: {why}", op.key))
+                .advice("Two programs probably write this secret in turn: leave it to one of them.")
         })?;
         let key_differs = self.key_differs(work.facts.key.as_deref(), &work.detail);
         match self.put(cx, op, &desired.value, &work.arn, key_differs).await {
@@ -282,7 +201,7 @@ impl Items {
                 work.stamp = Some(version);
                 work.wrote = true;
                 if key_differs {
-                    self.note_key(&mut work);
+                    work.detail.note_key(self.config.key_text.as_deref(), work.facts.key.as_deref());
                 }
                 self.finish(cx, op, desired, work).await
             }
@@ -298,7 +217,7 @@ impl Items {
                     // Deleted since the listing: it was ours to write, so it is brought back.
                     Some(there) if there.deleted && untouchable(&there, &self.config.region).is_none() => {
                         work.arn = self.restore(cx, op, &work.arn).await?;
-                        let version = self.settled(cx, op, || self.put(cx, op, &desired.value, &work.arn, key_differs)).await?;
+                        let version = settled(cx, op.key, || self.put(cx, op, &desired.value, &work.arn, key_differs)).await?;
                         work.stamp = Some(version);
                         work.instead = Some(Action::Restore);
                         work.wrote = true;
@@ -312,7 +231,7 @@ impl Items {
                 }
             }
             Err(e) if e.code.as_deref() == Some("InvalidRequestException") => {
-                let version = self.settled(cx, op, || self.put(cx, op, &desired.value, &work.arn, key_differs)).await?;
+                let version = settled(cx, op.key, || self.put(cx, op, &desired.value, &work.arn, key_differs)).await?;
                 work.stamp = Some(version);
                 work.wrote = true;
                 self.finish(cx, op, desired, work).await
@@ -338,14 +257,6 @@ impl Items {
         }
     }
 
-    fn note_key(&self, work: &mut Work) {
-        // The second time in a row that AWS shows another form than was written: it is a form
-        // of the same key, and not worth a write per run.
-        let again = work.detail.key == self.config.key_text;
-        work.detail.key_shown = again.then(|| work.facts.key.clone().unwrap_or_default());
-        work.detail.key = self.config.key_text.clone();
-    }
-
     /// Key and tags, after the value. Tags come last: a tag change can take away our own access.
     async fn finish(&self, cx: &Cx, op: &Op<'_>, desired: &Desired, mut work: Work) -> Result<Written, ApiError> {
         let mut changed = work.wrote;
@@ -354,13 +265,13 @@ impl Items {
             && let Some(key) = self.config.key_for_update()
         {
             self.api.update(cx, &work.arn, op.key, key, None).await?;
-            self.note_key(&mut work);
+            work.detail.note_key(self.config.key_text.as_deref(), work.facts.key.as_deref());
             changed = true;
         }
         let (wanted, delta) = self.tag_delta(desired, &work.facts.tags, &work.detail);
         let mut note = wanted.note();
         if !delta.is_empty() {
-            match self.write_tags(cx, op, &work, &delta).await {
+            match self.api.retag(cx, &work.arn, op.key, &work.facts.tags, &delta).await {
                 Ok(()) => {
                     changed = true;
                     work.detail.tags.retain(|k| !delta.remove.contains(k));
@@ -380,21 +291,6 @@ impl Items {
             untouched: !changed && !restored,
             note,
         })
-    }
-
-    async fn write_tags(&self, cx: &Cx, op: &Op<'_>, work: &Work, delta: &TagDelta) -> Result<(), ApiError> {
-        let remove: Vec<String> = delta.remove.iter().cloned().collect();
-        let first = delta.remove_first(&work.facts.tags);
-        if first && !remove.is_empty() {
-            self.api.untag(cx, &work.arn, op.key, &remove).await?;
-        }
-        if !delta.set.is_empty() {
-            self.api.tag(cx, &work.arn, op.key, &delta.set).await?;
-        }
-        if !first && !remove.is_empty() {
-            self.api.untag(cx, &work.arn, op.key, &remove).await?;
-        }
-        Ok(())
     }
 
     async fn delete(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError> {
@@ -439,47 +335,4 @@ impl Items {
 fn is_ours(row: &LedgerRow, there: &Listed) -> bool {
     let token = row.intent.as_ref().map(|i| i.token.as_str());
     row.remote_id.as_deref() == Some(there.arn.as_str()) || (token.is_some() && token == there.current.as_deref())
-}
-
-/// One more value write within the running day; `None` when there were too many.
-pub(super) fn counted(detail: &Detail) -> Option<(i64, u32)> {
-    let now = jiff::Timestamp::now().as_second();
-    let (since, count) = detail.writes;
-    if now - since >= 86_400 {
-        return Some((now, 1));
-    }
-    (count < WRITES_PER_DAY).then_some((since, count + 1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ninety_first_write_of_a_day_is_refused() {
-        let mut detail = Detail::default();
-        for _ in 0..WRITES_PER_DAY {
-            detail.writes = counted(&detail).expect("within the limit");
-        }
-        assert_eq!(counted(&detail), None);
-        detail.writes.0 -= 86_400;
-        assert_eq!(counted(&detail).map(|(_, n)| n), Some(1));
-    }
-
-    #[test]
-    fn an_action_stops_after_three_denials_and_a_key_after_one_failure() {
-        let stops = Stops::default();
-        let denied = ApiError::new(ErrorKind::Permission, SERVICE, "no");
-        for name in ["a", "b", "b"] {
-            stops.note(Action::Update, name, "", &denied);
-        }
-        assert!(stops.before(Action::Update, "").is_none());
-        stops.note(Action::Update, "c", "", &denied);
-        assert!(stops.before(Action::Update, "").is_some());
-        assert!(stops.before(Action::Create, "").is_none());
-        stops.note(Action::Create, "d", "alias/x", &ApiError::new(ErrorKind::Invalid, SERVICE, "no").code("EncryptionFailure"));
-        assert!(stops.before(Action::Create, "alias/x").is_some());
-        assert!(stops.before(Action::Create, "alias/y").is_none());
-        assert!(stops.before(Action::Delete, "alias/x").is_none());
-    }
 }

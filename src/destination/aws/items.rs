@@ -12,22 +12,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
 
-use super::apply::Stops;
 use super::call::Api;
 use super::config::Config;
+use super::facts::{Detail, Facts, ROTATED, is_recent, key_differs, read, untouchable};
 use super::keyid::{KeyMatch, KeyRef};
 use super::names::SecretNames;
-use super::ops::{BATCH_MAX, Content, Got, Listed};
+use super::ops::{BATCH_MAX, Got, Listed};
 use super::session::Shared;
+use super::stops::Stops;
 use super::tags::{TagDelta, Tags, Wanted};
 use crate::destination::{Desired, Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Missing, Read, Shape};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::ledger::{Ledger, LedgerRow};
 
-/// How long after a write of ours a listing may still show the state before it.
-const LAG_SECONDS: i64 = 600;
 /// Confirming and reading calls in flight.
 const PARALLEL: usize = 16;
 
@@ -42,52 +40,6 @@ pub struct Items {
     unconfirmed: Mutex<HashSet<String>>,
     /// BatchGetSecretValue was denied: values are read one by one from now on.
     batch_denied: AtomicBool,
-}
-
-/// What an entry of ours remembers for comparing and writing. No values.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
-    pub tags: Tags,
-    pub key: Option<String>,
-    /// The listing showed an older state of ours and nothing fresher could be had.
-    #[serde(default)]
-    pub lagging: bool,
-}
-
-impl Facts {
-    pub fn of(entry: Option<&Entry>) -> Self {
-        entry.and_then(|e| serde_json::from_value(e.facts.clone()).ok()).unwrap_or_default()
-    }
-}
-
-/// What the ledger row of a secret remembers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Detail {
-    /// Keys of tags that this sync set.
-    #[serde(default)]
-    pub tags: std::collections::BTreeSet<String>,
-    /// The `keyId` last written.
-    #[serde(default)]
-    pub key: Option<String>,
-    /// What AWS showed although `key` had been written: accepted as its other form.
-    #[serde(default)]
-    pub key_shown: Option<String>,
-    /// Start (Unix seconds) and number of value writes within a day.
-    #[serde(default)]
-    pub writes: (i64, u32),
-    /// Many-to-one: this sync created the secret.
-    #[serde(default)]
-    pub created: bool,
-}
-
-impl Detail {
-    pub fn of(row: Option<&LedgerRow>) -> Self {
-        row.and_then(|r| serde_json::from_value(r.detail.clone()).ok()).unwrap_or_default()
-    }
-
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::to_value(self).unwrap_or_default()
-    }
 }
 
 impl Items {
@@ -238,42 +190,6 @@ impl Items {
     }
 }
 
-/// Why AWS or somebody else owns a secret, and it is never touched.
-pub(super) fn untouchable(listed: &Listed, region: &str) -> Option<String> {
-    if let Some(owner) = &listed.owner {
-        return Some(format!("it is managed by the AWS service {owner}"));
-    }
-    if let Some(kind) = &listed.kind {
-        return Some(format!("it is a managed external secret (type {kind})"));
-    }
-    let primary = listed.primary_region.as_deref().filter(|p| *p != region)?;
-    Some(format!("it is a replica of a secret in {primary}"))
-}
-
-pub(super) const ROTATED: &str =
-    "AWS rotates this secret: a write would break the rotation and its users. Remove the key from the sync, or switch the rotation off";
-
-/// True when a secret that shows `shown` does not use the configured key.
-pub(super) fn key_differs(shared: &Shared, key: &KeyRef, text: &str, shown: Option<&str>, detail: &Detail) -> bool {
-    // AWS keeps showing another form although we wrote this key: that form is the same key.
-    if detail.key.as_deref() == Some(text) && detail.key_shown.as_deref() == Some(shown.unwrap_or_default()) {
-        return false;
-    }
-    match key.compare(&KeyRef::returned(shown)) {
-        KeyMatch::Same => false,
-        KeyMatch::Different => true,
-        KeyMatch::CannotTell => {
-            let shown = shown.unwrap_or_default();
-            match shared.key_form(text) {
-                Some(known) => known != shown,
-                // Written by us with this very text, or never compared before: not a difference
-                // that could be proved, so nothing is written.
-                None => false,
-            }
-        }
-    }
-}
-
 /// One secret per name: a living one before one that is scheduled for deletion, the younger first.
 fn one_per_name(by_arn: HashMap<String, Listed>) -> Vec<Listed> {
     let mut by_name: HashMap<String, Listed> = HashMap::new();
@@ -286,11 +202,6 @@ fn one_per_name(by_arn: HashMap<String, Listed>) -> Vec<Listed> {
         }
     }
     by_name.into_values().collect()
-}
-
-fn is_recent(row: &LedgerRow) -> bool {
-    let age = jiff::Timestamp::now().as_second() - row.written_at.as_second();
-    (-60..LAG_SECONDS).contains(&age)
 }
 
 #[async_trait]
@@ -418,15 +329,5 @@ impl Items {
             out.push((key.clone(), answer.map(read)));
         }
         out
-    }
-}
-
-/// A value read, in the planner's words.
-pub(super) fn read(got: Got) -> Read {
-    let stamp = Some(got.version).filter(|v| !v.is_empty());
-    match got.value {
-        Content::Text(value) => Read { value: Some(value), stamp, problem: None },
-        Content::Binary => Read { value: None, stamp, problem: Some("it holds a binary value".into()) },
-        Content::Nothing => Read { value: None, stamp, problem: Some("it holds neither text nor binary".into()) },
     }
 }

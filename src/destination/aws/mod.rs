@@ -9,8 +9,10 @@
 //! | `client` | credentials, clients, TLS, proxies |
 //! | `call`, `lanes`, `errors` | one call until it is answered for good; pacing; error classes |
 //! | `ops` | the API operations with our own types |
-//! | `items`, `apply` | one-to-one: listing and comparing; writing |
-//! | `document`, `object` | many-to-one: the read-modify-write; its JSON |
+//! | `facts` | what entries and ledger rows remember, and what follows from it |
+//! | `items`, `apply`, `stops` | one-to-one: listing and comparing; writing; what is not tried again |
+//! | `document`, `rewrite`, `object` | many-to-one: listing; the read-modify-write; its JSON |
+//! | `pauses` | waiting where AWS needs a moment |
 //! | `session` | one connection: test, pickers, what its syncs share |
 //!
 //! The stamp of a secret is the id of its version labelled AWSCURRENT, which listings carry:
@@ -29,14 +31,18 @@ mod client;
 mod config;
 mod document;
 mod errors;
+mod facts;
 mod items;
 mod keyid;
 mod lanes;
 mod names;
 mod object;
 mod ops;
+mod pauses;
+mod rewrite;
 mod session;
 pub mod spec;
+mod stops;
 mod tags;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use super::call::{Api, Operation, operation};
 use super::errors::entry;
 use super::lanes::Lane;
 use super::spec::SERVICE;
-use super::tags::Tags;
+use super::tags::{TagDelta, Tags};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::{SecretValue, Time};
 
@@ -93,7 +93,7 @@ fn tags(list: &[Tag]) -> Tags {
     list.iter().filter_map(|t| Some((t.key()?.to_string(), t.value().unwrap_or_default().to_string()))).collect()
 }
 
-fn current<'m>(stages: Option<&'m std::collections::HashMap<String, Vec<String>>>) -> Option<&'m String> {
+fn current(stages: Option<&std::collections::HashMap<String, Vec<String>>>) -> Option<&String> {
     stages?.iter().find(|(_, labels)| labels.iter().any(|l| l == CURRENT)).map(|(id, _)| id)
 }
 
@@ -288,19 +288,35 @@ impl Api {
     }
 
     /// Adds tags and overwrites their values.
-    pub async fn tag(&self, cx: &Cx, id: &str, about: &str, tags: &Tags) -> Result<(), ApiError> {
+    async fn tag(&self, cx: &Cx, id: &str, about: &str, tags: &Tags) -> Result<(), ApiError> {
         self.call(cx, TAG, about, |c, probe| c.sm.tag_resource().secret_id(id).set_tags(sdk_tags(tags)).customize().interceptor(probe).send())
             .await
             .map(drop)
     }
 
     /// Removes tags by key.
-    pub async fn untag(&self, cx: &Cx, id: &str, about: &str, keys: &[String]) -> Result<(), ApiError> {
+    async fn untag(&self, cx: &Cx, id: &str, about: &str, keys: &[String]) -> Result<(), ApiError> {
         self.call(cx, UNTAG, about, |c, probe| {
             c.sm.untag_resource().secret_id(id).set_tag_keys(Some(keys.to_vec())).customize().interceptor(probe).send()
         })
         .await
         .map(drop)
+    }
+
+    /// Writes a tag difference: additions first, unless that would pass the limit.
+    pub async fn retag(&self, cx: &Cx, id: &str, about: &str, present: &Tags, delta: &TagDelta) -> Result<(), ApiError> {
+        let remove: Vec<String> = delta.remove.iter().cloned().collect();
+        let first = delta.remove_first(present);
+        if first && !remove.is_empty() {
+            self.untag(cx, id, about, &remove).await?;
+        }
+        if !delta.set.is_empty() {
+            self.tag(cx, id, about, &delta.set).await?;
+        }
+        if !first && !remove.is_empty() {
+            self.untag(cx, id, about, &remove).await?;
+        }
+        Ok(())
     }
 
     /// Deletes or schedules the deletion; returns the day it becomes final.

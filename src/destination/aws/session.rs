@@ -24,11 +24,14 @@ const DELETED_SECONDS: i64 = 600;
 /// cost a question to the operator.
 const DELETED_KEPT: usize = 100;
 
+/// The clients of one region, and what its syncs know together.
+type Regional = (Arc<Api>, Arc<Shared>);
+
 /// One connection.
 pub struct AwsSession {
     link: Arc<Link>,
     memory: Arc<dyn Memory>,
-    regions: Mutex<HashMap<String, (Arc<Api>, Arc<Shared>)>>,
+    regions: Mutex<HashMap<String, Regional>>,
 }
 
 /// What all syncs of one connection and region know together.
@@ -98,7 +101,7 @@ impl AwsSession {
         format!("{SERVICE}|{host}|{}|{region}", self.link.account_hint())
     }
 
-    fn region(&self, region: &str) -> (Arc<Api>, Arc<Shared>) {
+    fn region(&self, region: &str) -> Regional {
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         let made = regions
             .entry(region.to_string())

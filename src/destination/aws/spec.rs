@@ -185,10 +185,10 @@ fn literal<'c>(connection: &'c Connection, field: &str) -> Option<&'c str> {
 }
 
 fn check_connection(connection: &Connection, problems: &mut Problems) {
-    if let Some(id) = literal(connection, "accessKeyId") {
-        if let Err(why) = access_key_id(id, connection.credentials.contains_key("sessionToken")) {
-            problems.add("credentials.accessKeyId", "access-key-id", why);
-        }
+    if let Some(id) = literal(connection, "accessKeyId")
+        && let Err(why) = access_key_id(id, connection.credentials.contains_key("sessionToken"))
+    {
+        problems.add("credentials.accessKeyId", "access-key-id", why);
     }
     for (field, rule) in ROLE_RULES {
         if let Some(text) = literal(connection, field)

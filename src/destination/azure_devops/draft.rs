@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::SERVICE;
 use super::group::{Group, Slot};
 use super::keys::{Keys, script_form};
-use crate::destination::{Batch, KeySpace, Op};
+use crate::destination::{Batch, Desired, KeySpace, Op};
 use crate::http::{ApiError, ErrorKind};
 use crate::model::plan::Action;
 use crate::model::text::brief;
@@ -14,6 +14,13 @@ use crate::model::text::brief;
 const VALUE_WINDOWS: usize = 32_766;
 /// Above this a Linux agent cannot start a process with it (kernel limit of one environment string).
 const VALUE_LINUX: usize = 131_000;
+
+/// Windows agents cut the list of secret names at about this many characters (agent source).
+pub(super) const NAMES_WINDOWS: usize = 30_000;
+/// Above this size of all names together no agent can start a job that uses the group.
+pub(super) const NAMES_LIMIT: usize = 128 * 1024;
+/// A body above this is worth a remark.
+pub(super) const BODY_LARGE: usize = 1024 * 1024;
 
 /// What becomes of one change.
 #[derive(Debug)]
@@ -89,8 +96,9 @@ impl Draft {
                     draft.variables.insert(desired.key.clone(), Slot::ours(None, desired.value.clone()));
                     draft.changed = true;
                 }
-                // Only what this sync wrote before; anything else needs a change of its own.
-                [name] if batch.ledger.rows.contains_key(&fold) => {
+                // Only what this sync wrote to this very group; anything else needs a change of its
+                // own, and may be waiting for the operator.
+                [name] if group.is_some_and(|g| wrote(batch, &fold, g)) => {
                     let entry = group.and_then(|g| g.variables.get(*name));
                     draft.variables.insert((*name).clone(), Slot::ours(entry, desired.value.clone()));
                 }
@@ -109,6 +117,11 @@ impl Draft {
     pub fn folds(&self) -> HashSet<String> {
         self.variables.keys().map(|k| Keys.fold(k)).collect()
     }
+}
+
+fn wrote(batch: &Batch<'_>, fold: &str, group: &Group) -> bool {
+    let id = group.id.to_string();
+    batch.ledger.rows.get(fold).is_some_and(|r| r.value_hash.is_some() && r.remote_id.as_ref().is_none_or(|r| *r == id))
 }
 
 fn decide(op: &Op<'_>, fold: &str, there: &[&String], planned: &HashSet<String>, circumstances: &Circumstances) -> Fate {
@@ -137,18 +150,59 @@ fn decide(op: &Op<'_>, fold: &str, there: &[&String], planned: &HashSet<String>,
 }
 
 /// What the operator should know of a key that was written.
-pub(super) fn note(batch: &Batch<'_>, op: &Op<'_>) -> Option<String> {
-    let desired = op.desired?;
-    let mut notes = Vec::new();
-    let form = script_form(&desired.key);
-    if let Some(other) = batch.desired.iter().find(|d| d.fold != desired.fold && d.key != desired.key && script_form(&d.key) == form) {
-        notes.push(format!("scripts see it as {}, and {} too", brief(&form, 80), brief(&other.key, 80)));
-    }
-    let length = desired.value.len();
+pub(super) fn note(op: &Op<'_>) -> Option<String> {
+    let length = op.desired?.value.len();
     if length > VALUE_LINUX {
-        notes.push(format!("the value of {length} bytes is too large for the environment of a job, which then fails to start"));
+        Some(format!("the value of {length} bytes is too large for the environment of a job, which then fails to start"))
     } else if length > VALUE_WINDOWS {
-        notes.push(format!("the value of {length} bytes is too large for tasks on Windows agents"));
+        Some(format!("the value of {length} bytes is too large for tasks on Windows agents"))
+    } else {
+        None
     }
-    (!notes.is_empty()).then(|| notes.join("; "))
+}
+
+/// What the wanted keys are together: names that scripts cannot tell apart, and sizes.
+pub(super) fn concerns(desired: &[Desired]) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut forms: HashMap<String, &str> = HashMap::with_capacity(desired.len());
+    for wish in desired {
+        let form = script_form(&wish.key);
+        match forms.get(&form) {
+            Some(other) if Keys.fold(other) != Keys.fold(&wish.key) => {
+                out.push(format!(
+                    "Scripts see both {} and {} as {}: only one of them arrives.",
+                    brief(other, 80),
+                    brief(&wish.key, 80),
+                    brief(&form, 80)
+                ));
+            }
+            Some(_) => {}
+            None => {
+                forms.insert(form, &wish.key);
+            }
+        }
+    }
+    let names = names_size(desired.iter().map(|d| d.key.as_str()));
+    if names > NAMES_LIMIT {
+        out.push(format!(
+            "{} names are {} KiB together: the service's agents could not start a job with them, so they are not written.",
+            desired.len(),
+            names >> 10
+        ));
+    } else if names > NAMES_WINDOWS {
+        out.push("The names together exceed 30,000 characters: jobs on Windows agents that use the group may fail to start.".into());
+    }
+    let bytes: usize = desired.iter().map(|d| d.key.len() + d.value.len() + 32).sum();
+    if bytes > BODY_LARGE {
+        out.push(format!(
+            "The group is about {} KiB large, and jobs get all of it in their environment: some agents may fail to start them.",
+            bytes >> 10
+        ));
+    }
+    out
+}
+
+/// Size of the JSON array of names that agents put into one environment variable.
+pub(super) fn names_size<'n>(names: impl Iterator<Item = &'n str>) -> usize {
+    names.map(|n| n.len() + 3).sum::<usize>() + 1
 }

@@ -8,7 +8,6 @@ use super::SERVICE;
 use super::draft::{Draft, Fate, note};
 use super::group::{Group, is_secret};
 use super::keys::Keys;
-use super::target::{NAMES_WINDOWS, names_size};
 use super::write::Write;
 use crate::destination::{BatchWritten, KeySpace, Written};
 use crate::http::{ApiError, ErrorKind};
@@ -60,7 +59,6 @@ impl Write<'_> {
         let sent: HashSet<String> = draft.folds();
         let foreign = after.variables.keys().map(|k| Keys.fold(k)).any(|f| !sent.contains(&f));
         let stored: HashMap<String, &Value> = after.variables.iter().map(|(k, v)| (Keys.fold(k), v)).collect();
-        let size = names_size(draft.variables.keys());
         let mut outcomes = Vec::with_capacity(draft.fates.len());
         for ((key, fate), op) in draft.fates.into_iter().zip(&self.batch.changes) {
             let result = match fate {
@@ -80,20 +78,14 @@ impl Write<'_> {
                             _ => None,
                         },
                         untouched: false,
-                        note: note(self.batch, op),
+                        note: note(op),
                     }),
                 },
             };
             outcomes.push((key, result));
         }
-        let remark = if foreign {
-            Some("another writer changed the group at the same moment")
-        } else if size > NAMES_WINDOWS {
-            Some("the names of the group's secrets exceed 30,000 characters: jobs on Windows agents may fail to start")
-        } else {
-            None
-        };
-        if let (Some(remark), Some((_, Ok(first)))) = (remark, outcomes.iter_mut().find(|(_, r)| r.is_ok())) {
+        if foreign && let Some((_, Ok(first))) = outcomes.iter_mut().find(|(_, r)| r.is_ok()) {
+            let remark = "another writer changed the group at the same moment";
             first.note = Some(first.note.take().map_or_else(|| remark.to_string(), |n| format!("{n}; {remark}")));
         }
         BatchWritten { outcomes, stamp, id: Some(id) }

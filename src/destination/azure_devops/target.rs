@@ -17,8 +17,6 @@ use crate::model::SecretValue;
 use crate::model::ledger::LedgerRow;
 use crate::model::text::brief;
 
-/// Windows agents cut the list of secret names at this many characters.
-pub(super) const NAMES_WINDOWS: usize = 30_000;
 /// After so many repairs in a row that found only a foreign stamp, the tool stops and reports.
 const REPAIRS: u32 = 2;
 
@@ -43,8 +41,9 @@ pub(super) struct Seen {
     pub at: Instant,
     pub group: Option<Group>,
     row: GroupRow,
-    /// Somebody else wrote since us.
+    /// Somebody else wrote since this sync did.
     pub foreign: bool,
+    repairs: u32,
 }
 
 impl DevOpsTarget {
@@ -71,7 +70,7 @@ impl DevOpsTarget {
     /// What remains known after a write upon state `base`; `known`: the ledger shows that `base` was ours.
     pub(super) fn remember(&self, group: &Group, base: Option<&str>, known: bool, created: bool) {
         let mut row = self.trace.group(group.id);
-        let foreign = self.seen().as_ref().is_some_and(|s| s.foreign);
+        let repairs = self.seen().as_ref().map_or(0, |s| if s.foreign { s.repairs + 1 } else { 0 });
         if created {
             row = GroupRow { created: true, ..GroupRow::default() };
         }
@@ -79,13 +78,38 @@ impl DevOpsTarget {
             row.chain.push(base.to_string());
         }
         row.wrote(base, &group.modified_on);
-        row.repairs = if foreign { row.repairs + 1 } else { 0 };
         self.trace.keep_group(group.id, &row);
-        self.trace.keep_sync(
-            &self.sync_id,
-            &SyncRow { group: group.id, name: self.group.clone(), environment: self.environment.clone(), explicit: self.explicit },
-        );
+        self.keep(group.id, false, repairs);
         *self.seen() = None;
+    }
+
+    fn keep(&self, group: i64, unproven: bool, repairs: u32) {
+        let (name, environment) = (self.group.clone(), self.environment.clone());
+        self.trace.keep_sync(&self.sync_id, &SyncRow { group, name, environment, explicit: self.explicit, unproven, repairs });
+    }
+
+    /// Compares the listed stamp with what this sync left behind, and keeps the result: the
+    /// ledger's own stamps may be moved on by a run that could only believe them.
+    fn look(&self, group: &Group, ask: &Listing<'_>, seen: &mut Seen) {
+        let id = group.id.to_string();
+        seen.row = self.trace.group(group.id);
+        let mut rows = ask.ledger.rows.values().filter(|r| r.remote_id.as_ref() == Some(&id) && r.value_hash.is_some()).peekable();
+        if rows.peek().is_none() {
+            return;
+        }
+        let before = self.trace.sync(&self.sync_id).filter(|r| r.group == group.id);
+        let known = before.as_ref().is_some_and(|r| r.unproven);
+        seen.repairs = before.map_or(0, |r| r.repairs);
+        let now = &group.modified_on;
+        seen.foreign = known || rows.any(|r| r.stamp.as_ref().is_some_and(|then| then != now && !seen.row.ours(then, now)));
+        if seen.foreign && !known {
+            self.keep(group.id, true, seen.repairs);
+        }
+        // Nobody interfered since our last write: the count of fruitless repairs starts anew.
+        if ask.full && !seen.foreign && seen.repairs > 0 {
+            seen.repairs = 0;
+            self.keep(group.id, false, 0);
+        }
     }
 
     /// The group was deleted by us.
@@ -112,7 +136,7 @@ impl DevOpsTarget {
             let by = group.modified_by.as_deref().map(|b| format!(" by {}", brief(b, 80))).unwrap_or_default();
             let what = if !ask.full {
                 "the next drift check or --verify writes this sync's values again"
-            } else if seen.row.repairs >= REPAIRS {
+            } else if seen.repairs >= REPAIRS {
                 "it was repaired twice already, so it is only reported now; does another installation write the same group?"
             } else {
                 "this sync's values are written again"
@@ -123,16 +147,8 @@ impl DevOpsTarget {
                 brief(&group.modified_on, 40)
             ));
         }
-        if names_size(group.variables.keys()) > NAMES_WINDOWS {
-            out.push("The names of this group's secrets exceed 30,000 characters: jobs on Windows agents may fail to start.".into());
-        }
         out
     }
-}
-
-/// Size of the JSON array of names that agents put into one environment variable.
-pub(super) fn names_size<'n>(names: impl Iterator<Item = &'n String>) -> usize {
-    names.map(|n| n.len() + 3).sum::<usize>() + 1
 }
 
 #[async_trait]
@@ -161,24 +177,11 @@ impl Destination for DevOpsTarget {
             Some(group) => self.usable(group)?,
             None => self.renamed(cx, ask).await?,
         }
-        let mut seen = Seen { at: Instant::now(), group: None, row: GroupRow::default(), foreign: false };
+        let mut seen = Seen { at: Instant::now(), group: None, row: GroupRow::default(), foreign: false, repairs: 0 };
         let mut entries = Vec::new();
         if let Some(group) = &group {
-            let id = group.id.to_string();
-            let mut row = self.trace.group(group.id);
-            seen.foreign = ask.ledger.rows.values().any(|r| {
-                r.remote_id.as_ref() == Some(&id)
-                    && r.value_hash.is_some()
-                    && r.stamp.as_ref().is_some_and(|s| *s != group.modified_on && !row.ours(s, &group.modified_on))
-            });
-            // Nobody interfered since our last write: the count of fruitless repairs starts anew.
-            if ask.full && !seen.foreign && row.repairs > 0 {
-                row.repairs = 0;
-                self.trace.keep_group(group.id, &row);
-            }
-            let repair = ask.full && row.repairs < REPAIRS;
-            seen.row = row;
-            entries = entries_of(group, repair);
+            self.look(group, ask, &mut seen);
+            entries = entries_of(group, ask.full && seen.repairs < REPAIRS);
         }
         let warnings = self.warnings_of(group.as_ref(), &seen, ask);
         seen.group = group;
@@ -199,7 +202,10 @@ impl Destination for DevOpsTarget {
         let (Some(now), Some(then)) = (&entry.stamp, &row.stamp) else {
             return if entry.stamp.is_none() { Freshness::Unseen } else { Freshness::Changed("an earlier write was not confirmed".into()) };
         };
-        let ours = now == then || self.seen().as_ref().is_some_and(|s| s.row.ours(then, now));
+        let ours = match self.seen().as_ref() {
+            Some(seen) => !seen.foreign && (now == then || seen.row.ours(then, now)),
+            None => now == then,
+        };
         match (ours, entry.facts["repair"] == true) {
             (true, _) => Freshness::Same,
             (false, true) => Freshness::Changed("the variable group was changed from outside, and its values cannot be read".into()),
@@ -209,6 +215,10 @@ impl Destination for DevOpsTarget {
 
     fn differs(&self, entry: &Entry, _desired: &Desired, _row: Option<&LedgerRow>) -> Option<String> {
         (entry.facts["secret"] == false).then(|| "the variable is not secret".to_string())
+    }
+
+    fn concerns(&self, desired: &[Desired]) -> Vec<String> {
+        super::draft::concerns(desired)
     }
 
     async fn read(&self, cx: &Cx, entries: &[&Entry]) -> Vec<(String, Result<Read, ApiError>)> {

@@ -22,8 +22,6 @@ pub(super) struct GroupRow {
     pub chain: Vec<String>,
     /// This installation made the group.
     pub created: bool,
-    /// Repairs in a row that found nothing but a foreign stamp.
-    pub repairs: u32,
 }
 
 impl GroupRow {
@@ -56,6 +54,13 @@ pub(super) struct SyncRow {
     pub environment: String,
     /// The name came from the configuration, not from the environment.
     pub explicit: bool,
+    /// Somebody else wrote since this sync did: its values there are not proved, whatever
+    /// stamp the ledger took over meanwhile.
+    #[serde(default)]
+    pub unproven: bool,
+    /// Writes in a row that followed a foreign one.
+    #[serde(default)]
+    pub repairs: u32,
 }
 
 /// The rows of one project of one organisation.

@@ -16,11 +16,11 @@ use serde_json::Value;
 use super::SERVICE;
 use super::api::Resource;
 use super::client::{Call, Scope};
-use super::draft::{Circumstances, Draft};
+use super::draft::{BODY_LARGE, Circumstances, Draft, NAMES_LIMIT, names_size};
 use super::errors::Doing;
 use super::group::{Body, Group, Slot, reference};
 use super::keys::Keys;
-use super::target::{DevOpsTarget, names_size};
+use super::target::DevOpsTarget;
 use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::text::brief;
@@ -30,10 +30,6 @@ use crate::model::text::brief;
 const STALE: Duration = Duration::from_secs(2);
 /// Writes sent for one batch before giving up.
 const ATTEMPTS: u32 = 5;
-/// Above this size of all names together no agent can start a job that uses the group.
-const NAMES_LIMIT: usize = 128 * 1024;
-/// Above this the body is worth a remark.
-const BODY_LARGE: usize = 1024 * 1024;
 
 const POST: &str = "POST /_apis/distributedtask/variablegroups";
 const PUT: &str = "PUT /_apis/distributedtask/variablegroups/{id}";
@@ -271,7 +267,7 @@ impl Write<'_> {
     }
 
     async fn send(&self, method: Method, label: &'static str, doing: Doing, tail: &[&str], body: Body<'_>, draft: &Draft) -> Result<Group, ApiError> {
-        let names = names_size(draft.variables.keys());
+        let names = names_size(draft.variables.keys().map(String::as_str));
         if names > NAMES_LIMIT {
             return Err(ApiError::new(
                 ErrorKind::Quota,
@@ -342,7 +338,8 @@ impl Write<'_> {
                 Err(error) => error,
             };
             let gone = error.status == Some(404);
-            if !gone && !(error.ambiguous && attempt < ATTEMPTS && self.cx.spend_retry()) {
+            let worth_a_look = gone || (error.ambiguous && attempt < ATTEMPTS && self.cx.spend_retry());
+            if !worth_a_look {
                 return Err(error);
             }
             self.uncertain |= error.ambiguous;

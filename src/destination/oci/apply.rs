@@ -74,37 +74,39 @@ pub(super) fn conflict(text: String, advice: &str) -> ApiError {
 impl VaultTarget {
     /// Brings a key to its wanted value from whatever state it is in.
     pub(super) async fn converge(&self, cx: &Cx, op: &Op<'_>, start: Option<Known>) -> Result<Written, ApiError> {
+        let mut restored = false;
+        let result = self.steps(cx, op, start, &mut restored).await;
+        // A deletion that was called off is an effect, whatever failed after it.
+        result.map_err(|e| if restored { e.ambiguous(true) } else { e })
+    }
+
+    async fn steps(&self, cx: &Cx, op: &Op<'_>, start: Option<Known>, restored: &mut bool) -> Result<Written, ApiError> {
         let mut known = start;
         let mut fresh = true;
-        let mut restored = false;
         for _ in 0..STEPS {
-            let Some(secret) = known.clone() else { return self.create(cx, op, restored).await };
+            let Some(secret) = known.clone() else { return self.create(cx, op, *restored).await };
             match &secret.state {
                 State::Active => match self.make_equal(cx, op, &secret.id, fresh).await? {
                     Some(mut written) => {
-                        written.instead = match (op.action, restored) {
+                        written.instead = match (op.action, *restored) {
                             (Action::Restore, true) => None,
                             (_, true) => Some(Action::Restore),
                             (Action::Update, false) => None,
                             (_, false) => Some(Action::Update),
                         };
                         // Bringing a secret back is a change even when its value was right already.
-                        written.untouched &= !restored;
+                        written.untouched &= !*restored;
                         return Ok(written);
                     }
                     None => known = self.stable(cx, op.key, &secret.id, "changing").await?,
                 },
                 State::Moving(word) => known = self.stable(cx, op.key, &secret.id, word).await?,
                 State::PendingDeletion => {
-                    restored |= self.cancel(cx, op, &secret.id).await?;
+                    *restored |= self.cancel(cx, op, &secret.id).await?;
                     let since = Instant::now();
                     // The list may lag behind the cancellation: "pending" is no end here.
                     let done = |s: Option<&State>| matches!(s, None | Some(State::Active | State::Deleted | State::Failed(_)));
-                    let now = self.until(cx, &secret.id, op.key, "CANCELLING_DELETION", since, done).await;
-                    known = match now {
-                        Ok(now) => now.as_ref().map(Known::of),
-                        Err(e) => return Err(e),
-                    };
+                    known = self.until(cx, &secret.id, op.key, "CANCELLING_DELETION", since, done).await?.as_ref().map(Known::of);
                 }
                 State::Deleted => known = None,
                 State::Failed(word) => {
@@ -180,20 +182,14 @@ impl VaultTarget {
             }
             Err(e) => return Err(e),
         };
-        let read = self.read_of(cx, id, &bundle);
+        let mark = op.entry.map(|e| Facts::of(e).mark).unwrap_or_default();
+        let read = self.read_of(cx, id, &bundle, &mark);
         if read.value.as_ref().is_some_and(|v| v.same_as(&want.value)) {
-            let secret = self.get(cx, id).await.ok().flatten();
-            if secret.as_ref().is_some_and(|s| matches!(s.state(), State::Moving(_))) {
+            // A write of ours may still be settling.
+            if ours && self.get(cx, id).await.ok().flatten().is_some_and(|s| matches!(s.state(), State::Moving(_))) {
                 return Ok(Some(None));
             }
-            let mark = secret.map(|s| s.mark());
-            return Ok(Some(Some(Written {
-                id: Some(id.to_string()),
-                stamp: read.stamp,
-                detail: serde_json::json!({ "mark": mark }),
-                untouched: !ours,
-                ..Written::default()
-            })));
+            return Ok(Some(Some(Written { id: Some(id.to_string()), stamp: read.stamp, untouched: !ours, ..Written::default() })));
         }
         match read.problem {
             Some(problem) if !op.approved => {
@@ -203,7 +199,8 @@ impl VaultTarget {
         }
     }
 
-    /// After a write was accepted: waits until it settled, and tells what is there.
+    /// After a write was accepted: waits until it settled, and tells what is there. An error
+    /// here is ambiguous: the write took effect, what became of it is open.
     #[allow(clippy::too_many_arguments, reason = "each says one thing about one write")]
     pub(super) async fn landed(
         &self,
@@ -215,7 +212,21 @@ impl VaultTarget {
         since: Instant,
         version: Option<u64>,
     ) -> Result<Written, ApiError> {
-        let mark = answer.as_ref().map(Secret::mark);
+        self.settled(cx, key, id, answer, word, since, version).await.map_err(|e| e.ambiguous(true))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "as above")]
+    async fn settled(
+        &self,
+        cx: &Cx,
+        key: &str,
+        id: &str,
+        answer: Option<Secret>,
+        word: &str,
+        since: Instant,
+        version: Option<u64>,
+    ) -> Result<Written, ApiError> {
+        let mark = answer.as_ref().map(Secret::mark).unwrap_or_default();
         let secret = match answer {
             Some(secret) if secret.state() == State::Active => Some(secret),
             _ => match self.until(cx, id, key, word, since, |s| !matches!(s, None | Some(State::Moving(_)))).await {
@@ -223,8 +234,7 @@ impl VaultTarget {
                 Err(e) if e.kind == ErrorKind::Cancelled => {
                     return Ok(Written {
                         id: Some(id.to_string()),
-                        stamp: version.map(|v| stamp(id, v)),
-                        detail: serde_json::json!({ "mark": mark }),
+                        stamp: version.map(|v| stamp(id, v, &mark)),
                         note: Some(format!("still {word} when the run was cancelled")),
                         ..Written::default()
                     });
@@ -254,8 +264,7 @@ impl VaultTarget {
         let version = secret.current_version_number.or(version);
         Ok(Written {
             id: Some(id.to_string()),
-            stamp: version.map(|v| stamp(id, v)),
-            detail: serde_json::json!({ "mark": secret.mark() }),
+            stamp: version.map(|v| stamp(id, v, &secret.mark())),
             note: version.filter(|v| *v >= MANY_VERSIONS).map(|v| format!("version {v}; OCI holds at most 30 active versions of a secret")),
             ..Written::default()
         })
@@ -318,7 +327,7 @@ impl VaultTarget {
                             // The list may lag: "active" is no end here.
                             let done = |s: Option<&State>| matches!(s, None | Some(State::PendingDeletion | State::Deleted | State::Failed(_)));
                             match self.until(cx, &id, op.key, "SCHEDULING_DELETION", since, done).await {
-                                Err(e) if e.kind != ErrorKind::Cancelled => return Err(e),
+                                Err(e) if e.kind != ErrorKind::Cancelled => return Err(e.ambiguous(true)),
                                 _ => {}
                             }
                             let day = &time[..10];

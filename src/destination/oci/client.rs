@@ -1,5 +1,7 @@
 //! Signed, paced calls to the five services, and paging.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use tokio::sync::Semaphore;
 use url::Url;
@@ -14,6 +16,8 @@ use crate::model::Time;
 
 /// Attempts of one call, as Oracle's SDKs make.
 const ATTEMPTS: u32 = 8;
+/// The service limits a user's rate without saying for how long: everyone waits this long, then longer.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Pages of one list before it is called endless.
 const PAGES: usize = 10_000;
 
@@ -58,7 +62,10 @@ impl Client {
         } else {
             ((10.0, 50.0, 8), (2.0, 10.0, 2))
         };
-        let lane = |name: &str, rate, top, flight: usize| Lane { pacer: Pacer::new(name, rate, top, flight as u32), flight: Semaphore::new(flight) };
+        let lane = |name: &str, rate, top, flight: usize| Lane {
+            pacer: Pacer::new(name, rate, top, flight as u32).holding(PAUSE),
+            flight: Semaphore::new(flight),
+        };
         let (reads, writes) = (lane("OCI reads", reads, read_top, read_flight), lane("OCI writes", writes, write_top, write_flight));
         Self { http, signer, endpoints, reads, writes }
     }

@@ -91,8 +91,7 @@ impl VaultTarget {
             if secret.state() == State::Active
                 && self.bundle(cx, &secret.id).await.ok().and_then(|b| b.value().ok()).is_some_and(|v| v.same_as(&want.value))
             {
-                let detail = serde_json::json!({ "mark": secret.mark() });
-                return Ok(Written { id: Some(secret.id), detail, untouched: true, ..Written::default() });
+                return Ok(Written { id: Some(secret.id), untouched: true, ..Written::default() });
             }
             return Err(conflict(
                 format!("{} appeared in the vault while this run was going, made by somebody else", op.key),

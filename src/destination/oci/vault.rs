@@ -12,7 +12,7 @@ use super::calls;
 use super::client::{Ask, Client};
 use super::names::Names;
 use super::settle::{Board, Patience};
-use super::wire::{Bundle, Secret, State, stamp};
+use super::wire::{Bundle, Secret, State, mark_of, stamp};
 use super::{DELETION_DAYS, SERVICE, text};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::ledger::LedgerRow;
@@ -127,7 +127,7 @@ impl VaultTarget {
             answer = self.bundle(cx, id).await;
         }
         match answer {
-            Ok(bundle) => Ok(self.read_of(cx, id, &bundle)),
+            Ok(bundle) => Ok(self.read_of(cx, id, &bundle, &Facts::of(entry).mark)),
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unsettled | ErrorKind::Permission) => {
                 Err(self.unreadable(cx, &entry.key, id, error).await)
             }
@@ -135,8 +135,8 @@ impl VaultTarget {
         }
     }
 
-    pub(super) fn read_of(&self, cx: &Cx, id: &str, bundle: &Bundle) -> Read {
-        let stamp = bundle.version_number.map(|v| stamp(id, v));
+    pub(super) fn read_of(&self, cx: &Cx, id: &str, bundle: &Bundle, mark: &str) -> Read {
+        let stamp = bundle.version_number.map(|v| stamp(id, v, mark));
         match bundle.value() {
             Ok(value) => {
                 cx.redactor().learn(&value);
@@ -259,8 +259,7 @@ impl Destination for VaultTarget {
 
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
         let facts = Facts::of(entry);
-        let mark = row.detail.get("mark").and_then(serde_json::Value::as_str);
-        let same = row.remote_id == entry.id && row.stamp.is_some() && mark == Some(&facts.mark);
+        let same = row.remote_id == entry.id && row.stamp.as_deref().and_then(mark_of) == Some(&facts.mark);
         if facts.trusting && same { Freshness::Unseen } else { Freshness::Unknown }
     }
 

@@ -97,7 +97,9 @@ async fn what_we_wrote_and_does_not_settle_is_no_success() {
     let (state, cx) = (State::new(), Cx::quiet());
     state.set_delays(Delays { create: Duration::from_secs(3600), ..Delays::all(Duration::from_millis(20)) });
     let (_host, target) = hasty(&state).await;
-    assert_eq!(write(&cx, &target, Action::Create, "A", None).await.expect_err("still creating").kind, ErrorKind::Unsettled);
+    let error = write(&cx, &target, Action::Create, "A", None).await.expect_err("still creating");
+    assert_eq!(error.kind, ErrorKind::Unsettled);
+    assert!(error.ambiguous, "the secret was made: the intent must stay in the ledger");
     // The service may also end a creation in FAILED, with a reason.
     let failing = tokio::spawn({
         let state = state.clone();

@@ -109,9 +109,16 @@ impl Secret {
     }
 }
 
-/// The exact mark of a content: a version never changes, and its number only grows.
-pub(super) fn stamp(id: &str, version: u64) -> String {
-    format!("{version}@{id}")
+/// The stamp of a content: a version never changes and its number only grows, so version and
+/// id are exact. Behind them stands the [`Secret::mark`] of the list's entry at that moment, by
+/// which a later list, which knows no version, shows whether something may have changed.
+pub(super) fn stamp(id: &str, version: u64, mark: &str) -> String {
+    format!("{version}@{id}#{mark}")
+}
+
+/// The mark inside a stamp.
+pub(super) fn mark_of(stamp: &str) -> Option<&str> {
+    stamp.rsplit_once('#').map(|(_, mark)| mark)
 }
 
 /// SecretBundle: one version's content.

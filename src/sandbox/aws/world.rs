@@ -216,7 +216,7 @@ impl World {
             None => (false, id),
         };
         self.allowed(call, short)?;
-        let fits = |s: &Secret| s.name == short && !by_arn || by_arn && (s.arn == id || s.name == short);
+        let fits = |s: &Secret| s.name == short || (by_arn && s.arn == id);
         self.region(call.region).secrets.values_mut().find(|s| fits(s)).ok_or_else(not_found)
     }
 

@@ -8,6 +8,7 @@
 
 mod api;
 mod store;
+mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -171,14 +171,17 @@ impl State {
         });
     }
 
-    /// Another deployment environment; returns its uuid. `kind` is `Test`, `Staging` or `Production`.
+    /// Another deployment environment; returns its uuid, or that of the one which has this name
+    /// already. `kind` is `Test`, `Staging` or `Production`.
     pub fn add_environment(&self, workspace: &str, repository: &str, name: &str, kind: &str) -> String {
         self.world(|w| {
             let environment = Environment::new(name, kind);
-            let uuid = environment.uuid.clone();
-            if let Some(repository) = w.repository_mut(workspace, repository) {
-                repository.environments.push(environment);
+            let Some(repository) = w.repository_mut(workspace, repository) else { return environment.uuid };
+            if let Some(same) = repository.environments.iter().find(|e| e.name == name) {
+                return same.uuid.clone();
             }
+            let uuid = environment.uuid.clone();
+            repository.environments.push(environment);
             uuid
         })
     }

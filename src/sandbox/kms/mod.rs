@@ -97,6 +97,14 @@ impl State {
         db.touch();
     }
 
+    /// Gives an environment another name; its slug and id stay.
+    pub fn rename_environment(&self, project: &str, slug: &str, name: &str) {
+        let mut db = self.db();
+        let environments = db.projects.iter_mut().filter(|p| p.id == project).flat_map(|p| p.environments.iter_mut());
+        environments.filter(|e| e.slug == slug).for_each(|e| e.name = name.into());
+        db.touch();
+    }
+
     /// Adds a folder and those above it.
     pub fn add_folder(&self, project: &str, environment: &str, path: &str) {
         self.db().make_folder(project, environment, path);

@@ -60,6 +60,9 @@ pub struct Direct {
     hasher: Hasher,
 }
 
+/// Action, key, entry, what is wanted, whether the value differs.
+type Planned<'p> = (Action, String, Option<&'p Entry>, Option<&'p Desired>, bool);
+
 /// What one run did.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -254,7 +257,7 @@ impl Direct {
         frozen: &[String],
         schema: &KeySchema,
         report: &mut Report,
-    ) -> Vec<(Action, String, Option<&'p Entry>, Option<&'p Desired>, bool)> {
+    ) -> Vec<Planned<'p>> {
         let keys = dest.keys();
         let by_fold: HashMap<String, &Entry> = inventory.entries.iter().map(|e| (keys.fold(&e.key), e)).collect();
         let mut plan = Vec::new();
@@ -327,7 +330,7 @@ impl Direct {
         want: &'p Desired,
         entry: &'p Entry,
         equal: bool,
-        plan: &mut Vec<(Action, String, Option<&'p Entry>, Option<&'p Desired>, bool)>,
+        plan: &mut Vec<Planned<'p>>,
         report: &mut Report,
     ) {
         let row = self.ledger.rows.get(&want.fold);

@@ -76,6 +76,37 @@ async fn two_local_syncs_on_one_group_do_not_answer_each_other() {
 }
 
 #[tokio::test]
+async fn what_a_believing_run_took_over_is_still_unproved() {
+    let rig = rig().await;
+    let (mut a, mut b) = (rig.sync("a"), rig.sync("b"));
+    a.run(&[("A", "1")]).await;
+    b.run(&[("B", "1")]).await;
+    rig.state.set(rig.group(), "A", Variable::secret("tampered"));
+    // The other sync writes over the foreign state, and this one only believes its ledger.
+    b.run(&[("B", "2")]).await;
+    for _ in 0..2 {
+        assert_eq!(a.run(&[("A", "1")]).await.writes(), 0);
+    }
+    a.full = true;
+    assert_eq!(a.run(&[("A", "1")]).await.updated, ["A"]);
+    assert_eq!(rig.value("A").as_deref(), Some("1"));
+    assert_eq!(a.run(&[("A", "1")]).await.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_renamed_group_is_found_by_the_ledger_alone() {
+    let mut rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    rig.state.rename(rig.group(), "Old name");
+    rig.memory = Arc::new(Remember::default());
+    sync.session = rig.session();
+    let error = sync.try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("a conflict");
+    assert!(error.text().contains("is now called \"Old name\""), "{error}");
+    assert_eq!(rig.state.groups().len(), 1);
+}
+
+#[tokio::test]
 async fn two_machines_stop_repairing_each_other() {
     let mut rig = rig().await;
     let mut here = rig.sync("a");

@@ -93,6 +93,7 @@ impl Rig {
             full: false,
             deletes: true,
             approve: true,
+            believed: Vec::new(),
         }
     }
 
@@ -135,6 +136,7 @@ pub struct Sync {
     pub deletes: bool,
     /// The operator agrees to whatever is asked.
     pub approve: bool,
+    believed: Vec<(String, Option<String>)>,
 }
 
 /// What a run did.
@@ -204,7 +206,13 @@ impl Sync {
     pub async fn apply(&mut self, cx: &Cx, destination: &dyn Destination, inventory: &Inventory, want: &[(&str, &str)]) -> Result<Ran, ApiError> {
         let mut ran = Ran { warnings: inventory.warnings.clone(), ..Ran::default() };
         let (desired, frozen) = self.desired(destination, want, &mut ran);
+        ran.warnings.extend(destination.concerns(&desired));
         let changes = self.plan(destination, inventory, &desired, &frozen, &mut ran);
+        for (fold, stamp) in std::mem::take(&mut self.believed) {
+            if let Some(row) = self.ledger.rows.get_mut(&fold) {
+                row.stamp = stamp;
+            }
+        }
         if changes.is_empty() {
             return Ok(ran);
         }
@@ -259,10 +267,10 @@ impl Sync {
         (desired, frozen)
     }
 
-    fn plan(&self, destination: &dyn Destination, inventory: &Inventory, desired: &[Desired], frozen: &[String], ran: &mut Ran) -> Vec<Change> {
+    fn plan(&mut self, destination: &dyn Destination, inventory: &Inventory, desired: &[Desired], frozen: &[String], ran: &mut Ran) -> Vec<Change> {
         let keys = destination.keys();
         let entries: HashMap<String, usize> = inventory.entries.iter().enumerate().map(|(i, e)| (keys.fold(&e.key), i)).collect();
-        let mut changes = Vec::new();
+        let (mut changes, mut believed) = (Vec::new(), Vec::new());
         for (i, want) in desired.iter().enumerate() {
             let row = self.ledger.rows.get(&want.fold);
             let mut change = |action, entry| changes.push(Change { action, key: want.key.clone(), entry, desired: Some(i), approved: false });
@@ -299,9 +307,14 @@ impl Sync {
                     ran.reasons.push(why);
                     change(Action::Update, Some(at));
                 }
-                None => ran.unchanged += 1,
+                None => {
+                    ran.unchanged += 1;
+                    // As the planner does: a row that is believed takes over the stamp.
+                    believed.push((want.fold.clone(), entry.stamp.clone()));
+                }
             }
         }
+        self.believed = believed;
         let wanted: HashSet<&String> = desired.iter().map(|d| &d.fold).chain(frozen).collect();
         for (_, at) in entries
             .iter()

@@ -2,6 +2,7 @@
 
 use kms_sync::http::ErrorKind;
 use kms_sync::sandbox::azure_devops::Variable;
+use kms_sync::sandbox::host::{Effect, Fault};
 use serde_json::json;
 
 use super::rig::{config, methods, rig};
@@ -245,6 +246,35 @@ async fn a_group_name_of_ones_own_is_used() {
     rig.requests();
     assert_eq!(sync.run(&[("A", "1")]).await.unchanged, 1);
     assert_eq!(methods(&rig.requests()), "GET");
+}
+
+#[tokio::test]
+async fn what_waits_for_the_operator_is_not_written_along() {
+    let rig = rig().await;
+    let id = rig.state.group(&rig.project, "Production Environment", &[("THEIRS", Variable::secret("x"))]);
+    let mut sync = rig.sync("a");
+    sync.approve = false;
+    let ran = sync.run(&[("OURS", "1"), ("THEIRS", "2")]).await;
+    assert_eq!((ran.created.len(), ran.skipped.len()), (1, 1));
+    assert_eq!(rig.state.variables(id)["THEIRS"], Variable::secret("x"));
+    assert_eq!(rig.state.variables(id)["OURS"], Variable::secret("1"));
+}
+
+#[tokio::test]
+async fn an_answer_without_the_variables_is_completed_by_a_reading() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    let id = rig.group();
+    let bare = json!({"id": id, "name": "Production Environment", "type": "Vsts"}).to_string();
+    let headers = vec![("content-type".to_string(), "application/json".to_string())];
+    rig.host.faults.add(Fault::next("PUT", 1, Effect::Answer { status: 200, headers, body: bare }));
+    rig.requests();
+    let ran = sync.run(&[("A", "2"), ("B", "1")]).await;
+    // The fault kept the service from seeing the write, so the reading shows that B is not there.
+    assert_eq!(methods(&rig.requests()), "GET PUT GET");
+    assert_eq!(ran.failed.len(), 1, "{ran:?}");
+    assert!(ran.failed[0].1.text().contains("does not hold it"));
 }
 
 #[tokio::test]

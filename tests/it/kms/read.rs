@@ -394,3 +394,30 @@ async fn folders_are_offered_by_name() {
         assert_eq!(source.folders(&cx, &bed.at("dev", "/")).await.expect_err("denied").kind, ErrorKind::Permission);
     }
 }
+
+#[tokio::test]
+async fn rows_prove_their_place_where_the_management_routes_are_odd() {
+    let bed = Bed::start().await;
+    bed.set("dev", "/app", "A", "1");
+    let missing = |what: &str| Effect::status(404, format!(r#"{{"statusCode":404,"message":"{what} not found","error":"NotFound"}}"#));
+    bed.host.faults.add(Fault::always("/api/v1/projects/", 1.0, missing("Project")));
+    bed.host.faults.add(Fault::always("/folders", 1.0, Effect::status(400, "{}")));
+    let map = bed.read("dev", "/app").await;
+    assert_eq!(pairs(&map), ["A=1"]);
+    assert!(map.complete() && map.environment_name.is_none(), "{:?}", map.incomplete);
+    // Deleted between two questions: what was read is used, nothing is taken for deleted.
+    bed.host.faults.add(Fault::always("/secret-imports", 1.0, missing("Folder")));
+    let map = bed.read("dev", "/app").await;
+    assert!(map.secrets.len() == 1 && !map.complete(), "{:?}", map.incomplete);
+}
+
+#[tokio::test]
+async fn a_server_without_import_routes_is_believed_about_its_imports() {
+    let bed = Bed::start().await;
+    bed.set("dev", "/a/b", "A", "1");
+    let no_route = r#"{"message":"Route GET:/x not found","error":"Not Found","statusCode":404}"#;
+    bed.host.faults.add(Fault::always("/secret-imports", 1.0, Effect::status(404, no_route)));
+    assert!(bed.read("dev", "/a/b").await.complete());
+    let error = bed.source().read(&Cx::quiet(), &bed.at("dev", "/a/nope")).await.expect_err("missing");
+    assert_eq!(error.kind, ErrorKind::NotFound);
+}

@@ -167,6 +167,11 @@ async fn a_small_sync_reads_all_and_a_large_one_what_may_have_changed() {
     assert_eq!(ask(200, false).await, Freshness::Unknown);
     assert_eq!(ask(201, false).await, Freshness::Unseen);
     assert_eq!(ask(201, true).await, Freshness::Unknown);
+    // A key that was taken over by reading it is trusted from then on.
+    let mut adopted = row("A", &written);
+    let entries = target.list(&bench.cx, &Listing { prefix: "", ledger: &ledger, wanted: 201, full: false }).await.expect("listed").entries;
+    adopted.stamp = target.read(&bench.cx, &[&entries[0]]).await.remove(0).1.expect("readable").stamp;
+    assert_eq!(target.freshness(&entries[0], &adopted), Freshness::Unseen);
     // Tags changed outside: the value may have too.
     bench.state.edit("A", |s| s.freeform_tags = serde_json::json!({"other": "tag"}));
     assert_eq!(ask(201, false).await, Freshness::Unknown);

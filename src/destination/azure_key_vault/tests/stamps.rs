@@ -112,4 +112,8 @@ async fn a_deleted_key_of_ours_is_planned_as_a_restore_for_one_request() {
     world.host.log.clear();
     run(&world, &*target, &mut ledger, &[("A", "v"), ("B", "v")]).await;
     assert_eq!(world.host.log.count("deletedsecrets"), 0, "a quiet vault is not asked for its deleted secrets");
+    world.vault.delete("A");
+    world.host.log.clear();
+    run(&world, &*target, &mut ledger, &[("B", "v")]).await;
+    assert_eq!(world.host.log.count("deletedsecrets"), 0, "nor for what the source no longer wants");
 }

@@ -1,0 +1,119 @@
+//! The whole program over an embedded KMS and this destination, as a script sees it.
+
+use kms_sync::sandbox::azure_devops::{State, Variable, router};
+use kms_sync::sandbox::host::Host;
+use serde_json::{Value, json};
+
+use crate::support::rig::Rig;
+
+const PROJECT: &str = "12345678-90ab-cdef-1234-567890abcdef";
+const LIST: &str = "GET /{project}/_apis/distributedtask/variablegroups";
+const PUT: &str = "PUT /_apis/distributedtask/variablegroups/{id}";
+
+async fn world() -> (Rig, State, Host) {
+    let rig = Rig::new().await;
+    let state = State::new("contoso");
+    state.token("pat-canary");
+    state.project_with(PROJECT, "example-project");
+    let host = Host::start(router(state.clone()), None).await.expect("a port");
+    let connection = json!({"name": "devops", "app": "azure-devops", "method": "access-token", "endpoint": host.url,
+        "credentials": {"orgName": "contoso", "accessToken": "pat-canary"}});
+    rig.run_with(&["connection", "add", "-f", "-"], &connection).await.expect(0);
+    rig.run(&["connection", "test", "devops"]).await.expect(0);
+    (rig, state, host)
+}
+
+/// The documented request, on this rig's project and folder.
+fn request(rig: &Rig) -> Value {
+    json!({"name": "my-devops-sync", "projectId": rig.project, "description": "an example sync", "connectionId": "devops",
+        "environment": "dev", "secretPath": "/app", "isEnabled": true,
+        "syncOptions": {"initialSyncBehavior": "overwrite-destination", "disableSecretDeletion": false},
+        "destinationConfig": {"devopsProjectId": PROJECT, "devopsProjectName": "example-project"}})
+}
+
+async fn sync(rig: &Rig, more: &[&str]) -> Value {
+    let mut args = vec!["sync", "my-devops-sync", "--json"];
+    args.extend(more);
+    let answer = rig.run(&args).await;
+    assert_eq!(answer.code, 0, "{} {}", answer.stdout, answer.stderr);
+    answer.json()["runs"][0].clone()
+}
+
+fn calls(run: &Value) -> Value {
+    run["requests"]["byCall"]["azure-devops"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_of_a_sync_costs_what_it_must() {
+    let (rig, state, _host) = world().await;
+    for (key, value) in [("DB_PASSWORD", "one"), ("API_KEY", "line\ntwo"), ("EMPTY", "")] {
+        rig.set(key, value);
+    }
+    rig.run_with(&["create", "-f", "-", "--destination", "azure-devops", "--no-run"], &request(&rig)).await.expect(0);
+    let run = sync(&rig, &[]).await;
+    assert_eq!((&run["counts"]["created"], &run["counts"]["skipped"]), (&json!(2), &json!(1)), "{run}");
+    assert_eq!(calls(&run), json!({LIST: 1, "POST /_apis/distributedtask/variablegroups": 1}));
+    let id = state.find(PROJECT, "Development").expect("the environment's name, not its slug");
+    assert_eq!(state.variables(id)["API_KEY"], Variable::secret("line\ntwo"));
+
+    for more in [&[][..], &["--verify"][..]] {
+        let run = sync(&rig, more).await;
+        assert_eq!(calls(&run), json!({LIST: 1}), "{run}");
+        assert_eq!(run["counts"]["unchanged"], 2);
+    }
+    rig.set("DB_PASSWORD", "two");
+    let run = sync(&rig, &[]).await;
+    assert_eq!(run["counts"]["updated"], 1);
+    assert_eq!(calls(&run), json!({LIST: 1, PUT: 1}));
+    assert_eq!(calls(&sync(&rig, &[]).await), json!({LIST: 1}));
+
+    // A foreign edit cannot be seen, only that there was one: believed now, repaired by a verification.
+    state.set(id, "DB_PASSWORD", Variable::secret("tampered"));
+    let plan = rig.run(&["plan", "my-devops-sync", "--json"]).await.expect(0);
+    assert!(plan["warnings"].to_string().contains("changed from outside"), "{plan}");
+    assert_eq!(sync(&rig, &[]).await["counts"]["updated"], 0);
+    let run = sync(&rig, &["--verify"]).await;
+    assert_eq!(run["counts"]["updated"], 2, "{run}");
+    assert_eq!(state.variables(id)["DB_PASSWORD"], Variable::secret("two"));
+    assert_eq!(calls(&sync(&rig, &["--verify"]).await), json!({LIST: 1}));
+
+    // Ours go when they vanish, a stranger's variable stays.
+    state.set(id, "THEIRS", Variable::plain("x"));
+    rig.unset("API_KEY");
+    assert_eq!(sync(&rig, &[]).await["counts"]["deleted"], 1);
+    assert_eq!(state.variables(id).keys().collect::<Vec<_>>(), ["DB_PASSWORD", "THEIRS"]);
+    rig.run(&["remove-secrets", "my-devops-sync", "--yes", "--json"]).await.expect(0);
+    assert_eq!(state.variables(id).keys().collect::<Vec<_>>(), ["THEIRS"]);
+    state.delete(id);
+
+    let run = sync(&rig, &[]).await;
+    assert_eq!(run["counts"]["created"], 1, "{run}");
+    rig.run(&["remove-secrets", "my-devops-sync", "--yes", "--json"]).await.expect(0);
+    assert!(state.groups().is_empty(), "an emptied group that we made goes too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_is_taken_over_only_when_agreed() {
+    let (rig, state, _host) = world().await;
+    let id = state.group(PROJECT, "Development", &[("DB_PASSWORD", Variable::secret("theirs")), ("OLD", Variable::plain("x"))]);
+    rig.set("DB_PASSWORD", "ours");
+    rig.run_with(&["create", "-f", "-", "--destination", "azure-devops", "--no-run"], &request(&rig)).await.expect(0);
+    let answer = rig.run(&["sync", "my-devops-sync", "--json"]).await;
+    assert_eq!(answer.json()["runs"][0]["status"], "needs-approval", "{}", answer.stdout);
+    assert_eq!(state.variables(id)["DB_PASSWORD"], Variable::secret("theirs"));
+    let run = sync(&rig, &["--allow-delete"]).await;
+    assert_eq!((&run["counts"]["updated"], &run["counts"]["deleted"]), (&json!(1), &json!(1)), "{run}");
+    assert_eq!(calls(&run), json!({LIST: 1, PUT: 1}));
+    assert_eq!(state.variables(id), [("DB_PASSWORD".to_string(), Variable::secret("ours"))].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn importing_is_refused_with_the_documented_words() {
+    let (rig, _state, _host) = world().await;
+    let mut document = request(&rig);
+    document["syncOptions"]["initialSyncBehavior"] = "import-prioritize-source".into();
+    let answer = rig.run_with(&["create", "-f", "-", "--destination", "azure-devops", "--no-run", "--json"], &document).await;
+    assert_eq!(answer.code, 2);
+    assert!(answer.stdout.contains("does not support importing secrets"), "{}", answer.stdout);
+    assert!(!answer.stdout.contains("pat-canary") && !answer.stderr.contains("pat-canary"));
+}

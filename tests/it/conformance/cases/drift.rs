@@ -1,0 +1,71 @@
+//! Section 12, row 18: edits at the destination are noticed and repaired.
+
+use kms_sync::model::run::RunStatus;
+use serde_json::json;
+
+use crate::conformance::bench::{Bench, ended};
+
+/// An edited value is written again: at the next run where the destination shows the edit, at
+/// a verifying run wherever values can be read.
+pub async fn edited_outside(b: Bench) {
+    b.set("ONE", "1");
+    b.set("TWO", "2");
+    b.create(json!({})).await;
+    b.synced().await;
+    b.settled().await;
+    b.put("ONE", "edited");
+    let nature = b.nature();
+    if !nature.readable && !nature.reveals_edits {
+        // Nothing there tells: the ledger is believed, and a changed source repairs.
+        b.settled().await;
+        b.set("ONE", "uno");
+        b.synced().await;
+        b.holds([("ONE", "uno"), ("TWO", "2")]);
+        return;
+    }
+    let record = if nature.reveals_edits { b.sync().await } else { b.verified().await };
+    ended(&record, RunStatus::Succeeded);
+    assert!(record.counts.updated >= 1, "{record:#?}");
+    b.holds([("ONE", "1"), ("TWO", "2")]);
+    b.settled().await;
+    b.put("ONE", "edited again");
+    ended(&b.verified().await, RunStatus::Succeeded);
+    b.holds([("ONE", "1"), ("TWO", "2")]);
+}
+
+/// A key that somebody deleted comes back.
+pub async fn deleted_outside(b: Bench) {
+    b.set("ONE", "1");
+    b.set("TWO", "2");
+    b.create(json!({})).await;
+    b.synced().await;
+    b.settled().await;
+    b.place.remove(&b.place.key("ONE"));
+    let record = b.verified().await;
+    ended(&record, RunStatus::Succeeded);
+    assert_eq!(record.counts.created + record.counts.updated + record.counts.restored, 1, "{record:#?}");
+    b.holds([("ONE", "1"), ("TWO", "2")]);
+    b.settled().await;
+}
+
+/// A lost state directory: readable values are recognised without a write; others are asked for.
+pub async fn ledger_lost(mut b: Bench) {
+    b.set("ONE", "1");
+    b.set("TWO", "2");
+    b.create(json!({})).await;
+    b.synced().await;
+    b.forget().await;
+    b.create(json!({})).await;
+    b.mark();
+    if b.nature().readable {
+        let record = b.synced().await;
+        assert_eq!((record.counts.unchanged, record.counts.writes()), (2, 0), "{record:#?}");
+        assert_eq!(b.writes(), Vec::<String>::new());
+    } else {
+        ended(&b.sync().await, RunStatus::NeedsApproval);
+        assert_eq!(b.writes(), Vec::<String>::new());
+        ended(&b.allowed().await, RunStatus::Succeeded);
+    }
+    b.holds([("ONE", "1"), ("TWO", "2")]);
+    b.settled().await;
+}

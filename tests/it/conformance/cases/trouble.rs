@@ -1,0 +1,178 @@
+//! Throttling, refusals, lost answers, cancellation, sudden death.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use kms_sync::model::run::{Outcome, RunStatus};
+use kms_sync::sandbox::host::{Effect, Fault};
+use kms_sync::service::Service;
+use serde_json::json;
+
+use crate::conformance::bench::{Bench, SYNC, ended};
+use crate::conformance::place::answer;
+use crate::support::KMS_SYNC;
+
+/// Refused for a while, whatever is asked: the run waits and converges, and tells so.
+pub async fn throttling_storm(b: Bench) {
+    let keys = b.fill(8, "v");
+    b.create(json!({})).await;
+    b.place.host().faults.add(Fault::next("", 3, b.place.throttling()));
+    b.place.host().faults.add(Fault::next(b.nature().creation, 2, b.place.throttling()));
+    let record = b.synced().await;
+    assert_eq!(record.counts.created, 8);
+    assert!(record.requests.retries >= 2, "{:?}", record.requests);
+    assert!(record.requests.waited_ms > 0, "{:?}", record.requests);
+    b.holds(&keys);
+    b.settled().await;
+}
+
+/// Section 12, row 8: one refused secret fails alone, with the provider's words.
+pub async fn one_bad_secret(b: Bench) {
+    let keys = b.fill(9, "v");
+    b.set("REFUSED", "r");
+    b.create(json!({})).await;
+    b.place.refuse_one(&b.place.key("REFUSED"));
+    let record = b.sync().await;
+    ended(&record, RunStatus::Failed);
+    assert_eq!((record.counts.failed, record.counts.created), (1, 9), "{record:#?}");
+    let failed: Vec<_> = record.secrets.iter().filter(|s| s.outcome == Outcome::Failed).collect();
+    let (key, reason) = (failed[0].key.as_str(), failed[0].reason.as_deref().unwrap_or_default());
+    assert!(!reason.is_empty());
+    assert!(record.message.as_deref().is_some_and(|m| m.contains(key) && m.contains("1 key failed")), "{:?}", record.message);
+    assert_eq!(b.place.values().len(), 9);
+    b.place.forgive();
+    if b.nature().document {
+        b.unset("REFUSED");
+        b.synced().await;
+        b.holds(&keys);
+    } else {
+        b.synced().await;
+        assert_eq!(b.place.values().len(), 10);
+    }
+    b.settled().await;
+}
+
+/// Section 15: an answer that never came is no reason to write twice, or to believe a failure.
+pub async fn lost_answers(b: Bench) {
+    let keys = b.fill(6, "v");
+    b.create(json!({})).await;
+    b.place.host().faults.add(Fault::next(b.nature().creation, 2, Effect::LostAnswer));
+    let record = b.sync().await;
+    if record.status != RunStatus::Succeeded {
+        // An honest "unknown" is allowed; the next run finds out.
+        b.synced().await;
+    }
+    b.holds(&keys);
+    b.settled().await;
+}
+
+/// Answers to writes that break off in the middle.
+pub async fn half_answers(b: Bench) {
+    let keys = b.fill(6, "v");
+    b.create(json!({})).await;
+    b.place.host().faults.add(Fault::next(b.nature().creation, 2, Effect::HalfBody));
+    let record = b.sync().await;
+    if record.status != RunStatus::Succeeded {
+        b.synced().await;
+    }
+    b.holds(&keys);
+    b.settled().await;
+}
+
+/// A listing that breaks off is read again, never taken for the whole.
+pub async fn lost_listing(b: Bench) {
+    let keys = b.fill(30, "v");
+    b.create(json!({})).await;
+    b.synced().await;
+    b.settled().await;
+    b.mark();
+    for effect in [Effect::HalfBody, Effect::Reset] {
+        b.place.host().faults.add(Fault::next(b.nature().listing, 1, effect));
+        let record = b.sync().await;
+        ended(&record, RunStatus::Succeeded);
+        assert!(record.requests.retries >= 1, "{:?}", record.requests);
+    }
+    assert_eq!(b.writes(), Vec::<String>::new());
+    b.holds(&keys);
+}
+
+/// Section 12, row 19: refused credentials are no passing trouble.
+pub async fn refused_credentials(b: Bench) {
+    b.fill(5, "v");
+    b.create(json!({})).await;
+    let body = json!({"__type": "UnrecognizedClientException", "message": "no", "code": "NotAuthenticated", "error": {"code": "Unauthorized", "message": "no"}});
+    b.place.host().faults.add(Fault::always("", 1.0, answer(401, &[], &body)));
+    let begun = Instant::now();
+    let record = b.sync().await;
+    ended(&record, RunStatus::Failed);
+    let lines = b.place.host().log.lines();
+    assert!(lines.len() <= 4, "{lines:#?}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(b.place.values().is_empty());
+    b.place.host().faults.clear();
+    b.synced().await;
+}
+
+/// Cancelled in the middle: what was written is known, and the next run goes on from there.
+pub async fn cancelled_and_resumed(b: Bench) {
+    let keys = b.fill(60, "v");
+    b.create(json!({})).await;
+    b.place.host().faults.add(Fault::always(b.nature().creation, 1.0, Effect::Delay(Duration::from_millis(60))));
+    let id = b.local().start(Bench::request(SYNC)).await.expect("a run");
+    until(|| b.place.host().log.count(b.nature().creation) > 0).await;
+    b.local().cancel(&id).await.expect("it goes");
+    let record = b.local().finished(&id).await.expect("it ends");
+    ended(&record, RunStatus::Cancelled);
+    b.place.host().faults.clear();
+    let there = b.place.values().len() as u64;
+    assert_eq!(record.counts.created, there, "what was in flight was finished and is known: {record:#?}");
+    let record = b.synced().await;
+    assert_eq!((record.counts.created, record.counts.unchanged), (60 - there, there), "{record:#?}");
+    b.holds(&keys);
+    b.settled().await;
+}
+
+/// Killed in the middle, without a last word: the next process converges without duplicates,
+/// without a question, and is the owner of what the dead one wrote.
+pub async fn killed_and_resumed(mut b: Bench) {
+    let mut keys = b.fill(60, "v");
+    b.create(json!({})).await;
+    b.close_engine().await;
+    b.place.host().faults.add(Fault::always(b.nature().creation, 1.0, Effect::Delay(Duration::from_millis(60))));
+    let dirs = b.dirs();
+    let mut child = std::process::Command::new(KMS_SYNC)
+        .args(["sync", SYNC])
+        .env("KMS_SYNC_CONFIG_DIR", &dirs.config)
+        .env("KMS_SYNC_STATE_DIR", &dirs.state)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let wanted = if b.nature().document { 1 } else { 20 };
+    until(|| b.place.host().log.count(b.nature().creation) >= wanted).await;
+    child.kill().expect("it dies");
+    child.wait().expect("it is dead");
+    b.place.host().faults.clear();
+    b.take_engine();
+    let record = b.synced().await;
+    assert!(record.counts.created + record.counts.updated >= 1, "it died in the middle: {record:#?}");
+    b.holds(&keys);
+    b.settled().await;
+    // All of it is ours.
+    b.unset("K_000");
+    keys.remove("K_000");
+    b.synced().await;
+    b.holds(&keys);
+    let history = b.local().history(SYNC, 9).await.expect("the history");
+    assert!(history.iter().any(|r| r.status == RunStatus::Interrupted), "{history:#?}");
+}
+
+async fn until(ready: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !ready() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it never came to that");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,57 @@
+//! The conformance suite: what every destination must do, written once and run for each.
+//!
+//! The engine runs in this process, as in the terminal app, against the embedded KMS and one
+//! embedded destination over real HTTP. A [`place::Place`] tells what a destination is like
+//! and shows what it really holds; the [`cases`] ask the same of all of them. A new
+//! destination is one module in [`places`] and one word in the list below.
+
+mod bench;
+mod cases;
+mod place;
+mod places;
+
+/// One test per case and destination: `conformance::DESTINATION::GROUP::CASE`.
+macro_rules! suite {
+    ($place:ident) => {
+        mod $place {
+            suite! { $place;
+                basics { life_of_keys, unchanged_costs_the_floor, a_plan_writes_nothing, a_deleted_key_comes_back, five_hundred_secrets }
+                deleting { waits_for_every_write, switched_off, removal_takes_ours_only, mass_deletion_asks, mass_deletion_asks_unattended }
+                foreign {
+                    untouched_outside_the_schema, overwritten_after_approval, equal_values_are_adopted, deleted_after_approval_at_first,
+                    withheld_later, kept_always, allowed_by_the_flag
+                }
+                sharing { two_syncs_with_overlapping_schemas, two_syncs_at_once }
+                edits { cleared_schema_asks, another_schema_asks, deletion_switched_on_asks, environment_renamed }
+                source {
+                    emptied, folder_gone, environment_gone, unreadable_value, unreadable_import, keys_by_import_links, sub_folders_that_clash,
+                    kms_breaks_down
+                }
+                values { of_every_kind, empty, too_large }
+                names { at_their_limits, that_cannot_be, that_collapse, schema_in_another_alphabet }
+                importing { source_first, destination_first, bad_names_stay, not_offered, on_demand, half_way }
+                drift { edited_outside, deleted_outside, ledger_lost }
+                trouble {
+                    throttling_storm, one_bad_secret, lost_answers, half_answers, lost_listing, refused_credentials, cancelled_and_resumed,
+                    killed_and_resumed
+                }
+            }
+        }
+    };
+    ($place:ident; $($group:ident { $($case:ident),* $(,)? })*) => {
+        $(mod $group {
+            use crate::conformance::{bench::Bench, cases, places};
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                cases::$group::$case(Bench::new(places::$place::start().await).await).await;
+            })*
+        })*
+    };
+}
+
+suite!(aws);
+suite!(azure_key_vault);
+suite!(azure_devops);
+suite!(bitbucket);
+suite!(oci);

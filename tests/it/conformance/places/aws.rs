@@ -1,0 +1,93 @@
+//! AWS Secrets Manager, every key a secret of its own.
+
+use std::collections::BTreeMap;
+
+use kms_sync::sandbox::aws::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, State, router};
+use kms_sync::sandbox::host::{Effect, Host};
+use serde_json::{Value, json};
+
+use crate::conformance::place::{Nature, Place, answer};
+
+const REGION: &str = "us-east-1";
+
+pub struct Aws {
+    state: State,
+    host: Host,
+}
+
+pub async fn start() -> Box<dyn Place> {
+    let state = State::default();
+    let host = Host::start(router(state.clone()), None).await.expect("a port");
+    Box::new(Aws { state, host })
+}
+
+impl Place for Aws {
+    fn kind(&self) -> &'static str {
+        "aws-secrets-manager"
+    }
+
+    fn nature(&self) -> Nature {
+        Nature {
+            imports: true,
+            readable: true,
+            schema: true,
+            document: false,
+            empty: false,
+            multiline: true,
+            longest: Some(512),
+            largest: Some(65_536),
+            bad_names: &["with space", "ümlaut"],
+            collapsing: None,
+            unimportable: Some("team/token"),
+            reveals_edits: true,
+            creation: "secretsmanager.CreateSecret",
+            listing: "secretsmanager.ListSecrets",
+        }
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
+    fn connection(&self) -> Value {
+        json!({"name": "place", "app": "aws", "method": "access-key", "endpoint": self.host.url,
+            "credentials": {"accessKeyId": ACCESS_KEY_ID, "secretAccessKey": SECRET_ACCESS_KEY}})
+    }
+
+    fn config(&self) -> Value {
+        json!({"region": REGION, "mappingBehavior": "one-to-one"})
+    }
+
+    fn values(&self) -> BTreeMap<String, String> {
+        let names = self.state.names(REGION).into_iter();
+        names.map(|n| (n.clone(), self.state.value_of(REGION, &n).unwrap_or_default())).collect()
+    }
+
+    fn put(&self, key: &str, value: &str) {
+        self.state.edit(REGION, key, value);
+    }
+
+    fn remove(&self, key: &str) {
+        self.state.vanish(REGION, key);
+    }
+
+    fn refuse_one(&self, key: &str) {
+        self.state.deny("CreateSecret", key);
+    }
+
+    fn forgive(&self) {
+        self.state.allow_all();
+    }
+
+    fn is_write(&self, line: &str) -> bool {
+        ["Create", "Put", "Update", "Delete", "Restore", "Tag", "Untag"].iter().any(|w| line.contains(&format!("secretsmanager.{w}")))
+    }
+
+    fn floor(&self, keys: usize) -> usize {
+        keys.div_ceil(100).max(1)
+    }
+
+    fn throttling(&self) -> Effect {
+        answer(400, &[("content-type", "application/x-amz-json-1.1")], &json!({"__type": "ThrottlingException", "message": "Rate exceeded"}))
+    }
+}

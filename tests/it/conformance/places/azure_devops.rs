@@ -1,0 +1,108 @@
+//! Azure DevOps: one variable group, named like the environment.
+
+use std::collections::BTreeMap;
+
+use kms_sync::sandbox::azure_devops::{State, Variable, router};
+use kms_sync::sandbox::host::{Effect, Host};
+use serde_json::{Value, json};
+
+use crate::conformance::bench::ENVIRONMENT_NAME;
+use crate::conformance::place::{Nature, Place, answer};
+
+const TOKEN: &str = "conformance-access-token";
+
+pub struct DevOps {
+    state: State,
+    host: Host,
+    project: String,
+}
+
+pub async fn start() -> Box<dyn Place> {
+    let state = State::new("contoso");
+    state.token(TOKEN);
+    let project = state.project("Fabrikam");
+    let host = Host::start(router(state.clone()), None).await.expect("a port");
+    Box::new(DevOps { state, host, project })
+}
+
+impl DevOps {
+    fn group(&self) -> Option<i64> {
+        self.state.groups().into_iter().next()
+    }
+}
+
+impl Place for DevOps {
+    fn kind(&self) -> &'static str {
+        "azure-devops"
+    }
+
+    fn nature(&self) -> Nature {
+        Nature {
+            imports: false,
+            readable: false,
+            schema: true,
+            document: true,
+            empty: false,
+            multiline: true,
+            longest: Some(400),
+            largest: None,
+            bad_names: &[],
+            collapsing: Some(("ONE_NAME", "one_name")),
+            unimportable: None,
+            reveals_edits: true,
+            creation: "/contoso/_apis/distributedtask/variablegroups",
+            listing: "GET ",
+        }
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
+    fn connection(&self) -> Value {
+        json!({"name": "place", "app": "azure-devops", "method": "access-token", "endpoint": self.host.url,
+            "credentials": {"orgName": "contoso", "accessToken": TOKEN}})
+    }
+
+    fn config(&self) -> Value {
+        json!({"devopsProjectId": self.project})
+    }
+
+    fn values(&self) -> BTreeMap<String, String> {
+        let all = self.group().map(|g| self.state.variables(g)).unwrap_or_default();
+        all.into_iter().map(|(name, variable)| (name, variable.value.unwrap_or_default())).collect()
+    }
+
+    fn put(&self, key: &str, value: &str) {
+        match self.group() {
+            Some(group) => self.state.set(group, key, Variable::secret(value)),
+            None => {
+                self.state.group(&self.project, ENVIRONMENT_NAME, &[(key, Variable::secret(value))]);
+            }
+        }
+    }
+
+    fn remove(&self, key: &str) {
+        let Some(group) = self.group() else { return };
+        self.state.unset(group, key);
+        if self.state.variables(group).is_empty() {
+            self.state.delete(group);
+        }
+    }
+
+    fn refuse_one(&self, key: &str) {
+        self.state.refuse_name(key);
+    }
+
+    fn floor(&self, _keys: usize) -> usize {
+        1
+    }
+
+    fn throttling(&self) -> Effect {
+        answer(
+            429,
+            &[("retry-after", "1")],
+            &json!({"message": "Request was blocked due to exceeding usage of resource.", "typeKey": "RequestBlockedException"}),
+        )
+    }
+}

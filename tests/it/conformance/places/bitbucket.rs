@@ -1,0 +1,109 @@
+//! Bitbucket: the variables of a deployment environment.
+
+use std::collections::BTreeMap;
+
+use kms_sync::sandbox::bitbucket::{API_SCOPES, At, State, router};
+use kms_sync::sandbox::host::{Effect, Fault, Host};
+use serde_json::{Value, json};
+
+use crate::conformance::place::{Nature, Place, answer};
+
+const EMAIL: &str = "ops@example.com";
+const TOKEN: &str = "ATATT-conformance";
+const WORKSPACE: &str = "acme";
+const REPOSITORY: &str = "shop";
+
+pub struct Bitbucket {
+    state: State,
+    host: Host,
+    environment: String,
+}
+
+pub async fn start() -> Box<dyn Place> {
+    let state = State::new();
+    state.add_account(EMAIL, "ops", "Operations");
+    state.give_api_token(EMAIL, TOKEN, API_SCOPES);
+    state.add_workspace(WORKSPACE, Some("Acme"));
+    state.add_repository(WORKSPACE, REPOSITORY);
+    let environment = state.add_environment(WORKSPACE, REPOSITORY, "Conformance", "Production");
+    let host = Host::start(router(state.clone()), None).await.expect("a port");
+    Box::new(Bitbucket { state, host, environment })
+}
+
+impl Bitbucket {
+    fn at(&self) -> At<'_> {
+        At::repository(WORKSPACE, REPOSITORY).environment(&self.environment)
+    }
+}
+
+impl Place for Bitbucket {
+    fn kind(&self) -> &'static str {
+        "bitbucket"
+    }
+
+    fn nature(&self) -> Nature {
+        Nature {
+            imports: false,
+            readable: false,
+            schema: true,
+            document: false,
+            empty: true,
+            multiline: false,
+            longest: None,
+            largest: None,
+            bad_names: &["WITH-HYPHEN", "1ST"],
+            collapsing: None,
+            unimportable: None,
+            reveals_edits: false,
+            creation: "POST ",
+            listing: "GET ",
+        }
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The hourly budget is Bitbucket's own for large workspaces, so that cases do not wait for it.
+    fn connection(&self) -> Value {
+        json!({"name": "place", "app": "bitbucket", "method": "api-token", "endpoint": self.host.url, "hourlyBudget": "10000",
+            "credentials": {"email": EMAIL, "apiToken": TOKEN}})
+    }
+
+    fn config(&self) -> Value {
+        json!({"workspaceSlug": WORKSPACE, "repositorySlug": REPOSITORY, "environmentId": self.environment})
+    }
+
+    fn values(&self) -> BTreeMap<String, String> {
+        let all = self.state.variables(self.at());
+        let count = all.len();
+        let map: BTreeMap<String, String> = all.into_iter().map(|v| (v.key, v.value)).collect();
+        assert_eq!(map.len(), count, "a variable is there twice");
+        map
+    }
+
+    fn put(&self, key: &str, value: &str) {
+        if self.state.value(self.at(), key).is_some() {
+            self.state.edit(self.at(), key, |v| v.value = value.to_string());
+        } else {
+            self.state.put(self.at(), key, value, true);
+        }
+    }
+
+    fn remove(&self, key: &str) {
+        self.state.remove(self.at(), key);
+    }
+
+    fn refuse_one(&self, _key: &str) {
+        let body = json!({"type": "error", "error": {"message": "Bad request", "detail": "The variable is not acceptable."}});
+        self.host.faults.add(Fault::next("POST ", 1, answer(400, &[], &body)));
+    }
+
+    fn floor(&self, keys: usize) -> usize {
+        keys.div_ceil(100).max(1)
+    }
+
+    fn throttling(&self) -> Effect {
+        answer(429, &[("retry-after", "1")], &json!({"type": "error", "error": {"message": "Rate limit for this resource has been exceeded"}}))
+    }
+}

@@ -1,0 +1,96 @@
+//! OCI Vault.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kms_sync::sandbox::host::{Effect, Fault, Host};
+use kms_sync::sandbox::oci::{State, router};
+use serde_json::{Value, json};
+
+use crate::conformance::place::{Nature, Place, answer};
+
+pub struct Oci {
+    state: State,
+    host: Host,
+}
+
+pub async fn start() -> Box<dyn Place> {
+    let state = State::new();
+    state.set_delay(Duration::from_millis(15));
+    let host = Host::start(router(state.clone()), None).await.expect("a port");
+    Box::new(Oci { state, host })
+}
+
+impl Place for Oci {
+    fn kind(&self) -> &'static str {
+        "oci-vault"
+    }
+
+    fn nature(&self) -> Nature {
+        Nature {
+            imports: true,
+            readable: true,
+            schema: true,
+            document: false,
+            empty: false,
+            multiline: true,
+            longest: Some(255),
+            largest: Some(25_600),
+            bad_names: &["with space", "ümlaut"],
+            collapsing: None,
+            unimportable: None,
+            reveals_edits: false,
+            creation: "POST /20180608/secrets",
+            listing: "GET /20180608/secrets?",
+        }
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
+    fn connection(&self) -> Value {
+        self.state.connection("place", &self.host.url)
+    }
+
+    fn config(&self) -> Value {
+        json!({"compartmentOcid": self.state.compartment(), "vaultOcid": self.state.vault(), "keyOcid": self.state.key()})
+    }
+
+    fn values(&self) -> BTreeMap<String, String> {
+        let all = self.state.secrets().into_iter();
+        let living = all.filter(|s| !matches!(s.state.as_str(), "PENDING_DELETION" | "SCHEDULING_DELETION" | "DELETING" | "DELETED"));
+        let text = |s: &kms_sync::sandbox::oci::Secret| s.current().map(|v| String::from_utf8_lossy(&v.content).into_owned()).unwrap_or_default();
+        living.map(|s| (s.name.clone(), text(&s))).collect()
+    }
+
+    fn put(&self, key: &str, value: &str) {
+        if self.state.secret(key).is_some() {
+            self.state.edit_value(key, value.as_bytes());
+        } else {
+            self.state.put(key, value.as_bytes());
+        }
+    }
+
+    fn remove(&self, key: &str) {
+        self.state.edit(key, |s| s.state = "DELETED".into());
+    }
+
+    fn refuse_one(&self, _key: &str) {
+        let body = json!({"code": "InvalidParameter", "message": "The secret is not acceptable."});
+        self.host.faults.add(Fault::next("POST /20180608/secrets", 1, answer(400, &[], &body)));
+    }
+
+    fn is_write(&self, line: &str) -> bool {
+        !line.starts_with("GET ") && !line.contains("/secretbundles/")
+    }
+
+    /// Lists show no version: up to 200 values are read, more are trusted between drift checks.
+    fn floor(&self, keys: usize) -> usize {
+        keys.div_ceil(1000).max(1) + if keys <= 200 { keys } else { 0 }
+    }
+
+    fn throttling(&self) -> Effect {
+        answer(429, &[], &json!({"code": "TooManyRequests", "message": "Tenancy request rate limit exceeded"}))
+    }
+}
