@@ -12,6 +12,7 @@ change. Wall and CPU seconds are of the whole process (os.wait4); only ratios ar
 import json
 import os
 import pathlib
+import socket
 import statistics
 import subprocess
 import sys
@@ -68,6 +69,12 @@ def main():
     moto = subprocess.Popen([sys.executable, ROOT / "tests/vendor/moto_server.py", "5599"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         kms = json.loads(world.stdout.readline())["kms"]
+        while moto.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", 5599), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
         base = kms["baseUrl"]
         token = call("POST", base + "/api/v1/auth/universal-auth/login", {"clientId": kms["clientId"], "clientSecret": kms["clientSecret"]})["accessToken"]
         for start in range(0, SECRETS, 100):
