@@ -240,6 +240,7 @@ fn active(
     }
     let wanted_hash = inputs.hasher.hash(&wish.value);
     let difference = inputs.destination.differs(entry, wish, own_row);
+    let mut proven = entry.value.is_some();
     let equal = match (&entry.value, own_row) {
         (Some(value), _) => value.same_as(&wish.value),
         (None, Some(row)) if row.value_hash.is_some() && row.intent.is_none() => match inputs.destination.freshness(entry, row) {
@@ -248,13 +249,19 @@ fn active(
                 plan.changes.push(change);
                 return;
             }
-            _ => row.value_hash.as_deref() == Some(wanted_hash.as_str()),
+            freshness => {
+                proven = freshness == Freshness::Same;
+                row.value_hash.as_deref() == Some(wanted_hash.as_str())
+            }
         },
         (None, _) => false,
     };
     if equal {
-        if own_row
-            .is_none_or(|r| r.value_hash.is_none() || r.intent.is_some() || r.stamp != entry.stamp || r.value_hash.as_deref() != Some(&wanted_hash))
+        // A stamp is taken over only with proof of the value: otherwise it would hide an outside edit.
+        if proven
+            && own_row.is_none_or(|r| {
+                r.value_hash.is_none() || r.intent.is_some() || r.stamp != entry.stamp || r.value_hash.as_deref() != Some(&wanted_hash)
+            })
         {
             plan.adopt.push(adopted(wish, entry, own_row, wanted_hash));
         }
