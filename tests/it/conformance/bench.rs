@@ -138,10 +138,19 @@ impl Bench {
     }
 
     pub fn request(name: &str) -> RunRequest {
-        RunRequest { sync: name.into(), kind: RunKind::Sync, trigger: Trigger::Manual, verify: false, allow_delete: false, prioritize: None }
+        RunRequest {
+            sync: name.into(),
+            kind: RunKind::Sync,
+            trigger: Trigger::Manual,
+            verify: false,
+            allow_delete: false,
+            withhold: false,
+            prioritize: None,
+        }
     }
 
     pub async fn run(&self, request: RunRequest) -> RunRecord {
+        self.place.rest();
         let id = self.local().start(request).await.expect("a run starts");
         self.local().finished(&id).await.expect("a run ends")
     }

@@ -19,7 +19,7 @@ macro_rules! suite {
                 deleting { waits_for_every_write, switched_off, removal_takes_ours_only, mass_deletion_asks, mass_deletion_asks_unattended }
                 foreign {
                     untouched_outside_the_schema, overwritten_after_approval, equal_values_are_adopted, deleted_after_approval_at_first,
-                    withheld_later, kept_always, allowed_by_the_flag
+                    withheld_later, kept_always, kept_this_time, allowed_by_the_flag
                 }
                 sharing { two_syncs_with_overlapping_schemas, two_syncs_at_once }
                 edits { cleared_schema_asks, another_schema_asks, deletion_switched_on_asks, environment_renamed }

@@ -1,9 +1,10 @@
 //! What another hand wrote is touched only after the operator agreed.
 
 use kms_sync::model::run::{Outcome, RunStatus};
+use kms_sync::service::RunRequest;
 use serde_json::json;
 
-use crate::conformance::bench::{Bench, ended, fate};
+use crate::conformance::bench::{Bench, SYNC, ended, fate};
 
 /// Keys that the schema does not match are nobody's business, in any run.
 pub async fn untouched_outside_the_schema(b: Bench) {
@@ -131,6 +132,22 @@ pub async fn kept_always(b: Bench) {
     // Even when everything else is agreed to.
     ended(&b.allowed().await, RunStatus::Succeeded);
     b.holds([("THEIRS", "t"), ("NEW", "n")]);
+}
+
+/// "Keep them this time": a first run goes on without what it would have to ask about.
+pub async fn kept_this_time(b: Bench) {
+    b.put("THEIRS", "t");
+    b.put("SHARED", "theirs");
+    b.set("SHARED", "ours");
+    b.set("NEW", "n");
+    b.create(json!({})).await;
+    let record = b.run(RunRequest { withhold: true, ..Bench::request(SYNC) }).await;
+    assert_eq!(record.counts.created, 1, "{record:#?}");
+    b.holds([("THEIRS", "t"), ("SHARED", "theirs"), ("NEW", "n")]);
+    // What is held back is not in sync; a next run without the word asks again.
+    ended(&record, RunStatus::NeedsApproval);
+    ended(&b.sync().await, RunStatus::NeedsApproval);
+    b.holds([("THEIRS", "t"), ("SHARED", "theirs"), ("NEW", "n")]);
 }
 
 /// `--allow-delete` is the approval of everything that the plan shows.

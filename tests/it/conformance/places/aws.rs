@@ -6,7 +6,7 @@ use kms_sync::sandbox::aws::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, State, router};
 use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, answer};
 
 const REGION: &str = "us-east-1";
 
@@ -39,7 +39,7 @@ impl Place for Aws {
             bad_names: &["with space", "ümlaut"],
             collapsing: None,
             unimportable: Some("team/token"),
-            reveals_edits: true,
+            mends: Mends::NextRun,
             creation: "secretsmanager.CreateSecret",
             listing: "secretsmanager.ListSecrets",
         }

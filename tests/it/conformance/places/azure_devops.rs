@@ -7,7 +7,7 @@ use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
 use crate::conformance::bench::ENVIRONMENT_NAME;
-use crate::conformance::place::{Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, answer};
 
 const TOKEN: &str = "conformance-access-token";
 
@@ -49,7 +49,7 @@ impl Place for DevOps {
             bad_names: &[],
             collapsing: Some(("ONE_NAME", "one_name")),
             unimportable: None,
-            reveals_edits: true,
+            mends: Mends::Verify,
             creation: "/contoso/_apis/distributedtask/variablegroups",
             listing: "GET ",
         }

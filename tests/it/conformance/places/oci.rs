@@ -7,7 +7,7 @@ use kms_sync::sandbox::host::{Effect, Fault, Host};
 use kms_sync::sandbox::oci::{State, router};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, answer};
 
 pub struct Oci {
     state: State,
@@ -39,7 +39,7 @@ impl Place for Oci {
             bad_names: &["with space", "ümlaut"],
             collapsing: None,
             unimportable: None,
-            reveals_edits: false,
+            mends: Mends::NextRun,
             creation: "POST /20180608/secrets",
             listing: "GET /20180608/secrets?",
         }
