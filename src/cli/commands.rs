@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
-use std::sync::Arc;
 
 use clap::CommandFactory;
 use serde_json::{Value, json};
@@ -10,11 +9,11 @@ use serde_json::{Value, json};
 use super::access::{self, Access};
 use super::args::{ConnectionCommand, Prioritize, SealWay};
 use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
-use super::{Args, Command, Outcome, demo, progress, serve};
+use super::{Args, Command, Outcome, demo, follow, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
-use crate::service::{Priority, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+use crate::service::{Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput};
 use crate::store::{EngineLock, SealMode};
 
 /// Does what the arguments ask.
@@ -74,14 +73,6 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
 
 async fn terminal(args: &Args) -> Outcome {
     demo::terminal(args).await
-}
-
-/// The terminal app cannot be drawn into a file.
-pub fn needs_terminal() -> Result<(), ServiceError> {
-    if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
-        return Ok(());
-    }
-    Err(ServiceError::new(ServiceErrorKind::Invalid, "The terminal app needs a terminal; `kms-sync --help` lists the commands for scripts."))
 }
 
 fn request(sync: &str, kind: RunKind) -> RunRequest {
@@ -263,43 +254,7 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
 
 /// Starts runs, shows their progress, and waits for all; Ctrl-C cancels them once.
 async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
-    follow_service(access.service.clone(), requests).await
-}
-
-/// [`follow`] for any service.
-pub async fn follow_service(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
-    let watch = service.watch().await?;
-    let shown = tokio::spawn(progress::show(watch));
-    let mut ids = Vec::new();
-    let mut early = None;
-    for request in requests {
-        match service.start(request).await {
-            Ok(id) => ids.push(id),
-            Err(error) => early = Some(early.unwrap_or(error)),
-        }
-    }
-    if let Some(error) = early.filter(|_| ids.is_empty()) {
-        shown.abort();
-        return Err(error);
-    }
-    let cancelling = {
-        let (service, ids) = (service.clone(), ids.clone());
-        tokio::spawn(async move {
-            serve::until_stopped().await;
-            note("cancelling: what is in flight is finished first");
-            for id in &ids {
-                // A run that has just ended needs no cancelling.
-                let _ = service.cancel(id).await;
-            }
-        })
-    };
-    let mut records = Vec::new();
-    for id in &ids {
-        records.push(service.finished(id).await?);
-    }
-    cancelling.abort();
-    shown.abort();
-    Ok(records)
+    follow::runs(access.service.clone(), requests).await
 }
 
 async fn runs(access: &Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {

@@ -3,9 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::commands::follow_service;
 use super::output::{One, note, print_json, table};
-use super::{Args, Out, Outcome, access};
+use super::{Args, Out, Outcome, access, follow};
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::sandbox::world::{Options, World};
 use crate::service::attach::{Attach, Held};
@@ -69,7 +68,7 @@ async fn headless(world: &World, store: &Store, out: &Out) -> Outcome {
             withhold: false,
             prioritize: None,
         };
-        rounds.push(follow_service(service.clone(), names.iter().map(request).collect()).await?);
+        rounds.push(follow::runs(service.clone(), names.iter().map(request).collect()).await?);
     }
     service.close().await;
     let good = rounds.iter().flatten().all(|r| r.status == RunStatus::Succeeded) && rounds[1].iter().all(|r| r.counts.writes() == 0);
@@ -109,7 +108,7 @@ fn row(out: &Out, round: usize, record: &RunRecord) -> Vec<String> {
 
 /// The terminal app on the living world.
 async fn watch(args: &Args, world: World, store: Store) -> Outcome {
-    super::commands::needs_terminal()?;
+    follow::needs_terminal()?;
     let service = Attach::open(store, "kms-sync demo").await?;
     furnish(&*service, &world, true).await?;
     let world = Arc::new(Mutex::new(world));
@@ -143,7 +142,7 @@ impl DemoControls for Stage {
 
 /// Opens the terminal app on the operator's own configuration.
 pub async fn terminal(args: &Args) -> Outcome {
-    super::commands::needs_terminal()?;
+    follow::needs_terminal()?;
     let store = access::opened(args)?;
     let settings = store.settings()?;
     let _log = super::serve::log_to_file(&store.dirs().state);

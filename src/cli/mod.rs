@@ -8,6 +8,7 @@ mod access;
 mod args;
 mod commands;
 mod demo;
+mod follow;
 mod output;
 mod progress;
 mod serve;

@@ -25,13 +25,13 @@ pub mod registry;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use crate::http::{ApiError, Cx};
 use crate::model::connection::{AppSpec, ResolvedConnection};
 use crate::model::ledger::{Ledger, LedgerRow, Stamp};
 use crate::model::plan::Action;
 use crate::model::sync::SyncOptions;
+pub use crate::model::{Choice, TestReport};
 use crate::model::{Map, Memory, Problems, SecretValue, Time};
 
 use form::Field;
@@ -102,26 +102,6 @@ pub trait Session: Send + Sync {
     fn budget(&self) -> Option<String> {
         None
     }
-}
-
-/// The answer of a connection test.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TestReport {
-    /// Who we are there: `account 1234…, as arn:…`.
-    pub identity: String,
-    /// What was proved, and what could not be.
-    pub notes: Vec<String>,
-}
-
-/// Something that can be picked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Choice {
-    /// What the configuration stores.
-    pub value: String,
-    /// What the operator reads.
-    pub label: String,
-    /// Dim text behind the label.
-    pub detail: Option<String>,
 }
 
 /// What a run wants to write to.

@@ -18,10 +18,9 @@ use super::pool;
 use super::{Engine, Finished, carried};
 use crate::http::{Cx, ErrorKind};
 use crate::model::board::Next;
-use crate::model::run::{RunKind, RunStatus, Trigger};
+use crate::model::run::{RunKind, RunRequest, RunStatus, Trigger};
 use crate::model::sync::SyncConfig;
 use crate::model::{Memory, Time};
-use crate::service::RunRequest;
 use crate::source::{Polled, SourceMap, SourceRef};
 use crate::store::Settings;
 
@@ -107,7 +106,15 @@ enum Heard {
 impl Clocks {
     /// Clocks that stand still until [`Self::start`].
     pub fn new(engine: Engine) -> Self {
-        Self { inner: Arc::new(Inner { engine, wake: Notify::new(), stop: CancellationToken::new(), started: Mutex::new(false), renewed: AtomicBool::new(false) }) }
+        Self {
+            inner: Arc::new(Inner {
+                engine,
+                wake: Notify::new(),
+                stop: CancellationToken::new(),
+                started: Mutex::new(false),
+                renewed: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// Starts them, once.

@@ -27,10 +27,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::http::Cx;
 use crate::model::board::{Event, LiveRun, Phase};
-use crate::model::run::{Counts, RunKind, RunRecord, RunStatus, Trigger};
+use crate::model::run::{Counts, RunKind, RunRecord, RunRequest, RunStatus, Trigger};
 use crate::model::sync::{Job, JobStatus, SyncState};
 use crate::model::text::brief;
-use crate::service::{RunRequest, ServiceError, ServiceErrorKind};
 use crate::source::SourceMap;
 use crate::store::{Settings, Store};
 
@@ -96,6 +95,18 @@ struct Running {
     cancel: CancellationToken,
     /// Set when it begins to work.
     cx: Option<Cx>,
+}
+
+/// Why a run was not queued.
+#[derive(Debug, thiserror::Error)]
+pub enum NotQueued {
+    #[error("kms-sync is closing: no new runs start")]
+    Closing,
+    /// A sync runs once at a time.
+    #[error("a run of {0} is going already")]
+    Going(String),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
 }
 
 /// A finished run, as the auto-sync clocks need to know it.
@@ -165,13 +176,12 @@ impl Engine {
     }
 
     /// Queues a run. A sync runs once at a time.
-    pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, ServiceError> {
-        let storage = |e: crate::store::StoreError| ServiceError::new(ServiceErrorKind::Storage, e.to_string());
+    pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, NotQueued> {
         if self.inner.closing.is_cancelled() {
-            return Err(ServiceError::new(ServiceErrorKind::Busy, "kms-sync is closing: no new runs start"));
+            return Err(NotQueued::Closing);
         }
         let config = self.inner.store.sync(&request.sync)?;
-        let mut state = self.inner.store.sync_state(&config.name).map_err(storage)?;
+        let mut state = self.inner.store.sync_state(&config.name)?;
         if request.trigger == Trigger::Manual {
             // The operator asks: a rejected login may be tried once more.
             self.inner.pool.renew_refused();
@@ -182,7 +192,7 @@ impl Engine {
         {
             let mut queue = self.queue();
             if queue.running.contains_key(&name) || queue.waiting.iter().any(|q| q.spec.config.name == name) {
-                return Err(ServiceError::new(ServiceErrorKind::Busy, format!("a run of {name} is going already")));
+                return Err(NotQueued::Going(name));
             }
             let (result, receiver) = watch::channel(None);
             *job(&mut state, request.kind) =
@@ -271,8 +281,7 @@ impl Engine {
     }
 
     fn begin(&self, queue: &mut Queue, job: Queued, cancel: CancellationToken) {
-        let running =
-            Running { id: job.id.clone(), connection: job.spec.config.connection_id.clone(), cancel: cancel.clone(), cx: None };
+        let running = Running { id: job.id.clone(), connection: job.spec.config.connection_id.clone(), cancel: cancel.clone(), cx: None };
         queue.running.insert(job.spec.config.name.clone(), running);
         let engine = self.clone();
         self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });

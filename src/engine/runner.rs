@@ -9,10 +9,9 @@ use crate::destination::Destination;
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::board::Phase;
 use crate::model::plan::{ChangeDoc, PlanDoc};
-use crate::model::run::{RunKind, RunStatus, Trigger};
+use crate::model::run::{Priority, RunKind, RunStatus, Trigger};
 use crate::model::sync::{InitialSyncBehavior, SyncConfig, SyncState};
 use crate::plan::import as importing;
-use crate::service::Priority;
 use crate::source::SourceMap;
 use crate::store::Store;
 

@@ -27,6 +27,26 @@ pub fn now() -> Time {
     Time::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
+/// The answer of a connection test.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct TestReport {
+    /// Who we are there: `account 1234…, as arn:…`.
+    pub identity: String,
+    /// What was proved, and what could not be.
+    pub notes: Vec<String>,
+}
+
+/// Something that can be picked.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Choice {
+    /// What the configuration stores.
+    pub value: String,
+    /// What the operator reads.
+    pub label: String,
+    /// Dim text behind the label.
+    pub detail: Option<String>,
+}
+
 /// A line of `doctor`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Finding {

@@ -33,6 +33,36 @@ impl Trigger {
     }
 }
 
+/// A run to start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunRequest {
+    pub sync: String,
+    pub kind: RunKind,
+    pub trigger: Trigger,
+    /// Re-read what can be read.
+    #[serde(default)]
+    pub verify: bool,
+    /// The operator agreed to delete or overwrite what this sync did not write.
+    #[serde(default)]
+    pub allow_delete: bool,
+    /// The operator wants what needs approval left alone this time, and the rest done.
+    #[serde(default)]
+    pub withhold: bool,
+    /// For imports: `source` or `destination`; `None` takes the sync's own behaviour.
+    #[serde(default)]
+    pub prioritize: Option<Priority>,
+}
+
+/// Whose value wins when both sides of an import have a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display, strum::EnumString)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Priority {
+    Source,
+    Destination,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display, strum::EnumString, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]

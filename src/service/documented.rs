@@ -55,7 +55,9 @@ impl IntoResponse for Refusal {
             Value::String(self.0.message)
         } else {
             let issues = self.0.fields.0.iter();
-            issues.map(|p| json!({"code": p.rule, "path": p.field.split('.').filter(|s| !s.is_empty()).collect::<Vec<_>>(), "message": p.message})).collect()
+            issues
+                .map(|p| json!({"code": p.rule, "path": p.field.split('.').filter(|s| !s.is_empty()).collect::<Vec<_>>(), "message": p.message}))
+                .collect()
         };
         (status, Json(json!({"statusCode": status.as_u16(), "message": message, "error": name}))).into_response()
     }

@@ -43,6 +43,15 @@ impl From<StoreError> for ServiceError {
     }
 }
 
+impl From<crate::engine::NotQueued> for ServiceError {
+    fn from(error: crate::engine::NotQueued) -> Self {
+        match error {
+            crate::engine::NotQueued::Store(error) => error.into(),
+            busy => Self::new(ServiceErrorKind::Busy, busy.to_string()),
+        }
+    }
+}
+
 impl Local {
     /// A service over a store. Nothing runs before [`Self::start_auto`] or a started run, and
     /// nobody sees anything on the board before [`Self::reload`].
@@ -462,7 +471,7 @@ impl Service for Local {
                 return Err(problems.into());
             }
         }
-        self.engine.submit(&RunRequest { sync: config.name, ..request }, None)
+        Ok(self.engine.submit(&RunRequest { sync: config.name, ..request }, None)?)
     }
 
     async fn finished(&self, run: &str) -> Result<RunRecord> {

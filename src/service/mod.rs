@@ -15,12 +15,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-use crate::destination::{Choice, TestReport};
 use crate::model::board::{Board, Event};
 use crate::model::connection::ConnectionView;
 use crate::model::plan::PlanDoc;
+pub use crate::model::run::{Priority, RunRequest};
 use crate::model::run::{RunKind, RunRecord, Trigger};
 use crate::model::sync::SyncDoc;
+use crate::model::{Choice, TestReport};
 use crate::model::{Finding, Map, Problems};
 use crate::source::Project;
 
@@ -103,35 +104,6 @@ pub enum PlanTarget {
         document: Value,
         replaces: Option<String>,
     },
-}
-
-/// A run to start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RunRequest {
-    pub sync: String,
-    pub kind: RunKind,
-    pub trigger: Trigger,
-    /// Re-read what can be read.
-    #[serde(default)]
-    pub verify: bool,
-    /// The operator agreed to delete or overwrite what this sync did not write.
-    #[serde(default)]
-    pub allow_delete: bool,
-    /// The operator wants what needs approval left alone this time, and the rest done.
-    #[serde(default)]
-    pub withhold: bool,
-    /// For imports: `source` or `destination`; `None` takes the sync's own behaviour.
-    #[serde(default)]
-    pub prioritize: Option<Priority>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display, strum::EnumString)]
-#[serde(rename_all = "kebab-case")]
-#[strum(serialize_all = "kebab-case")]
-pub enum Priority {
-    Source,
-    Destination,
 }
 
 /// What the operator decided about keys that need approval.

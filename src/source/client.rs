@@ -12,9 +12,9 @@ use super::facts::Facts;
 use super::wire::{Call, Wire};
 use super::write::Pending;
 use super::{Polled, Project, Source, SourceMap, SourceRef, SourceWrite, WriteOutcome};
-use crate::destination::{Choice, TestReport};
 use crate::http::{Answer, ApiError, Cx, ErrorKind};
 use crate::model::connection::ResolvedConnection;
+use crate::model::{Choice, TestReport};
 
 /// Which secrets API the server answers; learned from what it answers, kept for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use super::errors::{Refusal, SERVICE};
 use super::shapes::{Folders, OneProject, ProjectRow, Projects, ServiceToken};
 use super::wire::Call;
 use super::{Project, SourceRef};
-use crate::destination::{Choice, TestReport};
 use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::{Choice, TestReport};
 
 /// How long names are believed; whether a folder still exists is asked at every reading.
 const FRESH: Duration = Duration::from_secs(300);

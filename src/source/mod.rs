@@ -32,10 +32,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::destination::{Choice, TestReport};
 use crate::http::{ApiError, Cx};
 use crate::model::SecretValue;
 use crate::model::connection::{AppSpec, ConnectionMethod, ConnectionSetting, CredentialField, ResolvedConnection};
+use crate::model::{Choice, TestReport};
 
 /// Connections to a KMS account.
 pub static APP: AppSpec = AppSpec {

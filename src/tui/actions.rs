@@ -74,7 +74,8 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
                     kind,
                     trigger: Trigger::Manual,
                     verify,
-                    allow_delete: false,
+                    // A removal was confirmed by its question.
+                    allow_delete: kind == RunKind::Remove,
                     withhold: false,
                     prioritize: priority,
                 };
@@ -131,8 +132,16 @@ fn decide(app: &mut App, sync: String, keys: Vec<String>, decision: Decision) {
         Decision::KeepAlways => Approval { sync: sync.clone(), approve: Vec::new(), keep: keys },
         Decision::Delete => Approval { sync: sync.clone(), approve: keys, keep: Vec::new() },
         Decision::KeepNow => {
-            app.world.note(Level::Info, format!("{sync}: kept for now; it asks again at its next run"));
-            return;
+            let request = RunRequest {
+                sync: sync.clone(),
+                kind: RunKind::Sync,
+                trigger: Trigger::Manual,
+                verify: false,
+                allow_delete: false,
+                withhold: true,
+                prioritize: None,
+            };
+            return ask(app, Call::Start(request), Purpose::Start(sync));
         }
     };
     ask(app, Call::Approve(approval), Purpose::Approve { sync, run: true });

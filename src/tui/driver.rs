@@ -3,11 +3,13 @@
 //! With nothing happening it sleeps and writes nothing.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossterm::event::EventStream;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 
@@ -98,8 +100,9 @@ impl Driver {
                 event = input.next() => match event {
                     Some(Ok(event)) => {
                         self.message(Msg::Input(event))?;
-                        // What was typed meanwhile belongs to the same frame.
-                        while let Some(Some(Ok(event))) = input.next().now_or_never() {
+                        // What was typed meanwhile belongs to the same frame. Polled with this task's
+                        // own waker: the stream keeps the first one it is given while it waits.
+                        while let Poll::Ready(Some(Ok(event))) = poll_fn(|cx| Poll::Ready(input.poll_next_unpin(cx))).await {
                             self.message(Msg::Input(event))?;
                         }
                     }

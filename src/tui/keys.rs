@@ -100,13 +100,14 @@ use Context as C;
 
 /// Every key of the app, the most useful first within a context.
 pub static BINDINGS: &[Binding] = &[
-    key(C::Dashboard, &["A"], A::Approve, "approve", "Decide about keys that this sync did not write"),
-    key(C::Dashboard, &["x"], A::Cancel, "cancel", "Cancel the run: what is in flight finishes"),
     key(C::Dashboard, &["n"], A::New, "new", "Create a sync"),
     key(C::Dashboard, &["s"], A::SyncNow, "sync", "Sync now"),
     key(C::Dashboard, &["p"], A::Plan, "plan", "Show what a sync would change"),
     key(C::Dashboard, &["e"], A::Edit, "edit", "Edit the sync"),
     key(C::Dashboard, &["a"], A::Auto, "auto", "Switch auto-sync on or off"),
+    key(C::Dashboard, &["/"], A::Filter, "filter", "Filter by typing (fuzzy)"),
+    key(C::Dashboard, &["A"], A::Approve, "approve", "Decide about keys that this sync did not write"),
+    key(C::Dashboard, &["x"], A::Cancel, "cancel", "Cancel the run: what is in flight finishes"),
     key(C::Dashboard, &["i"], A::Import, "", "Import secrets from the destination"),
     key(C::Dashboard, &["v"], A::Verify, "", "Sync now and re-read every value that can be read"),
     key(C::Dashboard, &["R"], A::Remove, "", "Take the synced keys away from the destination"),
@@ -127,7 +128,6 @@ pub static BINDINGS: &[Binding] = &[
     key(C::Dashboard, &["E"], A::Engine, "", "Engine: running, queued, rates and budgets"),
     key(C::Dashboard, &["P"], A::Pause, "", "Pause or resume all auto-syncs"),
     key(C::Dashboard, &["w"], A::Play, "", "Pause or resume the demo's own changes"),
-    key(C::Dashboard, &["/"], A::Filter, "filter", "Filter by typing (fuzzy)"),
     key(C::Dashboard, &["y"], A::Copy, "", "Copy the name"),
     key(C::Dashboard, &["r"], A::Refresh, "", "Take a fresh picture"),
     key(C::Filter, &["Enter", "Down"], A::Enter, "keep", "Keep the filter and go to the table"),

@@ -125,12 +125,6 @@ impl Harness {
         }
     }
 
-    /// Answers the oldest open call.
-    pub fn reply(&mut self, reply: Reply) {
-        let (ticket, _) = self.open.remove(0);
-        self.send(Msg::Reply(ticket, reply));
-    }
-
     /// Presses keys by name, separated by blanks.
     pub fn keys(&mut self, names: &str) -> &mut Self {
         for name in names.split_whitespace() {

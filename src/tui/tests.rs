@@ -1,8 +1,9 @@
 //! Rendered screens and walks through them.
 
-use super::testing::{Harness, refused};
+use super::fx::{Call, Reply};
+use super::testing::{Harness, answer, board, refused, run, stored};
 use super::theme::Theme;
-use crate::model::board::Board;
+use crate::model::board::{Board, Event};
 
 macro_rules! snapshot {
     ($name:expr, $harness:expr) => {{
@@ -185,3 +186,337 @@ fn other_screens() {
         h.keys("q");
     });
 }
+
+#[test]
+fn pickers_with_an_error_nothing_much_and_too_much() {
+    let choice = |n: usize| crate::destination::Choice { value: format!("workspace-{n:03}"), label: format!("workspace-{n:03}"), detail: None };
+    let open = |h: &mut Harness| {
+        h.keys("n Down Down Down Enter Enter Enter Down Down Enter Enter");
+        while !h.screen().contains("▸ Workspace") {
+            h.keys("Tab");
+        }
+        h.keys("Down");
+    };
+    type Answer = Box<dyn Fn() -> crate::tui::fx::Reply>;
+    let cases: [(&str, Answer); 3] = [
+        (
+            "picker-refused",
+            Box::new(|| {
+                Reply::Choices(Err(refused(
+                    "bitbucket 403 Forbidden (request 9f): the token may not list workspaces. Type the value, or add the scope.",
+                )))
+            }),
+        ),
+        ("picker-empty", Box::new(|| Reply::Choices(Ok(Vec::new())))),
+        ("picker-many", Box::new(move || Reply::Choices(Ok((0..500).map(choice).collect())))),
+    ];
+    for (name, reply) in cases {
+        for (width, height) in SIZES {
+            let mut h = Harness::new(width, height);
+            h.answers = {
+                let refusal = reply();
+                let refusal = std::cell::RefCell::new(Some(refusal));
+                Box::new(move |call| match call {
+                    Call::Choices(_) => refusal.borrow_mut().take(),
+                    other => answer(other),
+                })
+            };
+            open(&mut h);
+            snapshot!(format!("{name}-{width}x{height}"), h);
+            // Whatever the list says, a typed value is taken.
+            h.text("my-own-space");
+            h.keys("Enter");
+            assert!(h.screen().contains("my-own-space"), "{}", h.screen());
+        }
+    }
+    let mut h = Harness::new(80, 24);
+    h.answers = Box::new(|call| match call {
+        Call::Choices(_) => None,
+        other => answer(other),
+    });
+    open(&mut h);
+    snapshot!("picker-loading-80x24", h);
+    assert_eq!(h.asked(), ["choices"]);
+    h.keys("Esc Esc");
+}
+
+#[test]
+fn a_long_list_scrolls_with_the_cursor() {
+    let mut h = Harness::new(80, 24);
+    h.answers = Box::new(|call| match call {
+        Call::Choices(_) => Some(Reply::Choices(Ok((0..500)
+            .map(|n| crate::destination::Choice { value: format!("w{n:03}"), label: format!("w{n:03}"), detail: None })
+            .collect()))),
+        other => answer(other),
+    });
+    h.keys("n Down Down Down Enter Enter Enter Down Down Enter Enter");
+    while !h.screen().contains("▸ Workspace") {
+        h.keys("Tab");
+    }
+    h.keys("Down").keys(&"PageDown ".repeat(20));
+    assert!(h.screen().contains("▸ w160"), "{}", h.screen());
+    h.text("499");
+    assert!(h.screen().contains("▸ w499"), "{}", h.screen());
+}
+
+#[test]
+fn a_stale_answer_is_ignored() {
+    let mut h = Harness::new(80, 24);
+    h.hold = true;
+    h.keys("n Enter");
+    let asked: Vec<_> = h.open.iter().map(|(t, _)| *t).collect();
+    h.keys("Ctrl-R");
+    // The first question was abandoned: an answer that still arrives changes nothing.
+    h.send(super::app::Msg::Reply(asked[0], Reply::Projects(Err(refused("late")))));
+    assert!(!h.screen().contains("late"));
+    h.release();
+    h.keys("Down");
+    assert!(h.screen().contains("Acme"), "{}", h.screen());
+}
+
+#[test]
+fn creating_asks_about_foreign_keys_and_lands_on_the_live_pane() {
+    let mut h = Harness::new(80, 24);
+    to_review(&mut h);
+    h.hold = true;
+    h.keys("Enter");
+    assert!(h.screen().contains("Keep them, always"));
+    h.keys("Right Enter");
+    assert_eq!(h.asked(), ["create"]);
+    h.release();
+    // The order of calls: stored, then started without what needs approval.
+    assert!(h.app.pages.is_empty());
+    assert_eq!(h.app.dashboard.tab, 1);
+}
+
+#[test]
+fn deleting_foreign_keys_needs_the_name() {
+    let mut h = Harness::new(80, 24);
+    to_review(&mut h);
+    h.hold = true;
+    h.keys("Enter Right Right Enter");
+    assert!(h.asked().is_empty(), "the name was not typed");
+    h.text("billing-vault2");
+    h.keys("Enter");
+    assert_eq!(h.asked(), ["create"]);
+}
+
+#[test]
+fn escape_keeps_what_was_typed_until_the_operator_agrees() {
+    let mut h = Harness::new(80, 24);
+    to_details(&mut h);
+    h.text("my-sync");
+    h.keys("Esc Esc Esc PageDown PageDown PageDown");
+    assert!(h.screen().contains("my-sync"), "{}", h.screen());
+    h.keys("Esc Esc Esc Esc Esc");
+    assert!(h.screen().contains("Leave without creating the sync?"), "{}", h.screen());
+    h.keys("Enter");
+    assert_eq!(h.app.pages.len(), 1, "staying is the default");
+    h.keys("Esc Right Enter");
+    assert!(h.app.pages.is_empty());
+}
+
+#[test]
+fn editing_keeps_what_the_forms_do_not_show() {
+    let mut h = Harness::new(80, 24);
+    h.keys("End").keys("Up Up e");
+    let Some(super::app::Page::Wizard(wizard)) = h.app.pages.last() else {
+        panic!("the wizard is open");
+    };
+    let mut expected = stored();
+    // The connection is kept as it was named; flags keep their place.
+    expected["destination"] = "aws-secrets-manager".into();
+    assert_eq!(wizard.document(), expected);
+    snapshot!("wizard-edit-80x24", h);
+}
+
+#[test]
+fn secrets_are_masked_and_revealed_for_ten_seconds() {
+    let mut h = Harness::new(80, 24);
+    h.keys("c n Tab");
+    h.text("acme-two");
+    h.keys("Tab Tab");
+    h.text("id");
+    h.keys("Tab");
+    h.paste("hunter2-canary");
+    assert!(!h.screen().contains("hunter2"), "{}", h.screen());
+    assert!(h.screen().contains("••••••••"));
+    h.keys("F2");
+    assert!(h.screen().contains("hunter2-canary"));
+    h.now = h.now + jiff::SignedDuration::from_secs(11);
+    h.send(super::app::Msg::Tick);
+    assert!(!h.screen().contains("hunter2"));
+    snapshot!("connection-filled-80x24", h);
+}
+
+#[test]
+fn a_pasted_pem_key_keeps_its_lines() {
+    let mut h = Harness::new(120, 40);
+    h.keys("c n");
+    // The last app: OCI.
+    h.keys("Space Space Space Space Space");
+    while !h.screen().contains("▸ Private Key") {
+        h.keys("Tab");
+    }
+    h.paste("-----BEGIN PRIVATE KEY-----\r\nMIIB\r\n-----END PRIVATE KEY-----\r\n");
+    assert!(h.screen().contains("3 lines"), "{}", h.screen());
+    let Some(super::app::Page::Edit(edit)) = h.app.pages.last() else {
+        panic!("the form is open");
+    };
+    let key = edit.document()["credentials"]["privateKey"].as_str().expect("a text").to_string();
+    assert_eq!(key, "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n");
+}
+
+#[test]
+fn references_replace_a_typed_secret() {
+    let mut h = Harness::new(80, 24);
+    h.keys("c n Tab Tab Tab Tab Ctrl-E");
+    h.text("KMS_SECRET");
+    let Some(super::app::Page::Edit(edit)) = h.app.pages.last() else {
+        panic!("the form is open");
+    };
+    assert_eq!(edit.document()["credentials"]["clientSecret"], serde_json::json!({"env": "KMS_SECRET"}));
+}
+
+#[test]
+fn the_first_start_guides_to_a_first_sync() {
+    let mut h = Harness::cold(80, 24);
+    h.answers = Box::new(|call| match call {
+        Call::Connections => Some(Reply::Connections(Ok(Vec::new()))),
+        other => answer(other),
+    });
+    h.begin(Board::default());
+    snapshot!("setup-80x24", h);
+    h.keys("Enter");
+    assert!(h.screen().contains("New Hanzo KMS connection"));
+    h.text("acme");
+    h.keys("Tab Tab");
+    h.text("id");
+    h.keys("Tab");
+    h.text("secret");
+    h.keys("Tab Tab Tab Tab Tab Enter");
+    assert!(h.screen().contains("connection acme saved"), "{}", h.screen());
+}
+
+#[test]
+fn hostile_names_cannot_reach_the_terminal() {
+    let mut board = board();
+    let mut card = board.cards.remove("web-prod").expect("a card");
+    card.name = "evil\u{1b}[2J\u{202e}x".into();
+    card.destination_label = "a\u{9b}31mb\u{200b}".into();
+    board.cards.insert(card.name.clone(), card);
+    let mut h = Harness::cold(120, 40);
+    h.begin(board);
+    assert!(h.screen().chars().all(|c| c == '\n' || !c.is_control() && !('\u{202a}'..='\u{202e}').contains(&c)));
+}
+
+#[test]
+fn moving_the_cursor_costs_a_few_bytes() {
+    let mut h = Harness::new(80, 24);
+    let mut wire = super::wire::Wire::new(ratatui::layout::Size::new(80, 24));
+    let mut frame = |h: &mut Harness| {
+        let buffer = h.buffer();
+        wire.buffer().merge(&buffer);
+        wire.finish(None).len()
+    };
+    h.keys("Down Down Down Down");
+    frame(&mut h);
+    h.send(super::app::Msg::Input(crossterm::event::Event::Key(crossterm::event::KeyEvent::from(crossterm::event::KeyCode::Down))));
+    let moved = frame(&mut h);
+    assert!((1..60).contains(&moved), "{moved} bytes");
+    assert_eq!(frame(&mut h), 0, "nothing changed");
+}
+
+#[test]
+fn too_small_says_so_and_recovers() {
+    let mut h = Harness::new(39, 9);
+    assert!(h.screen().replace('\n', " ").contains("kms-sync needs 40x10"), "{}", h.screen());
+    h.send(super::app::Msg::Input(crossterm::event::Event::Resize(80, 24)));
+    assert!(h.screen().contains("Syncs 7"));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 48, ..Default::default() })]
+    /// Any keys at any size: no panic, and every frame can be drawn.
+    #[test]
+    fn random_keys_never_panic(
+        keys in proptest::collection::vec(proptest::sample::select(KEYS), 1..120),
+        width in 0u16..160, height in 0u16..50, hold in proptest::bool::ANY,
+    ) {
+        let mut h = Harness::new(width, height);
+        h.hold = hold;
+        for (n, key) in keys.iter().enumerate() {
+            h.keys(key);
+            if n % 3 == 0 {
+                h.screen();
+            }
+        }
+        h.paste("pasted\u{1b}[31m text\nwith lines");
+        h.event(Event::Run { sync: "web-prod".into(), run: Box::new(run()) });
+        h.release();
+        h.event(Event::Gone { name: "web-prod".into() });
+        h.event(Event::Gone { name: "ci-variables".into() });
+        h.screen();
+    }
+}
+
+const KEYS: &[&str] = &[
+    "n",
+    "c",
+    "p",
+    "e",
+    "D",
+    "d",
+    "R",
+    "i",
+    "A",
+    "s",
+    "a",
+    "l",
+    "E",
+    "?",
+    ":",
+    "/",
+    "o",
+    "1",
+    "2",
+    "3",
+    "4",
+    "x",
+    "J",
+    "j",
+    "k",
+    "é",
+    "漢",
+    "Enter",
+    "Enter",
+    "Enter",
+    "Esc",
+    "Tab",
+    "Tab",
+    "Shift-Tab",
+    "Up",
+    "Down",
+    "Down",
+    "Left",
+    "Right",
+    "Space",
+    "PageDown",
+    "PageUp",
+    "Home",
+    "End",
+    "Backspace",
+    "Delete",
+    "Ctrl-R",
+    "Ctrl-T",
+    "Ctrl-E",
+    "Ctrl-O",
+    "Ctrl-C",
+    "F1",
+    "F2",
+    "y",
+    "q",
+    "r",
+    "v",
+    "P",
+];

@@ -165,7 +165,16 @@ fn draw_footer(ui: &mut Ui<'_>, app: &App, area: Rect) {
         left -= width(hint);
         shown.push(*hint);
     }
-    for (key, word) in shown.into_iter().chain(fixed) {
-        x = ui.pieces(x, area.y + 1, &[(key, Role::Key), (" ", Role::Text), (word, Role::Dim)], 40) + 2;
+    // Help and quit stand at the right, so that the rest can come and go without moving them.
+    let end = area.right().saturating_sub(fixed.iter().map(width).sum::<usize>() as u16);
+    let mut put = |x: &mut u16, (key, word): (&str, &str)| {
+        *x = ui.pieces(*x, area.y + 1, &[(key, Role::Key), (" ", Role::Text), (word, Role::Dim)], 40) + 2;
+    };
+    for hint in shown {
+        put(&mut x, hint);
+    }
+    x = end.max(x);
+    for hint in fixed {
+        put(&mut x, hint);
     }
 }

@@ -9,4 +9,5 @@ mod conformance;
 mod kms;
 mod oci;
 mod support;
+mod tui;
 mod world;

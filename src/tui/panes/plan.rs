@@ -107,7 +107,7 @@ impl PlanPane {
 
     /// Draws into the work area.
     pub fn draw(&self, ui: &mut Ui<'_>, _world: &World, area: Rect) {
-        let note = self.plan.value.as_ref().map(totals).unwrap_or_default();
+        let note = self.plan.value.as_ref().map(|p| totals(p, (area.width as usize).saturating_sub(self.sync.len() + 10))).unwrap_or_default();
         let inside = ui.frame(area, &format!("Plan of {}", self.sync), &note);
         let body = Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside };
         if self.plan.busy() {

@@ -60,13 +60,26 @@ impl Wizard {
         let text = item.value();
         match &item.kind {
             // A switch that is off and was never on stays unsaid; `isEnabled` is always said.
-            Kind::Flag if !item.on && item.id != "isEnabled" && !item.touched => Value::Null,
+            Kind::Flag if !item.on && item.id != "isEnabled" && !self.in_base(&item.id) => Value::Null,
             Kind::Flag => json!(item.on),
             _ if text.is_empty() => Value::Null,
+            // An optional field left at what it starts with stays unsaid, too.
+            _ if !item.required && !self.in_base(&item.id) && self.default_of(&item.id) == Some(text.as_str()) => Value::Null,
             Kind::Number { .. } => text.parse::<i64>().map_or(json!(text), |n| json!(n)),
             Kind::Area if pairs => parse_pairs(&text),
             _ => json!(text),
         }
+    }
+
+    fn in_base(&self, id: &str) -> bool {
+        match id.split_once('.') {
+            Some((object, name)) => self.base.get(object).is_some_and(|o| o.get(name).is_some()),
+            None => self.base.get(id).is_some(),
+        }
+    }
+
+    fn default_of(&self, id: &str) -> Option<&'static str> {
+        self.provider.and_then(|p| steps::field_of(p.spec(), id)).and_then(|f| f.default)
     }
 
     /// Fills the forms from a stored request.
@@ -100,13 +113,12 @@ impl Wizard {
         if let Some(item) = self.forms[0].item_mut("sourceConnection") {
             item.hidden = accounts == 1 && item.is_empty();
         }
-        for form in 1..=2 {
-            let prefix = if form == 1 { "destinationConfig" } else { "syncOptions" };
-            let values: Vec<(String, String)> = self.forms[form].items.iter().map(|i| (i.id.clone(), i.value())).collect();
-            for item in &mut self.forms[form].items {
-                let condition = steps::field_of(provider.spec(), &item.id).and_then(|f| f.only_if);
-                item.hidden = condition.is_some_and(|(field, value)| !values.iter().any(|(id, v)| *id == format!("{prefix}.{field}") && v == value));
-            }
+        // A condition may name a field of either step.
+        let values: Vec<(String, String)> = self.forms[1..=2].iter().flat_map(|f| &f.items).map(|i| (i.id.clone(), i.value())).collect();
+        for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items) {
+            let condition = steps::field_of(provider.spec(), &item.id).and_then(|f| f.only_if);
+            item.hidden = condition
+                .is_some_and(|(field, value)| !values.iter().any(|(id, v)| id.split_once('.').is_some_and(|(_, n)| n == field) && v == value));
         }
         let problems = SyncConfig::parse(&self.document(), Some(provider.spec().kind), registry::rules, &registry::kinds()).err().unwrap_or_default();
         self.spread(&problems);

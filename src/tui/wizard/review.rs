@@ -200,15 +200,9 @@ impl Wizard {
             return fx.moves.push(Move::Land(name));
         }
         self.review.stage = Stage::Starting;
-        let request = RunRequest {
-            sync: name,
-            kind: RunKind::Sync,
-            trigger: Trigger::Created,
-            verify: false,
-            allow_delete: false,
-            withhold: false,
-            prioritize: None,
-        };
+        let withhold = matches!(self.review.decision, Some((_, Decision::KeepNow)));
+        let request =
+            RunRequest { sync: name, kind: RunKind::Sync, trigger: Trigger::Created, verify: false, allow_delete: false, withhold, prioritize: None };
         self.review.ticket = Some(fx.call(Call::Start(request)));
     }
 

@@ -34,7 +34,7 @@ pub fn draw(ui: &mut Ui<'_>, wizard: &Wizard, world: &World, area: Rect, frame: 
         put(ui, pieces, area.x, area.y + i as u16, area.width);
     }
     let y = area.y + summary_rows;
-    let note = wizard.review.plan.value.as_ref().map(totals).unwrap_or_default();
+    let note = wizard.review.plan.value.as_ref().map(|p| totals(p, area.width as usize)).unwrap_or_default();
     ui.divider(frame, y, "Plan", &note);
     let below = 1 + if warning_rows > 0 { warning_rows + 1 } else { 0 };
     let plan = Rect { y: y + 1, height: area.bottom().saturating_sub(y + 1 + below), ..area };
@@ -154,8 +154,8 @@ fn warnings(wizard: &Wizard, width: usize) -> Vec<Row> {
         .collect()
 }
 
-/// `+ 28 create  ~ 4 update  - 2 delete  = 22 same`.
-pub fn totals(plan: &PlanDoc) -> String {
+/// `+ 28 create  ~ 4 update  - 2 delete  = 22 same`; without the words where there is no room for them.
+pub fn totals(plan: &PlanDoc, width: usize) -> String {
     let mut parts: Vec<String> = [Action::Create, Action::Update, Action::Restore, Action::Import, Action::Delete]
         .into_iter()
         .filter_map(|a| {
@@ -171,12 +171,17 @@ pub fn totals(plan: &PlanDoc) -> String {
     if !plan.conflicts.is_empty() {
         parts.push(format!("! {} conflict", plan.conflicts.len()));
     }
-    parts.join("  ")
+    let all = parts.join("  ");
+    if text::width(&all) + 14 <= width {
+        return all;
+    }
+    parts.iter().map(|p| p.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("  ")
 }
 
 /// The plan as rows; values are never shown, their change is.
 pub fn plan_rows(plan: &PlanDoc, width: usize) -> Vec<Row> {
-    let key_width = width.saturating_sub(26).clamp(12, 44);
+    let longest = plan.changes.iter().map(|c| text::width(&c.key)).max().unwrap_or(0);
+    let key_width = longest.clamp(16, 44).min(width / 2);
     let mut rows = Vec::new();
     let asks: Vec<&str> = plan.needs_approval.iter().map(|a| a.key.as_str()).collect();
     for ask in &plan.needs_approval {

@@ -92,13 +92,9 @@ pub async fn unreadable_import(b: Bench) {
 
 /// Section 12, row 21: own keys win over imported ones, later imports over earlier ones.
 pub async fn keys_by_import_links(b: Bench) {
-    for (path, key, value) in [
-        ("/first", "BOTH", "first"),
-        ("/first", "FIRST", "1"),
-        ("/second", "BOTH", "second"),
-        ("/second", "MINE", "theirs"),
-        ("/deep", "DEEP", "d"),
-    ] {
+    for (path, key, value) in
+        [("/first", "BOTH", "first"), ("/first", "FIRST", "1"), ("/second", "BOTH", "second"), ("/second", "MINE", "theirs"), ("/deep", "DEEP", "d")]
+    {
         b.kms.set(&b.project, ENVIRONMENT, path, key, value);
     }
     b.kms.add_import(&b.project, ENVIRONMENT, "/second", ENVIRONMENT, "/deep");

@@ -1,0 +1,53 @@
+//! Starts runs and stays with them to their end; and the check for a terminal.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use super::output::note;
+use super::{progress, serve};
+use crate::model::run::{RunRecord, RunRequest};
+use crate::service::{Service, ServiceError, ServiceErrorKind};
+
+/// Starts runs, shows their progress, and waits for all; a signal cancels them once.
+pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+    let watch = service.watch().await?;
+    let shown = tokio::spawn(progress::show(watch));
+    let mut ids = Vec::new();
+    let mut early = None;
+    for request in requests {
+        match service.start(request).await {
+            Ok(id) => ids.push(id),
+            Err(error) => early = Some(early.unwrap_or(error)),
+        }
+    }
+    if let Some(error) = early.filter(|_| ids.is_empty()) {
+        shown.abort();
+        return Err(error);
+    }
+    let cancelling = {
+        let (service, ids) = (service.clone(), ids.clone());
+        tokio::spawn(async move {
+            serve::until_stopped().await;
+            note("cancelling: what is in flight is finished first");
+            for id in &ids {
+                // A run that has just ended needs no cancelling.
+                let _ = service.cancel(id).await;
+            }
+        })
+    };
+    let mut records = Vec::new();
+    for id in &ids {
+        records.push(service.finished(id).await?);
+    }
+    cancelling.abort();
+    shown.abort();
+    Ok(records)
+}
+
+/// The terminal app cannot be drawn into a file.
+pub fn needs_terminal() -> Result<(), ServiceError> {
+    if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(ServiceError::new(ServiceErrorKind::Invalid, "The terminal app needs a terminal; `kms-sync --help` lists the commands for scripts."))
+}
