@@ -138,7 +138,15 @@ impl Bench {
     }
 
     pub fn request(name: &str) -> RunRequest {
-        RunRequest { sync: name.into(), kind: RunKind::Sync, trigger: Trigger::Manual, verify: false, allow_delete: false, prioritize: None }
+        RunRequest {
+            sync: name.into(),
+            kind: RunKind::Sync,
+            trigger: Trigger::Manual,
+            verify: false,
+            allow_delete: false,
+            withhold: false,
+            prioritize: None,
+        }
     }
 
     pub async fn run(&self, request: RunRequest) -> RunRecord {
