@@ -7,6 +7,7 @@
 
 mod bench;
 mod cases;
+mod demo;
 mod place;
 mod places;
 
