@@ -34,7 +34,8 @@ fn headless_succeeds_everywhere_and_then_writes_nothing() {
     expected.sort_unstable();
     assert_eq!(rounds.keys().copied().collect::<Vec<_>>(), expected, "every destination took part");
     for (kind, runs) in rounds {
-        let writes = |run: &Value| ["created", "updated", "restored", "deleted", "imported"].iter().filter_map(|c| run["counts"][c].as_u64()).sum::<u64>();
+        let writes =
+            |run: &Value| ["created", "updated", "restored", "deleted", "imported"].iter().filter_map(|c| run["counts"][c].as_u64()).sum::<u64>();
         let [first, second] = runs.as_slice() else { panic!("{kind} ran {} times", runs.len()) };
         assert!(writes(first) > 0, "{kind}: {first:#}");
         assert_eq!(writes(second), 0, "{kind}: {second:#}");
