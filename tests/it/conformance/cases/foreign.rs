@@ -114,12 +114,13 @@ pub async fn withheld_later(b: Bench) {
     // Taking over a foreign key is not in sync until it is agreed to.
     b.put("SOON", "theirs");
     b.set("SOON", "ours");
+    b.set("ONE", "eins");
     let record = b.sync().await;
     ended(&record, RunStatus::NeedsApproval);
-    b.holds([("ONE", "uno"), ("THEIRS", "t"), ("SOON", "theirs")]);
+    b.holds([("ONE", "eins"), ("THEIRS", "t"), ("SOON", "theirs")]);
     b.approve(&["SOON", "THEIRS"], &[]).await;
     b.synced().await;
-    b.holds([("ONE", "uno"), ("SOON", "ours")]);
+    b.holds([("ONE", "eins"), ("SOON", "ours")]);
     b.settled().await;
 }
 
