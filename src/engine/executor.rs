@@ -175,6 +175,9 @@ impl Execution<'_> {
         let batch = Batch {
             changes: tasks.iter().map(|t| self.op(t, &plan.desired)).collect(),
             desired: &desired,
+        // What waits for the operator is wanted, and not to be written with the others.
+        let frozen: Vec<String> = plan.frozen.iter().cloned().chain(plan.asks().map(|c| c.fold.clone())).collect();
+            desired: &plan.desired,
             frozen: &frozen,
             ledger: self.ledger,
             inventory: self.inventory,

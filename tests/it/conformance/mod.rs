@@ -9,6 +9,9 @@ mod bench;
 mod cases;
 pub(crate) mod place;
 pub(crate) mod places;
+mod demo;
+mod place;
+mod places;
 
 /// One test per case and destination: `conformance::DESTINATION::GROUP::CASE`.
 macro_rules! suite {
@@ -28,12 +31,12 @@ macro_rules! suite {
                     kms_breaks_down
                 }
                 values { of_every_kind, empty, too_large }
-                names { at_their_limits, that_cannot_be, that_collapse, schema_in_another_alphabet }
-                importing { source_first, destination_first, bad_names_stay, not_offered, on_demand, half_way }
+                names { at_their_limits, that_cannot_be, that_collapse, schema_in_another_alphabet, schema_with_slashes }
+                importing { source_first, destination_first, bad_names_stay, linked_keys_are_left_alone, values_with_outer_space, not_offered, on_demand, half_way }
                 drift { edited_outside, deleted_outside, ledger_lost }
                 trouble {
-                    throttling_storm, one_bad_secret, lost_answers, half_answers, lost_listing, refused_credentials, cancelled_and_resumed,
-                    killed_and_resumed
+                    throttling_storm, one_bad_secret, lost_answers, lost_answers_to_changes, half_answers, lost_listing, refused_credentials, cancelled_and_resumed,
+                    killed_and_resumed, no_value_is_kept
                 }
             }
         }
@@ -51,6 +54,7 @@ macro_rules! suite {
 }
 
 suite!(aws);
+suite!(aws_object);
 suite!(azure_key_vault);
 suite!(azure_devops);
 suite!(bitbucket);

@@ -20,6 +20,8 @@ pub struct Nature {
     pub empty: bool,
     /// Holds values with line breaks.
     pub multiline: bool,
+    /// Names may hold slashes.
+    pub slashes: bool,
     /// Longest name, in characters.
     pub longest: Option<usize>,
     /// Largest value, in bytes.
@@ -74,7 +76,8 @@ pub trait Place: Send + Sync {
     fn rest(&self) {}
 
     /// Refuses to create one key: this one, where the service looks at names, else the next.
-    fn refuse_one(&self, key: &str);
+    /// False where a write is refused as a whole or not at all.
+    fn refuse_one(&self, key: &str) -> bool;
 
     /// Ends [`Self::refuse_one`].
     fn forgive(&self) {

@@ -34,6 +34,7 @@ impl Place for Aws {
             document: false,
             empty: false,
             multiline: true,
+            slashes: true,
             longest: Some(512),
             largest: Some(65_536),
             bad_names: &["with space", "ümlaut"],
@@ -71,8 +72,9 @@ impl Place for Aws {
         self.state.vanish(REGION, key);
     }
 
-    fn refuse_one(&self, key: &str) {
+    fn refuse_one(&self, key: &str) -> bool {
         self.state.deny("CreateSecret", key);
+        true
     }
 
     fn forgive(&self) {

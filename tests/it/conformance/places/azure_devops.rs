@@ -44,6 +44,7 @@ impl Place for DevOps {
             document: true,
             empty: false,
             multiline: true,
+            slashes: true,
             longest: Some(400),
             largest: None,
             bad_names: &[],
@@ -90,8 +91,9 @@ impl Place for DevOps {
         }
     }
 
-    fn refuse_one(&self, key: &str) {
+    fn refuse_one(&self, key: &str) -> bool {
         self.state.refuse_name(key);
+        true
     }
 
     fn floor(&self, _keys: usize) -> usize {

@@ -55,6 +55,7 @@ impl Place for KeyVault {
             document: false,
             empty: true,
             multiline: true,
+            slashes: false,
             longest: Some(127),
             largest: Some(25_600),
             bad_names: &["WITH.DOT", "ÜMLAUT"],
@@ -102,8 +103,9 @@ impl Place for KeyVault {
         self.tick();
     }
 
-    fn refuse_one(&self, key: &str) {
+    fn refuse_one(&self, key: &str) -> bool {
         self.state.forbid(Operation::Set, Some(key), "ForbiddenByRbac");
+        true
     }
 
     fn forgive(&self) {

@@ -46,6 +46,7 @@ impl Place for Bitbucket {
             document: false,
             empty: true,
             multiline: false,
+            slashes: false,
             longest: None,
             largest: None,
             bad_names: &["WITH-HYPHEN", "1ST"],
@@ -91,9 +92,10 @@ impl Place for Bitbucket {
         self.state.remove(at(), key);
     }
 
-    fn refuse_one(&self, _key: &str) {
+    fn refuse_one(&self, _key: &str) -> bool {
         let body = json!({"type": "error", "error": {"message": "Bad request", "detail": "The variable is not acceptable."}});
         self.host.faults.add(Fault::next("POST ", 1, answer(400, &[], &body)));
+        true
     }
 
     fn floor(&self, keys: usize) -> usize {
