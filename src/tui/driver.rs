@@ -53,6 +53,8 @@ struct Driver {
 
 /// Runs the app until the operator leaves.
 pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Result<()> {
+    // Before the terminal is taken: from here on every signal gives it back.
+    let signals = Signals::new()?;
     let terminal = Terminal::enter(options.mouse)?;
     let (sender, incoming) = mpsc::unbounded_channel();
     let size = terminal.size();
@@ -71,7 +73,7 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
         wake: None,
         leaving: false,
     };
-    let outcome = driver.drive(incoming).await;
+    let outcome = driver.drive(incoming, signals).await;
     driver.tasks.values().for_each(AbortHandle::abort);
     drop(driver);
     if tokio::time::timeout(GRACE, service.close()).await.is_err() {
@@ -81,7 +83,7 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
 }
 
 impl Driver {
-    async fn drive(&mut self, mut incoming: mpsc::UnboundedReceiver<Incoming>) -> anyhow::Result<()> {
+    async fn drive(&mut self, mut incoming: mpsc::UnboundedReceiver<Incoming>, mut signals: Signals) -> anyhow::Result<()> {
         self.watch();
         let first = self.app.begin();
         self.carry_out(first)?;
@@ -93,7 +95,6 @@ impl Driver {
         }
         self.draw()?;
         let mut input = EventStream::new();
-        let mut signals = Signals::new()?;
         while !self.leaving {
             let deadline = self.deadline();
             tokio::select! {
@@ -103,6 +104,9 @@ impl Driver {
                         // What was typed meanwhile belongs to the same frame. Polled with this task's
                         // own waker: the stream keeps the first one it is given while it waits.
                         while let Poll::Ready(Some(Ok(event))) = poll_fn(|cx| Poll::Ready(input.poll_next_unpin(cx))).await {
+                        // What was typed meanwhile belongs to the same frame. Polled with this task's own
+                        // waker: the stream remembers the waker of its last poll.
+                        while let std::task::Poll::Ready(Some(Ok(event))) = futures::poll!(input.next()) {
                             self.message(Msg::Input(event))?;
                         }
                     }
