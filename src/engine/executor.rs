@@ -168,15 +168,10 @@ impl Execution<'_> {
         for change in &changes {
             self.progress.started(&change.key, doing(change.action));
         }
-        // What waits for the operator must not slip in with the rest of the object.
-        let waiting: HashSet<&str> = plan.asks().map(|c| c.fold.as_str()).collect();
-        let desired: Vec<Desired> = plan.desired.iter().filter(|d| !waiting.contains(d.fold.as_str())).cloned().collect();
-        let frozen: Vec<String> = plan.frozen.iter().cloned().chain(waiting.iter().map(|f| (*f).to_string())).collect();
-        let batch = Batch {
-            changes: tasks.iter().map(|t| self.op(t, &plan.desired)).collect(),
-            desired: &desired,
         // What waits for the operator is wanted, and not to be written with the others.
         let frozen: Vec<String> = plan.frozen.iter().cloned().chain(plan.asks().map(|c| c.fold.clone())).collect();
+        let batch = Batch {
+            changes: tasks.iter().map(|t| self.op(t, &plan.desired)).collect(),
             desired: &plan.desired,
             frozen: &frozen,
             ledger: self.ledger,

@@ -240,29 +240,6 @@ fn active(
     }
     let wanted_hash = inputs.hasher.hash(&wish.value);
     let difference = inputs.destination.differs(entry, wish, own_row);
-    let mut proven = entry.value.is_some();
-    let equal = match (&entry.value, own_row) {
-        (Some(value), _) => value.same_as(&wish.value),
-        (None, Some(row)) if row.value_hash.is_some() && row.intent.is_none() => match inputs.destination.freshness(entry, row) {
-            Freshness::Changed(reason) => {
-                change.reason = Some(reason);
-                plan.changes.push(change);
-                return;
-            }
-            freshness => {
-                proven = freshness == Freshness::Same;
-                row.value_hash.as_deref() == Some(wanted_hash.as_str())
-            }
-        },
-        (None, _) => false,
-    };
-    if equal {
-        // A stamp is taken over only with proof of the value: otherwise it would hide an outside edit.
-        if proven
-            && own_row.is_none_or(|r| {
-                r.value_hash.is_none() || r.intent.is_some() || r.stamp != entry.stamp || r.value_hash.as_deref() != Some(&wanted_hash)
-            })
-        {
     // Equal, and whether something there proves it (rather than the ledger alone).
     let (equal, proven) = match (&entry.value, own_row) {
         (Some(value), _) => (value.same_as(&wish.value), true),
@@ -276,8 +253,11 @@ fn active(
                 }
                 Freshness::Same => (same, true),
                 Freshness::Unseen | Freshness::Unknown => (same, false),
+            }
         }
         (None, _) => (false, false),
+    };
+    if equal {
         let recorded = |r: &LedgerRow| {
             r.value_hash.as_deref() == Some(wanted_hash.as_str()) && r.intent.is_none() && (r.stamp == entry.stamp || entry.stamp.is_none())
         };

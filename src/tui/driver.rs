@@ -3,9 +3,7 @@
 //! With nothing happening it sleeps and writes nothing.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossterm::event::EventStream;
@@ -101,9 +99,6 @@ impl Driver {
                 event = input.next() => match event {
                     Some(Ok(event)) => {
                         self.message(Msg::Input(event))?;
-                        // What was typed meanwhile belongs to the same frame. Polled with this task's
-                        // own waker: the stream keeps the first one it is given while it waits.
-                        while let Poll::Ready(Some(Ok(event))) = poll_fn(|cx| Poll::Ready(input.poll_next_unpin(cx))).await {
                         // What was typed meanwhile belongs to the same frame. Polled with this task's own
                         // waker: the stream remembers the waker of its last poll.
                         while let std::task::Poll::Ready(Some(Ok(event))) = futures::poll!(input.next()) {

@@ -7,11 +7,9 @@
 
 mod bench;
 mod cases;
+mod demo;
 pub(crate) mod place;
 pub(crate) mod places;
-mod demo;
-mod place;
-mod places;
 
 /// One test per case and destination: `conformance::DESTINATION::GROUP::CASE`.
 macro_rules! suite {
