@@ -154,6 +154,7 @@ impl Destination for Object {
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
         let mut warnings: Vec<String> = self.api.clock_warning().into_iter().collect();
         let listed = self.describe(cx).await?;
+        self.shared.answered();
         let Some(there) = listed.clone() else {
             self.see(None, None);
             return Ok(Inventory { entries: Vec::new(), warnings });
