@@ -13,11 +13,23 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     let held = access::engine(args, "kms-sync run")?;
     let local = held.local.clone();
     if once {
-        let records = local.clocks().once().await;
-        local.engine().close(std::time::Duration::ZERO).await;
-        let failed = records.iter().filter(|r| r.status != RunStatus::Succeeded).count();
-        note(&format!("{} of {} syncs succeeded", records.len() - failed, records.len()));
-        return Ok(i32::from(failed > 0));
+        if local.engine().settings().paused {
+            note("auto-sync is paused: nothing was run");
+            return Ok(0);
+        }
+        let (records, refused) = tokio::select! {
+            done = local.clocks().once() => done,
+            () = until_stopped() => {
+                note("stopping: what is in flight is finished first");
+                local.close().await;
+                return Ok(130);
+            }
+        };
+        local.close().await;
+        let succeeded = records.iter().filter(|r| r.status == RunStatus::Succeeded).count();
+        let all = records.len() + refused;
+        note(&format!("{succeeded} of {all} syncs succeeded"));
+        return Ok(i32::from(succeeded < all));
     }
     local.start_auto();
     tracing::info!("ready");
@@ -60,6 +72,7 @@ async fn wait_for_stop(local: &Local) {
             _ = hup.recv() => {
                 tracing::info!("reading the configuration again");
                 local.reload();
+                local.clocks().renew();
             }
         }
     }

@@ -6,6 +6,7 @@
 //! then the sync rests until its source changes or somebody runs it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pool;
-use super::{Engine, Finished};
+use super::{Engine, Finished, carried};
 use crate::http::{Cx, ErrorKind};
 use crate::model::board::Next;
 use crate::model::run::{RunKind, RunRequest, RunStatus, Trigger};
@@ -43,6 +44,8 @@ struct Inner {
     wake: Notify,
     stop: CancellationToken,
     started: Mutex<bool>,
+    /// The operator wants rejected logins tried again.
+    renewed: AtomicBool,
 }
 
 /// A distinct source and the syncs that read it.
@@ -52,11 +55,13 @@ type SourceKey = (String, SourceRef);
 struct Group {
     syncs: Vec<SyncConfig>,
     due: Option<Instant>,
+    /// When to look because the server said that something changed.
+    hinted: Option<Instant>,
     etag: Option<String>,
-    /// The last content seen, with its fingerprint.
-    content: Option<String>,
     failures: u32,
-    /// Set when polling is pointless until a connection or the configuration changes.
+    /// The account's connection, as it was when the group was made.
+    print: String,
+    /// Set when polling is pointless until the account's connection changes or the operator asks.
     blocked: Option<String>,
     polling: bool,
 }
@@ -67,8 +72,8 @@ struct Pending {
     attempts: u32,
     retry: Option<Instant>,
     drift: Option<Instant>,
-    /// A change arrived while a run was going.
-    again: bool,
+    /// The content that arrived while a run was going.
+    again: Option<String>,
 }
 
 #[derive(Default)]
@@ -101,7 +106,15 @@ enum Heard {
 impl Clocks {
     /// Clocks that stand still until [`Self::start`].
     pub fn new(engine: Engine) -> Self {
-        Self { inner: Arc::new(Inner { engine, wake: Notify::new(), stop: CancellationToken::new(), started: Mutex::new(false) }) }
+        Self {
+            inner: Arc::new(Inner {
+                engine,
+                wake: Notify::new(),
+                stop: CancellationToken::new(),
+                started: Mutex::new(false),
+                renewed: AtomicBool::new(false),
+            }),
+        }
     }
 
     /// Starts them, once.
@@ -118,6 +131,14 @@ impl Clocks {
     /// Configuration changed: look again at what is due.
     pub fn wake(&self) {
         self.inner.wake.notify_one();
+    }
+
+    /// The operator asks for a new beginning: connections are opened anew, rejected logins are
+    /// tried again.
+    pub fn renew(&self) {
+        self.inner.engine.pool().renew();
+        self.inner.renewed.store(true, Ordering::Relaxed);
+        self.wake();
     }
 
     /// Stops them for good.
@@ -150,7 +171,8 @@ impl Clocks {
                     Heard::Polled(key, result) => self.polled(&mut state, &settings, key, result),
                     Heard::Hint(account) => {
                         for (_, group) in state.groups.iter_mut().filter(|((a, _), _)| *a == account) {
-                            group.due = Some(Instant::now() + DEBOUNCE);
+                            // A stream of hints must not put the look off for ever.
+                            group.hinted.get_or_insert_with(|| Instant::now() + DEBOUNCE);
                         }
                     }
                 },
@@ -162,26 +184,37 @@ impl Clocks {
     /// Brings groups in line with the stored syncs; what is known of a source is kept.
     fn regroup(&self, state: &mut State) {
         let engine = &self.inner.engine;
+        let renewed = self.inner.renewed.swap(false, Ordering::Relaxed);
         let mut groups: HashMap<SourceKey, Group> = HashMap::new();
         let mut names = Vec::new();
         for config in engine.store().syncs().into_iter().filter_map(|l| l.result.ok()).filter(|c| c.is_enabled) {
             let Ok(account) = engine.pool().account(config.source_connection.as_deref()) else { continue };
             names.push(config.name.clone());
-            groups.entry((account.id, pool::place(&config))).or_default().syncs.push(config);
+            let print = pool::fingerprint(&account);
+            let group = groups.entry((account.id, pool::place(&config))).or_default();
+            group.print = print;
+            group.syncs.push(config);
         }
         for (key, group) in &mut groups {
             if let Some(old) = state.groups.remove(key) {
-                let joined = group.syncs.iter().any(|s| !old.syncs.iter().any(|o| o.name == s.name));
-                group.due = if joined || old.blocked.is_some() { Some(Instant::now()) } else { old.due };
+                // A new or edited sync needs the content, which an unchanged answer does not bring.
+                let joined = group.syncs.iter().any(|s| !old.syncs.contains(s));
+                let blocked = old.blocked.filter(|_| !renewed && old.print == group.print);
+                let freed = old.failures > 0 && (renewed || old.print != group.print);
+                group.due = if blocked.is_none() && freed { Some(Instant::now()) } else { old.due };
                 group.etag = if joined { None } else { old.etag };
-                group.content = old.content;
-                group.failures = if old.blocked.is_some() { 0 } else { old.failures };
+                group.failures = if freed { 0 } else { old.failures };
+                group.blocked = blocked;
+                // A poll under way does not answer for what has just changed.
+                group.hinted = if joined || freed { Some(Instant::now()) } else { old.hinted };
                 group.polling = old.polling;
             } else {
                 let cursor = engine.store().cursor(&cursor_key(key)).ok().flatten();
                 // A tag is worth something only when every sync of the group has carried that content.
-                let carried = group.syncs.iter().all(|s| carried(engine, &s.name).is_some());
-                group.etag = cursor.filter(|_| carried).and_then(|c| c.etag);
+                let seen = engine.store().get(&seen_key(key));
+                let seen = seen.as_ref().and_then(|s| s.as_str());
+                let all = seen.is_some_and(|content| group.syncs.iter().all(|s| carried::is(engine.store(), s, content)));
+                group.etag = cursor.filter(|_| all).and_then(|c| c.etag);
                 group.due = Some(Instant::now() + jitter(Duration::from_millis(500)));
             }
         }
@@ -219,12 +252,14 @@ impl Clocks {
         let mut next: Option<Instant> = None;
         let mut note = |at: Instant| next = Some(next.map_or(at, |n| n.min(at)));
         for (key, group) in &mut state.groups {
-            let Some(due) = group.due.filter(|_| !group.polling && group.blocked.is_none()) else { continue };
+            let due = group.due.into_iter().chain(group.hinted).min();
+            let Some(due) = due.filter(|_| !group.polling && group.blocked.is_none()) else { continue };
             if due > now {
                 note(due);
                 continue;
             }
             group.polling = true;
+            group.hinted = None;
             self.poll(key.clone(), group.syncs[0].clone(), group.etag.clone(), heard.clone());
         }
         let syncs: Vec<SyncConfig> = state.groups.values().flat_map(|g| g.syncs.iter().cloned()).collect();
@@ -268,7 +303,12 @@ impl Clocks {
                     };
                     Ok((polled, print))
                 }
-                Err(error) => Err((error.kind, error.text())),
+                Err(error) => {
+                    if error.kind == ErrorKind::Auth {
+                        engine.pool().note_refused(config.source_connection.as_deref());
+                    }
+                    Err((error.kind, cx.redact(&error.text())))
+                }
             };
             // The loop may have ended.
             let _ = heard.send(Heard::Polled(key, result));
@@ -304,26 +344,27 @@ impl Clocks {
                 }
                 let Polled::Changed { map, etag } = polled else { return };
                 group.etag = etag.clone();
-                group.content = print.clone();
                 let cursor = crate::store::Cursor { etag, checked_at: crate::model::now(), changed_at: Some(crate::model::now()) };
                 if let Err(error) = engine.store().set_cursor(&cursor_key(&key), &cursor) {
                     tracing::warn!("the source's tag could not be saved: {error}");
                 }
+                if let Some(print) = &print {
+                    engine.store().put(&seen_key(&key), print.clone().into());
+                }
                 let map: Arc<SourceMap> = Arc::from(map);
-                let names: Vec<String> = group.syncs.iter().map(|s| s.name.clone()).collect();
-                for name in names {
-                    if print.is_some() && carried(engine, &name) == print {
+                for config in &group.syncs {
+                    if print.as_ref().is_some_and(|content| carried::is(engine.store(), config, content)) {
                         continue;
                     }
-                    if let Some(pending) = state.pending.get_mut(&name) {
+                    if let Some(pending) = state.pending.get_mut(&config.name) {
                         pending.attempts = 0;
                         pending.retry = None;
-                        if engine.is_busy(&name) {
-                            pending.again = true;
+                        if engine.is_busy(&config.name) {
+                            pending.again = Some(print.clone().unwrap_or_default());
                             continue;
                         }
                     }
-                    self.submit(&name, Trigger::Auto, Some(map.clone()));
+                    self.submit(&config.name, Trigger::Auto, Some(map.clone()));
                 }
             }
         }
@@ -381,14 +422,19 @@ impl Clocks {
         if record.kind != RunKind::Sync {
             return;
         }
-        let engine = &self.inner.engine;
-        if record.status == RunStatus::Succeeded
-            && let Some(content) = &finished.content
-        {
-            engine.store().put(&carried_key(&finished.sync_id), content.clone().into());
+        if record.status == RunStatus::Succeeded {
+            // Its source could be read, so the login works again.
+            for group in state.groups.values_mut().filter(|g| g.blocked.is_some() && g.syncs.iter().any(|s| s.name == record.sync)) {
+                group.blocked = None;
+                group.due = Some(Instant::now());
+            }
         }
         let Some(pending) = state.pending.get_mut(&record.sync) else { return };
-        let again = std::mem::take(&mut pending.again);
+        // The run that has just ended may have carried it: runs read the source themselves.
+        let config = state.groups.values().flat_map(|g| &g.syncs).find(|s| s.name == record.sync);
+        let store = self.inner.engine.store();
+        let carried = |content: &String| config.is_some_and(|c| carried::is(store, c, content));
+        let again = pending.again.take().is_some_and(|content| !carried(&content));
         match record.status {
             RunStatus::Failed if finished.retryable && record.trigger != Trigger::Manual && pending.attempts + 1 < ATTEMPTS => {
                 let wait = RETRY_BASE.saturating_mul(2u32.pow(pending.attempts));
@@ -422,26 +468,33 @@ impl Clocks {
                     let why = format!("{}:{} cannot be read: {text}", key.1.environment, key.1.path);
                     Some(Next { at: crate::model::now(), why })
                 } else {
-                    group.due.map(|at| Next { at: time(at), why: "poll".into() })
+                    group.due.into_iter().chain(group.hinted).min().map(|at| Next { at: time(at), why: "poll".into() })
                 };
-                self.inner.engine.hub().card(&config.name, |card| {
-                    let near = |a: &Next, b: &Next| a.why == b.why && (a.at.as_second() - b.at.as_second()).abs() <= 1;
-                    if !matches!((&card.next, &next), (Some(a), Some(b)) if near(a, b)) {
-                        card.next = next;
-                    }
-                });
+                self.inner.engine.hub().next(&config.name, next);
             }
         }
         let budgets: std::collections::BTreeMap<String, String> = self.inner.engine.pool().budgets().into_iter().collect();
         self.inner.engine.hub().facts(|f| f.budgets = budgets);
     }
 
-    /// Polls everything once, runs what is needed, and waits for the end: for cron.
-    pub async fn once(&self) -> Vec<crate::model::run::RunRecord> {
+    /// Runs every enabled sync once and waits for the end, hooks included: for cron. The
+    /// number counts the syncs that could not even start.
+    pub async fn once(&self) -> (Vec<crate::model::run::RunRecord>, usize) {
         let engine = &self.inner.engine;
+        let mut endings = engine.endings();
         let mut records = Vec::new();
         let mut ids = Vec::new();
-        for config in engine.store().syncs().into_iter().filter_map(|l| l.result.ok()).filter(|c| c.is_enabled) {
+        let mut refused = 0;
+        for loaded in engine.store().syncs() {
+            let config = match loaded.result {
+                Ok(config) if config.is_enabled => config,
+                Ok(_) => continue,
+                Err(broken) => {
+                    refused += 1;
+                    engine.hub().notice("error", format!("{}: {broken}", loaded.name), Some(&loaded.name));
+                    continue;
+                }
+            };
             let request = RunRequest {
                 sync: config.name.clone(),
                 kind: RunKind::Sync,
@@ -453,13 +506,19 @@ impl Clocks {
             };
             match engine.submit(&request, None) {
                 Ok(id) => ids.push(id),
-                Err(error) => engine.hub().notice("error", format!("{}: {error}", config.name), Some(&config.name)),
+                Err(error) => {
+                    refused += 1;
+                    engine.hub().notice("error", format!("{}: {error}", config.name), Some(&config.name));
+                }
             }
         }
         for id in ids {
             records.extend(engine.finished(&id).await);
         }
-        records
+        while let Ok(finished) = endings.try_recv() {
+            super::hooks::told(engine, finished).await;
+        }
+        (records, refused)
     }
 }
 
@@ -504,7 +563,7 @@ async fn listening(
 }
 
 fn drift_period(settings: &Settings) -> Option<Duration> {
-    settings.drift_hours.filter(|h| *h > 0).map(|h| Duration::from_secs(u64::from(h) * 3600))
+    settings.drift_hours.filter(|h| *h > 0).map(|h| Duration::from_secs(h * 3600))
 }
 
 /// Give or take a tenth, so that many sources do not march in step.
@@ -516,12 +575,7 @@ fn cursor_key((account, place): &SourceKey) -> String {
     format!("{account}|{}|{}|{}|{}", place.project_id, place.environment, place.path, place.recursive)
 }
 
-fn carried_key(sync_id: &str) -> String {
-    format!("carried:{sync_id}")
-}
-
-/// The fingerprint of the source content that this sync last carried over successfully.
-fn carried(engine: &Engine, name: &str) -> Option<String> {
-    let state = engine.store().sync_state(name).ok()?;
-    engine.store().get(&carried_key(&state.id))?.as_str().map(str::to_owned)
+/// Where the fingerprint of the content is kept that the cursor's tag stands for.
+fn seen_key(key: &SourceKey) -> String {
+    format!("seen:{}", cursor_key(key))
 }

@@ -11,10 +11,12 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use super::{Engine, Finished};
-use crate::model::run::{RunKind, RunStatus};
+use crate::model::run::{RunKind, RunRecord, RunStatus};
 
 /// Longest life of a hook's process.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How many runs back a telling one is looked for.
+const LOOK_BACK: usize = 20;
 
 /// Watches run ends and starts hooks until the engine goes.
 pub async fn watch(engine: Engine) {
@@ -28,17 +30,21 @@ pub async fn watch(engine: Engine) {
     }
 }
 
-async fn told(engine: &Engine, finished: Arc<Finished>) {
+/// Starts the hooks of one result and waits for them.
+pub(super) async fn told(engine: &Engine, finished: Arc<Finished>) {
     let settings = engine.settings();
     let record = &finished.record;
     if record.status == RunStatus::Cancelled || record.kind != RunKind::Sync {
         return;
     }
     let failed = record.status != RunStatus::Succeeded;
-    // The run before this one decides whether a state began or ended.
+    // The run before this one decides whether a state began or ended; what was cancelled or
+    // cut off says nothing about the sync's health.
     let (store, name) = (engine.store().clone(), record.sync.clone());
-    let runs = super::blocking(move || store.runs(&name, 2)).await.unwrap_or_default();
-    let was_failing = runs.iter().find(|r| r.id != record.id).is_some_and(|r| r.status != RunStatus::Succeeded);
+    let runs = super::blocking(move || store.runs(&name, LOOK_BACK)).await.unwrap_or_default();
+    let telling = |r: &&RunRecord| r.kind == RunKind::Sync && !matches!(r.status, RunStatus::Cancelled | RunStatus::Interrupted);
+    let before = runs.iter().skip_while(|r| r.id != record.id).skip(1).find(telling);
+    let was_failing = before.is_some_and(|r| r.status != RunStatus::Succeeded);
     let mut events = Vec::new();
     if failed && !was_failing {
         events.push(("onFailure", settings.on_failure));

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::model::board::{Board, Card, EngineFacts, Event};
+use crate::model::board::{Board, Card, EngineFacts, Event, Next};
 
 /// Events a slow watcher may fall behind before it must take a new snapshot.
 const CAPACITY: usize = 16_384;
@@ -26,7 +26,10 @@ impl Hub {
     /// Applies an event to the board and publishes it, in this order and without a gap:
     /// a snapshot taken together with a subscription misses nothing and sees nothing twice.
     pub fn publish(&self, event: Event) {
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put(&mut self.board.lock().unwrap_or_else(PoisonError::into_inner), event);
+    }
+
+    fn put(&self, board: &mut Board, event: Event) {
         board.apply(&event);
         // No watcher is no error.
         let _ = self.events.send(event);
@@ -43,28 +46,30 @@ impl Hub {
         f(&self.board.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes one card and publishes it, when something really changed.
-    pub fn card(&self, name: &str, change: impl FnOnce(&mut Card)) {
-        let changed = self.read(|b| {
-            let before = b.cards.get(name)?;
-            let mut after = before.clone();
-            change(&mut after);
-            (after != *before).then_some(after)
-        });
-        if let Some(card) = changed {
-            self.publish(Event::Card { card: Box::new(card) });
+    /// Tells when a sync is looked at next, unless that is what its card says already (to the
+    /// second or so). One step: a card read before and published after a run's end would bring
+    /// that run back to the board.
+    pub fn next(&self, name: &str, next: Option<Next>) {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(card) = board.cards.get(name) else { return };
+        let near = |a: &Next, b: &Next| a.why == b.why && (a.at.as_second() - b.at.as_second()).abs() <= 1;
+        let same = match (&card.next, &next) {
+            (Some(a), Some(b)) => near(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        if !same {
+            let card = Box::new(Card { next, ..card.clone() });
+            self.put(&mut board, Event::Card { card });
         }
     }
 
     /// Changes the engine's facts and publishes them, when something really changed.
     pub fn facts(&self, change: impl FnOnce(&mut EngineFacts)) {
-        let changed = self.read(|b| {
-            let mut after = b.engine.clone();
-            change(&mut after);
-            (after != b.engine).then_some(after)
-        });
-        if let Some(facts) = changed {
-            self.publish(Event::Engine { facts });
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = board.engine.clone();
+        change(&mut facts);
+        if facts != board.engine {
+            self.put(&mut board, Event::Engine { facts });
         }
     }
 

@@ -4,26 +4,30 @@
 //! carried out, [`auto`] when runs start by themselves, [`hub`] who sees it.
 
 pub mod auto;
+mod carried;
 mod commit;
 mod executor;
 pub mod hooks;
 pub mod hub;
 pub mod pool;
 mod progress;
+mod rates;
 pub mod runner;
 mod steps;
 pub mod targets;
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::Cx;
 use crate::model::board::{Event, LiveRun, Phase};
-use crate::model::run::{Counts, RunKind, RunRecord, RunRequest, RunStatus};
+use crate::model::run::{Counts, RunKind, RunRecord, RunRequest, RunStatus, Trigger};
 use crate::model::sync::{Job, JobStatus, SyncState};
 use crate::model::text::brief;
 use crate::source::SourceMap;
@@ -38,6 +42,8 @@ use runner::{Ended, RunSpec, Runner};
 
 /// Longest message that the documented answer carries, in characters.
 const MESSAGE: usize = 1024;
+/// Ended runs whose records are kept in memory for whoever asks next.
+const KEPT_RESULTS: usize = 64;
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
@@ -64,20 +70,31 @@ struct Queue {
     waiting: VecDeque<Queued>,
     /// By sync name.
     running: HashMap<String, Running>,
-    /// By run id, while anybody may still ask.
+    /// By run id: those that have not ended, and the last that did. Older ones are in the database.
     results: HashMap<String, watch::Receiver<Option<RunRecord>>>,
+    ended: VecDeque<String>,
+    /// Requests of ended runs, by provider.
+    sent: rates::Totals,
+    /// The rates are being told.
+    telling: bool,
 }
 
 struct Queued {
     id: String,
     spec: RunSpec,
     result: watch::Sender<Option<RunRecord>>,
+    /// Everything about it is recorded: it may start.
+    ready: bool,
+    /// The position that was last told.
+    told: Option<usize>,
 }
 
 struct Running {
     id: String,
     connection: String,
     cancel: CancellationToken,
+    /// Set when it begins to work.
+    cx: Option<Cx>,
 }
 
 /// Why a run was not queued.
@@ -95,10 +112,7 @@ pub enum NotQueued {
 /// A finished run, as the auto-sync clocks need to know it.
 pub struct Finished {
     pub record: RunRecord,
-    pub sync_id: String,
     pub retryable: bool,
-    /// Fingerprint of the source it carried.
-    pub content: Option<String>,
 }
 
 impl Engine {
@@ -168,6 +182,10 @@ impl Engine {
         }
         let config = self.inner.store.sync(&request.sync)?;
         let mut state = self.inner.store.sync_state(&config.name)?;
+        if request.trigger == Trigger::Manual {
+            // The operator asks: a rejected login may be tried once more.
+            self.inner.pool.renew_refused();
+        }
         let name = config.name.clone();
         let id = uuid::Uuid::new_v4().to_string();
         let connection = config.connection_id.clone();
@@ -190,9 +208,8 @@ impl Engine {
                 prioritize: request.prioritize,
                 source,
             };
-            queue.results.retain(|_, r| r.has_changed().is_ok() || r.borrow().is_some());
             queue.results.insert(id.clone(), receiver);
-            queue.waiting.push_back(Queued { id: id.clone(), spec, result });
+            queue.waiting.push_back(Queued { id: id.clone(), spec, result, ready: false, told: None });
         }
         tracing::debug!(sync = name, run = id, connection, "queued");
         let run = LiveRun {
@@ -216,6 +233,9 @@ impl Engine {
         if let Err(error) = self.inner.store.save_sync_state(&name, &state) {
             tracing::warn!(sync = name, "the pending state could not be saved: {error}");
         }
+        if let Some(queued) = self.queue().waiting.iter_mut().find(|q| q.id == id) {
+            queued.ready = true;
+        }
         self.pump();
         Ok(id)
     }
@@ -237,17 +257,17 @@ impl Engine {
                     .waiting
                     .iter()
                     .enumerate()
-                    .filter(|(_, q)| free(q, &queue.running))
+                    .filter(|(_, q)| q.ready && free(q, &queue.running))
                     .min_by_key(|(i, q)| (q.spec.trigger.unattended(), *i))
                     .map(|(i, _)| i);
                 let Some(job) = next.and_then(|i| queue.waiting.remove(i)) else { break };
-                let cancel = CancellationToken::new();
-                let running = Running { id: job.id.clone(), connection: job.spec.config.connection_id.clone(), cancel: cancel.clone() };
-                queue.running.insert(job.spec.config.name.clone(), running);
-                let engine = self.clone();
-                self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });
+                self.begin(&mut queue, job, CancellationToken::new());
             }
-            positions.extend(queue.waiting.iter().enumerate().map(|(i, q)| (q.spec.config.name.clone(), i + 1)));
+            for (i, queued) in queue.waiting.iter_mut().enumerate().filter(|(_, q)| q.ready) {
+                if queued.told.replace(i + 1) != Some(i + 1) {
+                    positions.push((queued.spec.config.name.clone(), i + 1));
+                }
+            }
             let (running, queued) = (queue.running.len(), queue.waiting.len());
             drop(queue);
             self.inner.hub.facts(|f| {
@@ -260,12 +280,25 @@ impl Engine {
         }
     }
 
+    fn begin(&self, queue: &mut Queue, job: Queued, cancel: CancellationToken) {
+        let running = Running { id: job.id.clone(), connection: job.spec.config.connection_id.clone(), cancel: cancel.clone(), cx: None };
+        queue.running.insert(job.spec.config.name.clone(), running);
+        let engine = self.clone();
+        self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });
+        if !std::mem::replace(&mut queue.telling, true) {
+            tokio::spawn(rates::tell(self.clone()));
+        }
+    }
+
     async fn execute(&self, job: Queued, cancel: CancellationToken) {
-        let Queued { id, spec, result } = job;
+        let Queued { id, spec, result, .. } = job;
         let name = spec.config.name.clone();
         let progress = Arc::new(Progress::new(self.inner.hub.clone(), &name));
         let shown = progress.clone();
         let cx = Cx::new(cancel, Arc::new(move |waiting| shown.waiting(waiting)));
+        if let Some(running) = self.queue().running.get_mut(&name) {
+            running.cx = Some(cx.clone());
+        }
         let mut record = RunRecord {
             id,
             sync: name.clone(),
@@ -282,9 +315,11 @@ impl Engine {
         self.note_started(&spec, &record).await;
         let ended = {
             let ticking = self.tick_meter(&progress, &cx);
-            let ended = self.runner().run(&spec, &cx, &progress).await;
+            let runner = self.runner();
+            // A defect must not leave the sync busy for ever. What it says may hold anything.
+            let ended = AssertUnwindSafe(runner.run(&spec, &cx, &progress)).catch_unwind().await;
             ticking.cancel();
-            ended
+            ended.unwrap_or_else(|_| Ended::defect())
         };
         let (counts, secrets, _) = progress.take(cx.redactor());
         record.status = ended.status;
@@ -294,13 +329,21 @@ impl Engine {
         record.secrets = secrets;
         record.requests = cx.meter().snapshot();
         self.note_ended(&spec, &record, &ended).await;
-        self.queue().running.remove(&name);
-        let finished = Finished {
-            sync_id: spec.state.id.clone(),
-            retryable: ended.retryable,
-            content: ended.learned.and_then(|l| l.content),
-            record: record.clone(),
-        };
+        {
+            let mut queue = self.queue();
+            queue.running.remove(&name);
+            rates::add(&mut queue.sent, &record.requests);
+            queue.ended.push_back(record.id.clone());
+            if queue.ended.len() > KEPT_RESULTS
+                && let Some(oldest) = queue.ended.pop_front()
+            {
+                queue.results.remove(&oldest);
+            }
+        }
+        if ended.login_refused {
+            self.inner.pool.note_refused(spec.config.source_connection.as_deref());
+        }
+        let finished = Finished { retryable: ended.retryable, record: record.clone() };
         self.inner.hub.publish(Event::Finished { sync: name.clone(), record: Box::new(record.clone()) });
         let _ = self.inner.ended.send(Arc::new(finished));
         // Nobody may be waiting for this run.
@@ -335,6 +378,10 @@ impl Engine {
             let slot = job(&mut state, kind);
             slot.status = Some(JobStatus::Running);
             store.begin_run(&record)?;
+            if kind == RunKind::Sync {
+                // Until it succeeds nobody knows what the destination holds.
+                carried::forget(&store, &state.id);
+            }
             store.save_sync_state(&name, &state)
         })
         .await;
@@ -347,11 +394,15 @@ impl Engine {
         let succeeded = record.status == RunStatus::Succeeded;
         let (store, name, row, kind, learned) =
             (self.inner.store.clone(), spec.config.name.clone(), record.clone(), spec.kind, ended.learned.clone());
+        let config = spec.config.clone();
         let saved = executor::blocking(move || {
             store.finish_run(&row)?;
             // Read again: the configuration may have been changed while the run went.
             let mut state = store.sync_state(&name)?;
             if let Some(learned) = learned {
+                if let Some(content) = learned.content.filter(|_| succeeded && kind == RunKind::Sync) {
+                    carried::remember(&store, &state.id, &config, &content);
+                }
                 state.environment_name = learned.environment_name.or(state.environment_name);
                 state.environment_id = learned.environment_id.or(state.environment_id);
                 state.folder_id = learned.folder_id.or(state.folder_id);
@@ -376,12 +427,14 @@ impl Engine {
         self.inner.hub.notice(if succeeded { "info" } else { "error" }, text, Some(&spec.config.name));
     }
 
-    /// Waits for a run's end.
+    /// Waits for a run's end; `None` when there is no such run.
     pub async fn finished(&self, id: &str) -> Option<RunRecord> {
-        let mut receiver = self.queue().results.get(id).cloned()?;
-        let record = receiver.wait_for(Option::is_some).await.ok()?.clone();
-        self.queue().results.remove(id);
-        record
+        let receiver = self.queue().results.get(id).cloned();
+        if let Some(mut receiver) = receiver {
+            return receiver.wait_for(Option::is_some).await.ok()?.clone();
+        }
+        let (store, id) = (self.inner.store.clone(), id.to_string());
+        executor::blocking(move || store.run(&id)).await.ok().flatten().filter(|r| r.finished_at.is_some())
     }
 
     /// Cancels a queued or going run; false when there is none of this id.
@@ -393,13 +446,28 @@ impl Engine {
         }
         let Some(at) = queue.waiting.iter().position(|q| q.id == id) else { return false };
         let Some(job) = queue.waiting.remove(at) else { return false };
-        drop(queue);
         // It goes through the runner with a cancelled token, so that its record is made like any other.
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let engine = self.clone();
-        self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });
+        self.begin(&mut queue, job, cancel);
         true
+    }
+
+    /// Requests so far, by provider.
+    fn sent(&self) -> rates::Totals {
+        let queue = self.queue();
+        let mut totals = queue.sent.clone();
+        for cx in queue.running.values().filter_map(|r| r.cx.as_ref()) {
+            rates::add(&mut totals, &cx.meter().snapshot());
+        }
+        totals
+    }
+
+    /// True, and the telling is over, when nothing runs.
+    fn stop_telling_when_idle(&self) -> bool {
+        let mut queue = self.queue();
+        queue.telling = !queue.running.is_empty();
+        !queue.telling
     }
 
     /// True while a run of this sync is queued or going.

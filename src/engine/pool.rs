@@ -1,7 +1,7 @@
 //! Open connections, shared by everything that uses them: one login, one token, one set of
 //! pacers per connection, however many syncs run over it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::destination::{Session, registry};
@@ -23,12 +23,14 @@ pub struct Pool {
     store: Store,
     sessions: Mutex<HashMap<String, Open<dyn Session>>>,
     sources: Mutex<HashMap<String, Open<dyn Source>>>,
+    /// KMS accounts (by id) whose login was rejected.
+    refused: Mutex<HashSet<String>>,
 }
 
 impl Pool {
     /// An empty pool over the stored connections.
     pub fn new(store: Store) -> Self {
-        Self { store, sessions: Mutex::default(), sources: Mutex::default() }
+        Self { store, sessions: Mutex::default(), sources: Mutex::default(), refused: Mutex::default() }
     }
 
     /// A stored connection by name or id; the error names the broken rule of its file.
@@ -95,6 +97,27 @@ impl Pool {
         source::connect(self.resolve(connection).await?)
     }
 
+    /// The KMS rejected this account's login: nothing is tried by itself any more.
+    pub fn note_refused(&self, named: Option<&str>) {
+        if let Ok(connection) = self.account(named) {
+            lock(&self.refused).insert(connection.id);
+        }
+    }
+
+    /// The operator asks again: accounts that were rejected are opened anew, with credentials
+    /// that may have been mended where they are referred to.
+    pub fn renew_refused(&self) {
+        let refused = std::mem::take(&mut *lock(&self.refused));
+        lock(&self.sources).retain(|id, _| !refused.contains(id));
+    }
+
+    /// Opens every connection anew on its next use: references are read again.
+    pub fn renew(&self) {
+        lock(&self.refused).clear();
+        lock(&self.sources).clear();
+        lock(&self.sessions).clear();
+    }
+
     async fn resolve(&self, connection: &Connection) -> Result<crate::model::connection::ResolvedConnection, ApiError> {
         self.store.resolve(connection).await.map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", e.to_string()))
     }
@@ -131,7 +154,7 @@ pub fn label(kind: &str, config: &Map) -> String {
 }
 
 /// Changes when the connection's file does: then it is opened anew.
-fn fingerprint(connection: &Connection) -> String {
+pub(super) fn fingerprint(connection: &Connection) -> String {
     let credentials: Map = connection.credentials.iter().map(|(k, c)| (k.clone(), c.stored().unwrap_or_default())).collect();
     let c = connection;
     serde_json::json!([c.app, c.method, credentials, c.settings, c.ca_file, c.allow_insecure_http]).to_string()

@@ -37,8 +37,18 @@ pub struct Ended {
     pub message: Option<String>,
     /// False when the same run would fail the same way until somebody changes something.
     pub retryable: bool,
+    /// The KMS rejected the login.
+    pub login_refused: bool,
     /// What was learned of the source's environment and folder.
     pub learned: Option<Learned>,
+}
+
+impl Ended {
+    /// A run that ended by a defect of this program.
+    pub(super) fn defect() -> Self {
+        let text = "an internal step failed, which is a defect of kms-sync; what was written is recorded, the next run goes on from there";
+        Self { status: RunStatus::Failed, message: Some(text.into()), retryable: false, login_refused: false, learned: None }
+    }
 }
 
 /// Facts of the source that the documented answer shows.
@@ -93,10 +103,12 @@ impl Runner {
         };
         progress.meter(cx, true);
         let mut retryable = false;
+        let mut login_refused = false;
         let (status, message) = match result {
             Ok(()) => (RunStatus::Succeeded, None),
             Err(Stopped::Call(error)) => {
                 retryable = error.kind.passing() || error.ambiguous;
+                login_refused = error.kind == ErrorKind::Auth && error.service == crate::source::SERVICE;
                 (RunStatus::Failed, Some(error.text()))
             }
             Err(Stopped::Failed(text)) => {
@@ -106,7 +118,7 @@ impl Runner {
             Err(Stopped::Cancelled) => (RunStatus::Cancelled, Some("cancelled; what was written stays, the next run goes on from here".to_string())),
             Err(Stopped::NeedsApproval(text)) => (RunStatus::NeedsApproval, Some(text)),
         };
-        Ended { status, message: message.map(|m| cx.redact(&m)), retryable, learned }
+        Ended { status, message: message.map(|m| cx.redact(&m)), retryable, login_refused, learned }
     }
 
     async fn sync(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {

@@ -79,6 +79,9 @@ impl Runner {
     pub(super) async fn list(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &mut Opened, full: bool) -> Result<(), Stopped> {
         // Another run may have written here while this one waited for its turn.
         opened.ledger = self.ledger(spec, &*opened.destination).await?;
+        // Where values cannot be read, being thorough costs nothing: an attended run repairs what
+        // may have drifted, rather than believe the ledger.
+        let full = full || (!opened.destination.readable() && !spec.trigger.unattended());
         let prefix = Matcher::prefix(&spec.config, opened.destination.keys());
         let ask = Listing { prefix: &prefix, ledger: &opened.ledger, wanted: opened.source.secrets.len(), full };
         opened.inventory = opened.destination.list(cx, &ask).await?;

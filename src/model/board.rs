@@ -199,9 +199,15 @@ impl Board {
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Card { card } => {
-                let run = self.cards.get(&card.name).and_then(|c| c.run.clone());
                 let mut card = (**card).clone();
-                card.run = card.run.or(run);
+                if let Some(old) = self.cards.get_mut(&card.name) {
+                    card.run = card.run.or_else(|| old.run.take());
+                    // A run may have ended after this card was put together.
+                    if old.last.as_ref().is_some_and(|o| card.last.as_ref().is_none_or(|l| l.at < o.at)) {
+                        card.last = old.last.take();
+                        card.last_synced = card.last_synced.max(old.last_synced);
+                    }
+                }
                 self.cards.insert(card.name.clone(), card);
             }
             Event::Gone { name } => {
@@ -224,6 +230,7 @@ impl Board {
             Event::Engine { facts } => self.engine = facts.clone(),
             Event::Phase { sync, phase } => self.run(sync, |r| {
                 r.phase = *phase;
+                r.queue_position = None;
                 r.waiting = None;
             }),
             Event::Queue { sync, position } => self.run(sync, |r| r.queue_position = *position),

@@ -106,7 +106,9 @@ impl Attach {
     pub async fn open(store: Store, what: &str) -> Result<Arc<Self>> {
         let now = Self::find(&store, what).await?;
         let service = Arc::new(Self { store, what: what.to_string(), now: RwLock::new(now), events: broadcast::Sender::new(16_384) });
-        tokio::spawn(follow(Arc::downgrade(&service), service.events.clone()));
+        // Watched before anybody can look: what happens after a snapshot must reach its taker.
+        let first = service.now().watch().await.ok();
+        tokio::spawn(follow(Arc::downgrade(&service), service.events.clone(), first));
         Ok(service)
     }
 
@@ -153,12 +155,15 @@ pub async fn reach(dirs: &Dirs) -> Option<Arc<Remote>> {
 }
 
 /// Passes the engine's events on; when the engine goes away, finds or becomes the next one.
-async fn follow(service: std::sync::Weak<Attach>, events: broadcast::Sender<Event>) {
+async fn follow(service: std::sync::Weak<Attach>, events: broadcast::Sender<Event>, first: Option<Watch>) {
+    let mut watch = first;
+    let mut changed = false;
     loop {
-        let Some(attach) = service.upgrade() else { return };
-        let watch = attach.now().watch().await;
-        drop(attach);
-        if let Ok(mut watch) = watch {
+        if let Some(watch) = &mut watch {
+            // Only now: a snapshot that is taken because of this must not miss what follows it.
+            if changed {
+                let _ = events.send(Event::Lagged);
+            }
             loop {
                 match watch.events.recv().await {
                     Ok(event) => {
@@ -187,10 +192,14 @@ async fn follow(service: std::sync::Weak<Attach>, events: broadcast::Sender<Even
             }
             Err(error) => format!("The engine ended and cannot be replaced: {error}"),
         };
-        let _ = events.send(Event::Lagged);
         let _ = events.send(Event::Notice { level: "warn".into(), text, sync: None });
+        changed = true;
+        let now = attach.now();
         drop(attach);
-        tokio::time::sleep(PAUSE).await;
+        watch = now.watch().await.ok();
+        if watch.is_none() {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 

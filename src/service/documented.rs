@@ -55,7 +55,9 @@ impl IntoResponse for Refusal {
             Value::String(self.0.message)
         } else {
             let issues = self.0.fields.0.iter();
-            issues.map(|p| json!({"code": p.rule, "path": p.field.split('.').collect::<Vec<_>>(), "message": p.message})).collect()
+            issues
+                .map(|p| json!({"code": p.rule, "path": p.field.split('.').filter(|s| !s.is_empty()).collect::<Vec<_>>(), "message": p.message}))
+                .collect()
         };
         (status, Json(json!({"statusCode": status.as_u16(), "message": message, "error": name}))).into_response()
     }
@@ -85,8 +87,18 @@ async fn options() -> Json<Value> {
     Json(json!({ "secretSyncOptions": options.into_iter().map(option).collect::<Vec<_>>() }))
 }
 
-async fn create(State(service): App, Path(kind): Path<String>, Json(document): Json<Value>) -> Answer {
+/// The body as JSON, whatever its content type: `curl -d` sends another one by itself.
+fn parsed(body: &[u8]) -> Result<Value, Refusal> {
+    serde_json::from_slice(body).map_err(|e| {
+        let mut problems = crate::model::Problems::default();
+        problems.add("", "json", format!("The body is not valid JSON (line {} column {}).", e.line(), e.column()));
+        ServiceError::from(problems).into()
+    })
+}
+
+async fn create(State(service): App, Path(kind): Path<String>, body: bytes::Bytes) -> Answer {
     known(&kind)?;
+    let document = parsed(&body)?;
     let doc = service.create_sync(SyncInput { document, destination: Some(kind) }).await?;
     // As on the server: a sync with auto-sync on runs at once. Its end is asked for by GET.
     if doc.is_enabled {
@@ -99,8 +111,9 @@ async fn show(State(service): App, Path((kind, id)): Path<(String, String)>) -> 
     one(found(&*service, &kind, &id).await?)
 }
 
-async fn update(State(service): App, Path((kind, id)): Path<(String, String)>, Json(document): Json<Value>) -> Answer {
+async fn update(State(service): App, Path((kind, id)): Path<(String, String)>, body: bytes::Bytes) -> Answer {
     let doc = found(&*service, &kind, &id).await?;
+    let document = parsed(&body)?;
     one(service.update_sync(&doc.name, SyncInput { document, destination: Some(kind) }).await?)
 }
 

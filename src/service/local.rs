@@ -79,8 +79,9 @@ impl Local {
 
     /// Reads configuration files again after they changed behind our back.
     pub fn reload(&self) {
-        if let Ok(settings) = self.store.settings() {
-            self.engine.set_settings(settings);
+        match self.store.settings() {
+            Ok(settings) => self.engine.set_settings(settings),
+            Err(error) => self.engine.hub().notice("error", format!("{error} Until then the settings in force stay."), None),
         }
         self.fill_board();
         self.clocks.wake();

@@ -9,7 +9,7 @@ use crate::http::{Answer, ApiError, Cx, ErrorKind};
 use crate::model::text::brief;
 
 /// The word under which requests are counted and errors are shown.
-pub(super) const SERVICE: &str = "kms";
+pub(crate) const SERVICE: &str = "kms";
 
 /// Said for a dead token by old servers and for a token of the wrong kind by all.
 const NOT_ALLOWED: &str = "not allowed to access this resource";

@@ -241,4 +241,5 @@ pub fn connect(connection: ResolvedConnection) -> Result<Arc<dyn Source>, ApiErr
     Ok(Arc::new(client::Kms::new(&connection)?))
 }
 
+pub(crate) use errors::SERVICE;
 pub use write::stored_form;

@@ -391,7 +391,8 @@ impl App {
         if start == super::Start::Done || !self.pages.is_empty() {
             return;
         }
-        if !self.world.loaded {
+        let connections = &self.world.connections;
+        if !self.world.loaded || (connections.value.is_none() && connections.error.is_none()) {
             self.world.start = start;
             return;
         }

@@ -399,6 +399,21 @@ fn the_first_start_guides_to_a_first_sync() {
 }
 
 #[test]
+fn the_set_up_opens_whichever_answer_comes_first() {
+    let none = || Reply::Connections(Ok(Vec::new()));
+    let mut h = Harness::cold(80, 24);
+    h.hold = true;
+    h.begin(Board::default());
+    assert!(!h.screen().contains("Welcome"));
+    h.answers = Box::new(move |call| match call {
+        Call::Connections => Some(none()),
+        other => answer(other),
+    });
+    h.release();
+    assert!(h.screen().contains("Welcome to kms-sync"), "{}", h.screen());
+}
+
+#[test]
 fn hostile_names_cannot_reach_the_terminal() {
     let mut board = board();
     let mut card = board.cards.remove("web-prod").expect("a card");

@@ -8,8 +8,8 @@
 mod bench;
 mod cases;
 mod demo;
-mod place;
-mod places;
+pub(crate) mod place;
+pub(crate) mod places;
 
 /// One test per case and destination: `conformance::DESTINATION::GROUP::CASE`.
 macro_rules! suite {
