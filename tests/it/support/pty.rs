@@ -141,10 +141,10 @@ impl Pty {
     #[track_caller]
     pub fn focus(&mut self, label: &str) {
         for _ in 0..30 {
-            if self.screen().contains(&format!("▸ {label} ")) {
+            let before = self.screen();
+            if before.contains(&format!("▸ {label} ")) {
                 return;
             }
-            let before = self.screen();
             self.key("Tab");
             self.wait("the focus moves", |screen| screen != before);
         }

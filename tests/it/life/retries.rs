@@ -1,0 +1,90 @@
+//! Auto-sync that fails: tried again with growing pauses, then it rests; a rejected login is
+//! never tried on a timer.
+
+use std::time::{Duration, Instant};
+
+use kms_sync::service::Service;
+use kms_sync::service::attach::reach;
+use serde_json::json;
+
+use super::yard::{Yard, sure, until};
+
+/// Why the engine will look at a sync next.
+async fn next(yard: &Yard, name: &str) -> Option<String> {
+    let remote = reach(&yard.dirs()).await?;
+    let board = remote.watch().await.ok()?.board;
+    board.cards.get(name)?.next.as_ref().map(|n| n.why.clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_run_is_tried_five_times_and_then_rests() {
+    let yard = Yard::aws().await;
+    yard.rig.set("KEY", "one");
+    yard.place().refuse_one("KEY");
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let engine = yard.engine(&[]).await;
+    let failures = || engine.lines().iter().filter(|l| l.contains("web failed")).count();
+    let begun = Instant::now();
+    let mut at = Vec::new();
+    for n in 1..=5 {
+        if n == 2 {
+            assert_eq!(next(&yard, "web").await.as_deref(), Some("attempt 2 of 5"));
+        }
+        while failures() < n {
+            assert!(begun.elapsed() < Duration::from_secs(70), "{n} failures: {:?}", engine.lines());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        at.push(begun.elapsed());
+    }
+    // 3, 6, 12 and 24 seconds, give or take a tenth and the time of a run.
+    for (i, base) in [3.0, 6.0, 12.0, 24.0].into_iter().enumerate() {
+        let pause = (at[i + 1] - at[i]).as_secs_f64();
+        assert!(pause >= base * 0.85 && pause < base * 1.1 + 3.0, "pause {i}: {pause}");
+    }
+    // It rests: what comes next is the poll of its source.
+    assert_eq!(next(&yard, "web").await.as_deref(), Some("poll"));
+    // A change ends the rest, and the count of attempts begins anew.
+    yard.place().forgive();
+    yard.rig.set("OTHER", "two");
+    sure("both keys", || yard.place().values().len() == 2).await;
+    assert_eq!(failures(), 5, "{:?}", engine.lines());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rejected_login_waits_for_the_operator() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 10}));
+    let account = |secret: &str| {
+        json!({"name": "kms", "app": "hanzo-kms", "method": "universal-auth", "baseUrl": yard.rig.kms_host.url,
+            "credentials": {"clientId": yard.rig.client_id, "clientSecret": secret}})
+    };
+    yard.rig.run_with(&["connection", "add", "--replace", "-f", "-"], &account("wrong")).await.expect(0);
+    for name in ["web", "app", "api"] {
+        yard.rig.kms.add_folder(&yard.rig.project, "dev", &format!("/{name}"));
+        yard.rig.kms.set(&yard.rig.project, "dev", &format!("/{name}"), "KEY", "one");
+        yard.create(&yard.document(name, yard.place(), &format!("/{name}"), true, Some(&format!("{name}_{{{{secretKey}}}}")))).await;
+    }
+    yard.rig.kms_host.log.clear();
+    let engine = yard.engine(&[]).await;
+    let why = until(
+        "a blocked sync",
+        || futures::executor::block_on(next(&yard, "web")).filter(|w| w.contains("cannot be read")),
+        || engine.lines().join("\n"),
+    )
+    .await;
+    assert!(why.contains("login"), "{why}");
+    // More than a poll's interval, edits of other files, and a look by the screens.
+    yard.settings(&json!({"pollIntervalSecs": 11}));
+    tokio::time::sleep(Duration::from_secs(13)).await;
+    let logins = || yard.rig.kms_host.log.count("/auth/universal-auth/login");
+    assert_eq!(logins(), 1, "{:?}", yard.rig.kms_host.log.lines());
+
+    // The operator asks for a run: one more try. It is rejected too, and ends there.
+    let asked = yard.rig.run(&["sync", "web", "--json"]).await;
+    assert_eq!(asked.code, 1, "{}", asked.stderr);
+    assert_eq!(logins(), 2);
+
+    // Mended: everything goes on by itself.
+    yard.rig.run_with(&["connection", "add", "--replace", "-f", "-"], &account(crate::support::rig::CLIENT_SECRET)).await.expect(0);
+    sure("all keys", || yard.place().values().len() == 3).await;
+}
