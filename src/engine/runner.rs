@@ -191,6 +191,14 @@ impl Runner {
 
     /// Computes a plan and writes nothing, at neither side.
     pub async fn plan(&self, spec: &RunSpec, cx: &Cx) -> Result<PlanDoc, ApiError> {
+        let mut planned = self.planned(spec, cx).await;
+        if let Err(error) = &mut planned {
+            error.message = cx.redact(&error.message);
+        }
+        planned
+    }
+
+    async fn planned(&self, spec: &RunSpec, cx: &Cx) -> Result<PlanDoc, ApiError> {
         let progress = Progress::silent();
         let mut learned = None;
         let mut opened = self.open(spec, cx, &progress, &mut learned, None).await.map_err(api)?;

@@ -45,6 +45,7 @@ impl Runner {
         progress.phase(Phase::ReadingSource);
         let session = self.pool.session(&spec.config.connection_id).await?;
         let (_, account) = self.pool.source(spec.config.source_connection.as_deref()).await?;
+        self.pool.teach(cx.redactor());
         let read = match &spec.source {
             Some(map) => Ok((**map).clone()),
             None => account.read(cx, &pool::place(&spec.config)).await,

@@ -37,6 +37,17 @@ pub fn reads(inputs: &Inputs<'_>, wanted: &Wanted) -> Vec<usize> {
             out.push(at);
         }
     }
+    // What a dead run was about to write and the source has lost since: only its value tells
+    // whether that run made it, and so whether it may go.
+    let wished: HashSet<&str> = wanted.desired.iter().map(|d| d.fold.as_str()).collect();
+    let unproved = inputs.ledger.rows.values().filter(|r| r.value_hash.is_none() && r.intent.is_some() && !wished.contains(r.fold.as_str()));
+    for row in unproved {
+        let Some(&at) = by_fold.get(&row.fold) else { continue };
+        let entry = &inputs.inventory.entries[at];
+        if entry.state == EntryState::Active && entry.value.is_none() && same_object(entry, row) {
+            out.push(at);
+        }
+    }
     out
 }
 
@@ -206,10 +217,11 @@ fn owned(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> bool {
     if entry.stamp.as_deref() == Some(intent.token.as_str()) || !inputs.destination.readable() {
         return true;
     }
-    match &entry.value {
-        Some(value) => intent.value_hash.as_deref() == Some(&inputs.hasher.hash(value)),
-        None => false,
-    }
+    let Some(value) = &entry.value else { return false };
+    let hash = inputs.hasher.hash(value);
+    // Brought back by a run that died before it could write the new value.
+    let brought_back = row.buried_hash() == Some(hash.as_str());
+    brought_back || intent.value_hash.as_deref() == Some(&hash)
 }
 
 #[allow(clippy::too_many_arguments, reason = "one decision over everything known about one key")]
