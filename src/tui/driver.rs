@@ -28,6 +28,7 @@ const FIRST: Duration = Duration::from_millis(6);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What tasks send to the loop.
+#[allow(clippy::large_enum_variant, reason = "passed once, never stored in numbers")]
 enum Incoming {
     Watch(Result<crate::service::Watch, ServiceError>),
     Reply(Ticket, Reply),
