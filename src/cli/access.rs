@@ -16,7 +16,17 @@ use crate::store::{Dirs, LockError, Store};
 pub struct Access {
     pub service: Arc<dyn Service>,
     /// Keeps lock and socket while the engine lives in this process.
-    _held: Option<Held>,
+    held: Option<Held>,
+}
+
+impl Access {
+    /// A clean exit: an engine of this process lets runs that others started finish, and its
+    /// tokens are revoked.
+    pub async fn close(&self) {
+        if self.held.is_some() {
+            self.service.close().await;
+        }
+    }
 }
 
 /// Opens the store of the arguments' directories.
@@ -42,15 +52,20 @@ pub fn ask_passphrase(prompt: &str) -> Result<SecretValue, ServiceError> {
 
 /// The service for reading: no engine is needed.
 pub fn reading(args: &Args) -> Result<Access, ServiceError> {
-    Ok(Access { service: Local::new(store(args)?), _held: None })
+    Ok(Access { service: Local::new(store(args)?), held: None })
+}
+
+/// The service for looking at other machines: like [`reading`], with the credentials open.
+pub fn looking(args: &Args) -> Result<Access, ServiceError> {
+    Ok(Access { service: Local::new(opened(args)?), held: None })
 }
 
 /// The service for editing: through the running engine when there is one, so that it knows at once.
 pub async fn editing(args: &Args) -> Result<Access, ServiceError> {
     let store = opened(args)?;
     match reach(store.dirs()).await {
-        Some(remote) => Ok(Access { service: remote, _held: None }),
-        None => Ok(Access { service: Local::new(store), _held: None }),
+        Some(remote) => Ok(Access { service: remote, held: None }),
+        None => Ok(Access { service: Local::new(store), held: None }),
     }
 }
 
@@ -61,12 +76,12 @@ pub async fn running(args: &Args, what: &str, wait: bool) -> Result<Access, Serv
     let mut told = false;
     loop {
         let busy = match Held::take(&store, what) {
-            Ok(held) => return Ok(Access { service: held.local.clone(), _held: Some(held) }),
+            Ok(held) => return Ok(Access { service: held.local.clone(), held: Some(held) }),
             Err(LockError::Store(error)) => return Err(error.into()),
             Err(busy) => busy,
         };
         if let Some(remote) = reach(store.dirs()).await {
-            return Ok(Access { service: remote, _held: None });
+            return Ok(Access { service: remote, held: None });
         }
         if !wait {
             return Err(ServiceError::new(ServiceErrorKind::Busy, busy.to_string()));

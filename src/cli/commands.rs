@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::access::{self, Access};
 use super::args::{ConnectionCommand, Prioritize, SealWay};
+use super::follow::{self, Followed};
 use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
-use super::{Args, Command, Outcome, demo, follow, serve};
+use super::{Args, Command, Outcome, demo, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
@@ -30,7 +31,7 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
         Command::Show { name, .. } => show(args, out, name).await,
         Command::Create { file, destination, no_run, allow_delete, .. } => create(args, out, file, destination.clone(), *no_run, *allow_delete).await,
         Command::Update { name, file, .. } => update(args, out, name, file).await,
-        Command::Delete { name, remove_secrets, yes, .. } => delete(args, out, name, *remove_secrets, *yes).await,
+        Command::Delete { name, remove_secrets, yes, allow_delete, .. } => delete(args, out, name, *remove_secrets, *yes, *allow_delete).await,
         Command::Plan { name, verify, .. } => plan(args, out, name, *verify).await,
         Command::Sync { names, all, verify, allow_delete, no_wait, .. } => {
             let access = access::running(args, "kms-sync sync", !no_wait).await?;
@@ -45,11 +46,11 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             let prioritize = prioritize.map(|p| if p == Prioritize::Source { Priority::Source } else { Priority::Destination });
             runs(&access, out, vec![RunRequest { prioritize, ..request(name, RunKind::Import) }]).await
         }
-        Command::RemoveSecrets { name, yes, .. } => {
+        Command::RemoveSecrets { name, yes, allow_delete, .. } => {
             let access = access::running(args, "kms-sync remove-secrets", true).await?;
             let doc = access.service.sync(name).await?;
             confirm(*yes, &format!("Take the secrets of {} away from {}?", doc.name, doc.destination), &doc.name)?;
-            runs(&access, out, vec![RunRequest { allow_delete: true, ..request(name, RunKind::Remove) }]).await
+            runs(&access, out, vec![RunRequest { allow_delete: *allow_delete, ..request(name, RunKind::Remove) }]).await
         }
         Command::Enable { name } => enable(args, name, true).await,
         Command::Disable { name } => enable(args, name, false).await,
@@ -182,7 +183,8 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
     drop(editing);
     let access = access::running(args, "kms-sync create", true).await?;
     let request = RunRequest { trigger: Trigger::Created, allow_delete, ..request(&doc.name, RunKind::Sync) };
-    let records = follow(&access, vec![request]).await?;
+    let records = follow(&access, vec![request]).await?.records;
+    access.close().await;
     let doc = access.service.sync(&doc.name).await?;
     print_created(out, &doc, records.first());
     Ok(code(&records))
@@ -214,13 +216,13 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
     Ok(0)
 }
 
-async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool) -> Outcome {
+async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool, allow_delete: bool) -> Outcome {
     let access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::editing(args).await? };
     let doc = access.service.sync(name).await?;
     let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
     confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
     if remove_secrets {
-        let records = follow(&access, vec![RunRequest { allow_delete: true, ..request(name, RunKind::Remove) }]).await?;
+        let records = follow(&access, vec![RunRequest { allow_delete, ..request(name, RunKind::Remove) }]).await?.records;
         if code(&records) != 0 {
             report(out, &records);
             note(&format!("{} was not deleted, because its secrets could not all be removed", doc.name));
@@ -228,6 +230,7 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
         }
     }
     access.service.delete_sync(name).await?;
+    access.close().await;
     if out.json {
         print_json(&One("secretSync", &doc));
     } else {
@@ -254,7 +257,7 @@ fn confirm(yes: bool, question: &str, word: &str) -> Result<(), ServiceError> {
 }
 
 async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
-    let access = access::reading(args)?;
+    let access = access::looking(args)?;
     let plan = access.service.plan(crate::service::PlanTarget::Stored { name: name.to_string() }, verify).await?;
     if out.json {
         print_json(&plan);
@@ -265,7 +268,7 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
 }
 
 /// Starts runs, shows their progress, and waits for all; Ctrl-C cancels them once.
-async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
     follow::runs(access.service.clone(), requests).await
 }
 
@@ -273,9 +276,13 @@ async fn runs(access: &Access, out: &Out, requests: Vec<RunRequest>) -> Outcome 
     for request in &requests {
         access.service.sync(&request.sync).await?;
     }
-    let records = follow(access, requests).await?;
-    report(out, &records);
-    Ok(code(&records))
+    let followed = follow(access, requests).await?;
+    report(out, &followed.records);
+    access.close().await;
+    Ok(match code(&followed.records) {
+        0 if followed.refused > 0 => 1,
+        code => code,
+    })
 }
 
 fn report(out: &Out, records: &[RunRecord]) {
@@ -391,7 +398,7 @@ async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outc
 }
 
 async fn doctor(args: &Args, out: &Out) -> Outcome {
-    let access = access::reading(args)?;
+    let access = access::looking(args)?;
     let findings = access.service.doctor().await?;
     let bad = findings.iter().filter(|f| !f.ok).count();
     if out.json {

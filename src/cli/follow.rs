@@ -8,21 +8,33 @@ use super::{progress, serve};
 use crate::model::run::{RunRecord, RunRequest};
 use crate::service::{Service, ServiceError, ServiceErrorKind};
 
-/// Starts runs, shows their progress, and waits for all; a signal cancels them once.
-pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+/// Runs that were followed to their end.
+pub struct Followed {
+    pub records: Vec<RunRecord>,
+    /// How many were not even started; why was said on standard error.
+    pub refused: usize,
+}
+
+/// Starts runs, shows their progress, and waits for all; a signal cancels them once. It is an
+/// error only when none could be started.
+pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
     let watch = service.watch().await?;
     let shown = tokio::spawn(progress::show(watch));
     let mut ids = Vec::new();
-    let mut early = None;
+    let mut refused = Vec::new();
     for request in requests {
+        let sync = request.sync.clone();
         match service.start(request).await {
             Ok(id) => ids.push(id),
-            Err(error) => early = Some(early.unwrap_or(error)),
+            Err(error) => refused.push((sync, error)),
         }
     }
-    if let Some(error) = early.filter(|_| ids.is_empty()) {
+    if ids.is_empty() && !refused.is_empty() {
         shown.abort();
-        return Err(error);
+        return Err(refused.swap_remove(0).1);
+    }
+    for (sync, error) in &refused {
+        note(&crate::model::text::sanitise(&format!("error: {sync} was not started: {error}")));
     }
     let cancelling = {
         let (service, ids) = (service.clone(), ids.clone());
@@ -41,7 +53,7 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Resul
     }
     cancelling.abort();
     shown.abort();
-    Ok(records)
+    Ok(Followed { records, refused: refused.len() })
 }
 
 /// The terminal app cannot be drawn into a file.

@@ -121,6 +121,14 @@ impl Pool {
         lock(&self.sources).retain(|id, _| !refused.contains(id));
     }
 
+    /// Opens one connection anew on its next use: its credentials were refused, and a reference
+    /// may hold fresh ones by now.
+    pub fn renew_one(&self, name: &str) {
+        if let Ok(connection) = self.connection(name) {
+            lock(&self.sessions).remove(&connection.id);
+        }
+    }
+
     /// Opens every connection anew on its next use: references are read again.
     pub fn renew(&self) {
         lock(&self.refused).clear();
