@@ -36,7 +36,9 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             let access = access::running(args, "kms-sync sync", !no_wait).await?;
             let names = if *all { access.service.syncs().await?.into_iter().map(|s| s.name).collect() } else { names.clone() };
             let requests = names.iter().map(|n| RunRequest { verify: *verify, allow_delete: *allow_delete, ..request(n, RunKind::Sync) }).collect();
-            runs(&access, out, requests).await
+            let broken = if *all { warn_of_broken(args)? } else { 0 };
+            let code = runs(&access, out, requests).await?;
+            Ok(if code == 0 && broken > 0 { 1 } else { code })
         }
         Command::Import { name, prioritize, .. } => {
             let access = access::running(args, "kms-sync import", true).await?;
@@ -79,9 +81,19 @@ fn request(sync: &str, kind: RunKind) -> RunRequest {
     RunRequest { sync: sync.to_string(), kind, trigger: Trigger::Manual, verify: false, allow_delete: false, withhold: false, prioritize: None }
 }
 
+/// Says which sync files cannot be used, and answers how many there are.
+fn warn_of_broken(args: &Args) -> Result<usize, ServiceError> {
+    let broken: Vec<_> = access::store(args)?.syncs().into_iter().filter_map(|l| l.result.err()).collect();
+    for file in &broken {
+        note(&format!("warning: {}", crate::model::text::sanitise(&file.to_string())));
+    }
+    Ok(broken.len())
+}
+
 async fn list(args: &Args, out: &Out) -> Outcome {
     let access = access::reading(args)?;
     let syncs = access.service.syncs().await?;
+    warn_of_broken(args)?;
     if out.json {
         print_json(&One("secretSyncs", &syncs));
         return Ok(0);

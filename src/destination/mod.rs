@@ -378,7 +378,8 @@ pub struct Batch<'a> {
     pub changes: Vec<Op<'a>>,
     /// All keys the source wants and that may be written, changed or not.
     pub desired: &'a [Desired],
-    /// Folded keys of the source that must be left exactly as they are (empty values, conflicts).
+    /// Folded keys that must be left exactly as they are (empty values, conflicts, keys that
+    /// wait for the operator's approval), wanted or not.
     pub frozen: &'a [String],
     pub ledger: &'a Ledger,
     pub inventory: &'a Inventory,

@@ -563,7 +563,7 @@ async fn listening(
 }
 
 fn drift_period(settings: &Settings) -> Option<Duration> {
-    settings.drift_hours.filter(|h| *h > 0).map(|h| Duration::from_secs(u64::from(h) * 3600))
+    settings.drift_hours.filter(|h| *h > 0).map(|h| Duration::from_secs(h * 3600))
 }
 
 /// Give or take a tenth, so that many sources do not march in step.

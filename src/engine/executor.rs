@@ -168,10 +168,12 @@ impl Execution<'_> {
         for change in &changes {
             self.progress.started(&change.key, doing(change.action));
         }
+        // What waits for the operator is wanted, and not to be written with the others.
+        let frozen: Vec<String> = plan.frozen.iter().cloned().chain(plan.asks().map(|c| c.fold.clone())).collect();
         let batch = Batch {
             changes: tasks.iter().map(|t| self.op(t, &plan.desired)).collect(),
             desired: &plan.desired,
-            frozen: &plan.frozen,
+            frozen: &frozen,
             ledger: self.ledger,
             inventory: self.inventory,
         };

@@ -12,7 +12,7 @@ use crate::http::{Cx, ErrorKind};
 use crate::model::board::Phase;
 use crate::model::ledger::Ledger;
 use crate::model::plan::Action;
-use crate::model::run::{Outcome, SecretOutcome, Trigger};
+use crate::model::run::{Outcome, RunKind, SecretOutcome, Trigger};
 use crate::model::sync::{SyncConfig, SyncState};
 use crate::plan::import::{self as importing, ImportPlan};
 use crate::plan::{self, Ask, Change, Inputs, Matcher, Plan, Policy, count};
@@ -80,6 +80,10 @@ impl Runner {
     pub(super) async fn list(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &mut Opened, full: bool) -> Result<(), Stopped> {
         // Another run may have written here while this one waited for its turn.
         opened.ledger = self.ledger(spec, &*opened.destination).await?;
+        // Where values cannot be read, being thorough costs nothing: an attended run repairs what
+        // may have drifted, rather than believe the ledger.
+        let attended = spec.kind == RunKind::Sync && !spec.trigger.unattended();
+        let full = full || (attended && !opened.destination.readable());
         let prefix = Matcher::prefix(&spec.config, opened.destination.keys());
         let ask = Listing { prefix: &prefix, ledger: &opened.ledger, wanted: opened.source.secrets.len(), full };
         opened.inventory = opened.destination.list(cx, &ask).await?;

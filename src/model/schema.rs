@@ -44,7 +44,8 @@ impl KeySchema {
     pub fn strip<'k>(&self, key: &'k str) -> Option<&'k str> {
         let middle = key.strip_prefix(self.prefix.as_str())?.strip_suffix(self.suffix.as_str())?;
         let slashed = self.prefix.contains('/') || self.suffix.contains('/');
-        (!middle.is_empty() && !(slashed && middle.contains('/'))).then_some(middle)
+        let foreign = slashed && middle.contains('/');
+        if middle.is_empty() || foreign { None } else { Some(middle) }
     }
 
     /// True when this schema manages the destination key.

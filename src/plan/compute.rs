@@ -252,22 +252,29 @@ fn active(
     }
     let wanted_hash = inputs.hasher.hash(&wish.value);
     let difference = inputs.destination.differs(entry, wish, own_row);
-    let equal = match (&entry.value, own_row) {
-        (Some(value), _) => value.same_as(&wish.value),
-        (None, Some(row)) if row.value_hash.is_some() && row.intent.is_none() => match inputs.destination.freshness(entry, row) {
-            Freshness::Changed(reason) => {
-                change.reason = Some(reason);
-                plan.changes.push(change);
-                return;
+    // Equal, and whether something there proves it (rather than the ledger alone).
+    let (equal, proven) = match (&entry.value, own_row) {
+        (Some(value), _) => (value.same_as(&wish.value), true),
+        (None, Some(row)) if row.value_hash.is_some() && row.intent.is_none() => {
+            let same = row.value_hash.as_deref() == Some(wanted_hash.as_str());
+            match inputs.destination.freshness(entry, row) {
+                Freshness::Changed(reason) => {
+                    change.reason = Some(reason);
+                    plan.changes.push(change);
+                    return;
+                }
+                Freshness::Same => (same, true),
+                Freshness::Unseen | Freshness::Unknown => (same, false),
             }
-            _ => row.value_hash.as_deref() == Some(wanted_hash.as_str()),
-        },
-        (None, _) => false,
+        }
+        (None, _) => (false, false),
     };
     if equal {
-        if own_row
-            .is_none_or(|r| r.value_hash.is_none() || r.intent.is_some() || r.stamp != entry.stamp || r.value_hash.as_deref() != Some(&wanted_hash))
-        {
+        let recorded = |r: &LedgerRow| {
+            r.value_hash.as_deref() == Some(wanted_hash.as_str()) && r.intent.is_none() && (r.stamp == entry.stamp || entry.stamp.is_none())
+        };
+        // A stamp that proves nothing is not taken over: a later look must still see that it moved.
+        if proven && !own_row.is_some_and(recorded) {
             plan.adopt.push(adopted(wish, entry, own_row, wanted_hash));
         }
         match difference {
@@ -315,7 +322,7 @@ fn adopted(wish: &Desired, entry: &Entry, row: Option<&LedgerRow>, hash: String)
         key: entry.key.clone(),
         source_key: wish.source_key.clone(),
         remote_id: entry.id.clone().or_else(|| row.and_then(|r| r.remote_id.clone())),
-        stamp: entry.stamp.clone(),
+        stamp: entry.stamp.clone().or_else(|| row.and_then(|r| r.stamp.clone())),
         previous_stamp: row.and_then(|r| r.stamp.clone()),
         value_hash: Some(hash),
         written_at: row.map_or(jiff::Timestamp::UNIX_EPOCH, |r| r.written_at),

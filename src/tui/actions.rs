@@ -204,8 +204,7 @@ pub fn reply(app: &mut App, ticket: Ticket, reply: Reply) -> Option<Reply> {
             }
             Ok(plan) => {
                 let place = app.world.board.cards.get(&sync).map(|c| c.destination_label.clone()).unwrap_or_default();
-                let keys = plan.needs_approval.into_iter().map(|a| (a.key, a.reason)).collect();
-                app.modals.push(modal::approval(Some(sync.clone()), &sync, &place, keys, None));
+                app.modals.push(modal::approval(Some(sync.clone()), &sync, &place, &plan));
             }
             Err(error) => failed(app, &sync, &error),
         },

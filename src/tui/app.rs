@@ -26,6 +26,7 @@ use crate::model::connection::ConnectionView;
 use crate::service::ServiceError;
 
 /// A thing that happened.
+#[allow(clippy::large_enum_variant, reason = "passed once, never stored in numbers")]
 pub enum Msg {
     Input(Input),
     /// A fresh picture of everything.
@@ -391,7 +392,8 @@ impl App {
         if start == super::Start::Done || !self.pages.is_empty() {
             return;
         }
-        if !self.world.loaded {
+        let connections = &self.world.connections;
+        if !self.world.loaded || (connections.value.is_none() && connections.error.is_none()) {
             self.world.start = start;
             return;
         }

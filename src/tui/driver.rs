@@ -3,9 +3,7 @@
 //! With nothing happening it sleeps and writes nothing.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crossterm::event::EventStream;
@@ -30,6 +28,7 @@ const FIRST: Duration = Duration::from_millis(6);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What tasks send to the loop.
+#[allow(clippy::large_enum_variant, reason = "passed once, never stored in numbers")]
 enum Incoming {
     Watch(Result<crate::service::Watch, ServiceError>),
     Reply(Ticket, Reply),
@@ -53,6 +52,8 @@ struct Driver {
 
 /// Runs the app until the operator leaves.
 pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Result<()> {
+    // Before the terminal is taken: from here on every signal gives it back.
+    let signals = Signals::new()?;
     let terminal = Terminal::enter(options.mouse)?;
     let (sender, incoming) = mpsc::unbounded_channel();
     let size = terminal.size();
@@ -71,7 +72,7 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
         wake: None,
         leaving: false,
     };
-    let outcome = driver.drive(incoming).await;
+    let outcome = driver.drive(incoming, signals).await;
     driver.tasks.values().for_each(AbortHandle::abort);
     drop(driver);
     if tokio::time::timeout(GRACE, service.close()).await.is_err() {
@@ -81,7 +82,7 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
 }
 
 impl Driver {
-    async fn drive(&mut self, mut incoming: mpsc::UnboundedReceiver<Incoming>) -> anyhow::Result<()> {
+    async fn drive(&mut self, mut incoming: mpsc::UnboundedReceiver<Incoming>, mut signals: Signals) -> anyhow::Result<()> {
         self.watch();
         let first = self.app.begin();
         self.carry_out(first)?;
@@ -93,16 +94,15 @@ impl Driver {
         }
         self.draw()?;
         let mut input = EventStream::new();
-        let mut signals = Signals::new()?;
         while !self.leaving {
             let deadline = self.deadline();
             tokio::select! {
                 event = input.next() => match event {
                     Some(Ok(event)) => {
                         self.message(Msg::Input(event))?;
-                        // What was typed meanwhile belongs to the same frame. Polled with this task's
-                        // own waker: the stream keeps the first one it is given while it waits.
-                        while let Poll::Ready(Some(Ok(event))) = poll_fn(|cx| Poll::Ready(input.poll_next_unpin(cx))).await {
+                        // What was typed meanwhile belongs to the same frame. Polled with this task's own
+                        // waker: the stream remembers the waker of its last poll.
+                        while let std::task::Poll::Ready(Some(Ok(event))) = futures::poll!(input.next()) {
                             self.message(Msg::Input(event))?;
                         }
                     }

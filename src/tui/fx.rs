@@ -50,6 +50,7 @@ pub enum Call {
 }
 
 /// An answer, by its type. `Act` is that of a call whose success needs no data.
+#[allow(clippy::large_enum_variant, reason = "passed once, never stored in numbers")]
 pub enum Reply {
     Connections(Answer<Vec<ConnectionView>>),
     Projects(Answer<Vec<Project>>),

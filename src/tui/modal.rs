@@ -12,6 +12,7 @@ use super::keys::{Action, BINDINGS, Binding, Context};
 use super::text;
 use super::theme::Role;
 use super::ui::{Hit, Ui};
+use crate::model::plan::{Action as PlanAction, PlanDoc};
 use crate::model::run::RunKind;
 use crate::service::Priority;
 
@@ -109,21 +110,30 @@ impl Question {
     }
 }
 
-/// The question about keys that a sync did not write.
-pub fn approval(sync: Option<String>, name: &str, place: &str, keys: Vec<(String, String)>, note: Option<String>) -> Modal {
+/// The question about the keys of a plan that wait for the operator. `sync`: the stored one, `None` for a draft.
+pub fn approval(sync: Option<String>, name: &str, place: &str, plan: &PlanDoc) -> Modal {
+    let keys: Vec<(String, String)> = plan.needs_approval.iter().map(|a| (a.key.clone(), a.reason.clone())).collect();
+    let deletions = plan.needs_approval.iter().filter(|a| plan.changes.iter().any(|c| c.key == a.key && c.action == PlanAction::Delete)).count();
+    let foreign = plan.needs_approval.iter().all(|a| plan.changes.iter().any(|c| c.key == a.key && !c.owned));
+    let (verb, short) = match deletions {
+        0 => ("Overwrite", "overwrite"),
+        n if n == keys.len() => ("Delete", "delete"),
+        _ => ("Delete or overwrite", "delete or overwrite"),
+    };
     let names: Vec<String> = keys.iter().map(|k| k.0.clone()).collect();
     let n = names.len();
     let decide = |decision| Verdict::Decide { sync: sync.clone(), keys: names.clone(), decision };
-    let title = format!("Delete or overwrite {} that this sync did not write?", text::count(n, "secret", "secrets"));
+    let whose = if foreign { " that this sync did not write" } else { "" };
+    let title = format!("{verb} {}{whose}?", text::count(n, "secret", "secrets"));
     let mut question = Question::new(title, vec![place.to_string()], "");
     question.buttons.clear();
     question.list = keys;
-    question.after = note.into_iter().chain([format!("To delete or overwrite them type the sync's name, {name}:")]).collect();
+    question.after = vec![format!("To {short} them type the sync's name, {name}:")];
     question.confirm = Some((name.to_string(), Line::default()));
     question.buttons = vec![
         Button { label: "Keep them, always".into(), verdict: decide(Decision::KeepAlways), guarded: false },
         Button { label: "Keep them this time".into(), verdict: decide(Decision::KeepNow), guarded: false },
-        Button { label: format!("Delete {n}"), verdict: decide(Decision::Delete), guarded: true },
+        Button { label: format!("{verb} {n}"), verdict: decide(Decision::Delete), guarded: true },
     ];
     Modal::Question(question)
 }

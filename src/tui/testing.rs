@@ -152,9 +152,9 @@ impl Harness {
 
     /// Lets the cursor rest.
     pub fn rest(&mut self) {
-        self.now = self.now + jiff::SignedDuration::from_millis(200);
+        self.now += jiff::SignedDuration::from_millis(200);
         self.send(Msg::Tick);
-        self.now = self.now - jiff::SignedDuration::from_millis(200);
+        self.now -= jiff::SignedDuration::from_millis(200);
     }
 
     /// Draws into a buffer.

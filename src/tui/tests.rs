@@ -343,7 +343,7 @@ fn secrets_are_masked_and_revealed_for_ten_seconds() {
     assert!(h.screen().contains("••••••••"));
     h.keys("F2");
     assert!(h.screen().contains("hunter2-canary"));
-    h.now = h.now + jiff::SignedDuration::from_secs(11);
+    h.now += jiff::SignedDuration::from_secs(11);
     h.send(super::app::Msg::Tick);
     assert!(!h.screen().contains("hunter2"));
     snapshot!("connection-filled-80x24", h);
@@ -396,6 +396,21 @@ fn the_first_start_guides_to_a_first_sync() {
     h.text("secret");
     h.keys("Tab Tab Tab Tab Tab Enter");
     assert!(h.screen().contains("connection acme saved"), "{}", h.screen());
+}
+
+#[test]
+fn the_set_up_opens_whichever_answer_comes_first() {
+    let none = || Reply::Connections(Ok(Vec::new()));
+    let mut h = Harness::cold(80, 24);
+    h.hold = true;
+    h.begin(Board::default());
+    assert!(!h.screen().contains("Welcome"));
+    h.answers = Box::new(move |call| match call {
+        Call::Connections => Some(none()),
+        other => answer(other),
+    });
+    h.release();
+    assert!(h.screen().contains("Welcome to kms-sync"), "{}", h.screen());
 }
 
 #[test]

@@ -90,7 +90,8 @@ fn walk(pty: &mut Pty, request: &Value) {
     pick(pty, "Environment", text(request, "environment"));
     pick(pty, "Secret Path", text(request, "secretPath"));
     pty.key("PageDown");
-    pty.see(&format!("The {} Connection to authenticate with.", spec.app.title));
+    pty.see("◉ Destination");
+    pty.see(&format!("{} Connection", spec.app.title));
     pty.see("✓ works");
     for field in spec.config {
         let Some(value) = request["destinationConfig"][field.name].as_str() else {
@@ -137,14 +138,12 @@ fn walk(pty: &mut Pty, request: &Value) {
 /// From nothing to a succeeded sync, at both design sizes.
 fn from_nothing(kind: &str) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let world = runtime.block_on(World::start(Options { quiet: true, ..Options::default() })).expect("the world starts");
-    let Some(request) = world.syncs().into_iter().find(|s| text(s, "destination") == kind) else {
-        panic!("the embedded world has no {kind}");
-    };
-    let connections = world.connections();
-    let of = |app: &str| connections.iter().find(|c| text(c, "app") == app).expect("a connection").clone();
     let app = registry::find(kind).expect("a known destination").spec().app;
     for (columns, rows) in [(80, 24), (120, 40)] {
+        let world = runtime.block_on(World::start(Options { quiet: true, ..Options::default() })).expect("the world starts");
+        let request = world.syncs().into_iter().find(|s| text(s, "destination") == kind).expect("the embedded world has it");
+        let connections = world.connections();
+        let of = |app: &str| connections.iter().find(|c| text(c, "app") == app).expect("a connection").clone();
         let home = Home::new();
         let mut pty = home.app(columns, rows);
         pty.see("Welcome to kms-sync");

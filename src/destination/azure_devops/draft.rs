@@ -65,10 +65,19 @@ impl Draft {
         let mut draft = Self { variables, fates: Vec::with_capacity(batch.changes.len()), changed: false };
         let planned: HashSet<String> = batch.inventory.entries.iter().map(|e| Keys.fold(&e.key)).collect();
         let mut handled = HashSet::new();
-        for op in &batch.changes {
+        let fate_of = |op: &Op<'_>| {
             let fold = Keys.fold(op.key);
             let there = stored.get(&fold).map_or(&[][..], Vec::as_slice);
-            let fate = decide(op, &fold, there, &planned, circumstances);
+            decide(op, &fold, there, &planned, circumstances)
+        };
+        // Deletions come last, and not at all beside a write that failed.
+        let refused = batch.changes.iter().any(|op| op.action != Action::Delete && matches!(fate_of(op), Fate::Refused(_)));
+        for op in &batch.changes {
+            let fold = Keys.fold(op.key);
+            let fate = match fate_of(op) {
+                Fate::Remove(_) if refused => Fate::Refused(not_reached()),
+                fate => fate,
+            };
             match &fate {
                 Fate::Write(name) => {
                     if let Some(desired) = op.desired {
@@ -122,6 +131,11 @@ impl Draft {
 fn wrote(batch: &Batch<'_>, fold: &str, group: &Group) -> bool {
     let id = group.id.to_string();
     batch.ledger.rows.get(fold).is_some_and(|r| r.value_hash.is_some() && r.remote_id.as_ref().is_none_or(|r| *r == id))
+}
+
+/// Not a failure of its own: the key's turn did not come.
+fn not_reached() -> ApiError {
+    ApiError::new(ErrorKind::Cancelled, "kms-sync", "nothing is deleted, because a write of this run was refused")
 }
 
 fn decide(op: &Op<'_>, fold: &str, there: &[&String], planned: &HashSet<String>, circumstances: &Circumstances) -> Fate {

@@ -17,7 +17,7 @@ const fn endpoint(name: &'static str, label: &'static str, help: &'static str) -
 /// Connections to Oracle Cloud.
 pub(super) static APP: AppSpec = AppSpec {
     app: "oci",
-    title: "Oracle Cloud Infrastructure",
+    title: "OCI",
     aliases: &["oracle", "oci-vault"],
     methods: &[
         ConnectionMethod {

@@ -8,7 +8,7 @@ use super::Room;
 use crate::model::ledger::{Intent, LedgerRow};
 use crate::model::run::{Counts, Outcome, Requests, RunKind, RunRecord, RunStatus, SecretOutcome, Trigger};
 use crate::model::sync::JobStatus;
-use crate::model::{Memory, SecretValue, Time};
+use crate::model::{Memory, SecretValue};
 
 pub fn row(fold: &str, hash: &str) -> LedgerRow {
     LedgerRow {

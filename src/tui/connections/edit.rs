@@ -230,7 +230,11 @@ impl Edit {
                 self.dirty = true;
                 self.test.clear(fx);
                 self.error = None;
-                if matches!(self.form.items[n].id.as_str(), "method" | "app") {
+                if self.form.items[n].id == "app" {
+                    // Another app's fields mean other things, even under the same name.
+                    self.form.items.retain(|i| matches!(i.id.as_str(), "app" | "name"));
+                    self.lay_out();
+                } else if self.form.items[n].id == "method" {
                     self.lay_out();
                 } else {
                     self.validate();
@@ -238,11 +242,8 @@ impl Edit {
             }
             FormEvent::Press(0) => self.run_test(true, fx),
             FormEvent::Press(1) => self.run_test(false, fx),
-            FormEvent::Press(2) => {
-                if !self.form.focus_problem() {
-                    self.save(fx);
-                }
-            }
+            FormEvent::Press(2) if self.form.focus_problem() => {}
+            FormEvent::Press(2) => self.save(fx),
             FormEvent::Press(_) | FormEvent::Back => self.close(fx),
             _ => {}
         }

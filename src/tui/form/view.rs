@@ -27,7 +27,7 @@ enum Room {
 
 /// Draws the form into an area; `notes` stand at its bottom where there is room.
 pub fn draw(ui: &mut Ui<'_>, form: &Form, area: Rect, notes: &[&str]) {
-    let label = form.items.iter().filter(|i| !i.hidden).map(|i| text::width(&i.label)).max().unwrap_or(10).clamp(10, 30);
+    let label = form.items.iter().filter(|i| !i.hidden).map(|i| text::width(&i.label)).max().unwrap_or(10).clamp(10, 34);
     let label = (label + 2).min(area.width as usize / 2) as u16;
     let value_width = area.width.saturating_sub(label + 4);
     let buttons = if form.buttons.is_empty() { 0 } else { 2 };

@@ -314,12 +314,12 @@ impl Wizard {
         let status = match (&self.test.value, &self.test.error) {
             _ if self.test.busy() => Some((Role::Warn, "◐ testing …".to_string())),
             (_, Some(_)) => Some((Role::Bad, "✗ does not work".to_string())),
-            (Some(_), None) => Some((Role::Good, "✓ works".to_string())),
+            (Some(report), None) if report.identity.is_empty() => Some((Role::Good, "✓ works".to_string())),
+            (Some(report), None) => Some((Role::Good, format!("✓ works: {}", report.identity))),
             (None, None) => None,
         };
         let notice = match (&self.test.value, &self.test.error) {
             (_, Some(error)) => Some((Role::Bad, error.message.clone())),
-            (Some(report), None) if !self.test.busy() => Some((Role::Dim, report.identity.clone()).clone()).filter(|n| !n.1.is_empty()),
             _ => None,
         };
         if let Some(item) = self.forms[self.step.min(1)].item_mut(id) {

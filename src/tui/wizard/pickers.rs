@@ -174,10 +174,6 @@ impl Wizard {
                 self.projects = projects;
                 self.offer_projects();
                 self.offer_environments();
-                let at_empty_project = self.step == 0 && self.forms[0].focused().is_some_and(|i| i.id == "projectId" && !i.is_empty() && !i.touched);
-                if at_empty_project && self.forms[0].popup.is_none() && self.replaces.is_none() {
-                    self.forms[0].act(crate::tui::keys::Action::Next);
-                }
                 self.validate(world);
             }
             Reply::Projects(Err(error)) => item.choices.take(Err(error)),

@@ -116,12 +116,12 @@ impl Wizard {
         if run && self.review.plan.busy() && self.review.decision.is_none() {
             return Self::toast(fx, Level::Info, "The plan is still being made: it tells what a first sync would delete");
         }
-        let foreign = self.review.plan.value.as_ref().map(|p| p.needs_approval.clone()).unwrap_or_default();
-        if run && !foreign.is_empty() && self.review.decision.is_none() {
+        if run
+            && self.review.decision.is_none()
+            && let Some(plan) = self.review.plan.value.as_ref().filter(|p| !p.needs_approval.is_empty())
+        {
             let name = self.forms[3].value("name").to_lowercase();
-            let place = self.place();
-            let keys = foreign.into_iter().map(|a| (a.key, a.reason)).collect();
-            return fx.ask(modal::approval(None, &name, &place, keys, None));
+            return fx.ask(modal::approval(None, &name, &self.place(), plan));
         }
         let input = self.input();
         let call = match &self.replaces {

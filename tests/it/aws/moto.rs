@@ -71,7 +71,9 @@ async fn a_thousand_secrets_at_the_request_floor() {
     let mut source: Vec<(String, String)> = (0..1000).map(|i| (format!("K{i:04}"), format!("value {i}"))).collect();
     let mut sync = place.sync(json!({"keySchema": "app/{{secretKey}}", "recoveryWindowDays": 14}));
     let report = sync.run_full(&source, &[]).await.clean();
-    assert_eq!(report.calls(), calls(json!({"ListSecrets": 1, "CreateSecret": 1000})));
+    // moto drops a connection now and then under this load: a repeated call is no additional secret.
+    let creates = report.calls()["CreateSecret"] - report.requests.retries;
+    assert_eq!((report.calls()["ListSecrets"], creates), (1, 1000));
     let report = sync.run_full(&source, &[]).await.clean();
     assert_eq!((report.unchanged, report.calls()), (1000, calls(json!({"ListSecrets": 10}))));
     source[500].1 = "changed".into();

@@ -150,6 +150,7 @@ impl Bench {
     }
 
     pub async fn run(&self, request: RunRequest) -> RunRecord {
+        self.place.rest();
         let id = self.local().start(request).await.expect("a run starts");
         self.local().finished(&id).await.expect("a run ends")
     }

@@ -7,6 +7,7 @@
 
 mod bench;
 mod cases;
+mod demo;
 pub(crate) mod place;
 pub(crate) mod places;
 
@@ -19,7 +20,7 @@ macro_rules! suite {
                 deleting { waits_for_every_write, switched_off, removal_takes_ours_only, mass_deletion_asks, mass_deletion_asks_unattended }
                 foreign {
                     untouched_outside_the_schema, overwritten_after_approval, equal_values_are_adopted, deleted_after_approval_at_first,
-                    withheld_later, kept_always, allowed_by_the_flag
+                    withheld_later, kept_always, kept_this_time, allowed_by_the_flag
                 }
                 sharing { two_syncs_with_overlapping_schemas, two_syncs_at_once }
                 edits { cleared_schema_asks, another_schema_asks, deletion_switched_on_asks, environment_renamed }
@@ -28,12 +29,12 @@ macro_rules! suite {
                     kms_breaks_down
                 }
                 values { of_every_kind, empty, too_large }
-                names { at_their_limits, that_cannot_be, that_collapse, schema_in_another_alphabet }
-                importing { source_first, destination_first, bad_names_stay, not_offered, on_demand, half_way }
+                names { at_their_limits, that_cannot_be, that_collapse, schema_in_another_alphabet, schema_with_slashes }
+                importing { source_first, destination_first, bad_names_stay, linked_keys_are_left_alone, values_with_outer_space, not_offered, on_demand, half_way }
                 drift { edited_outside, deleted_outside, ledger_lost }
                 trouble {
-                    throttling_storm, one_bad_secret, lost_answers, half_answers, lost_listing, refused_credentials, cancelled_and_resumed,
-                    killed_and_resumed
+                    throttling_storm, one_bad_secret, lost_answers, lost_answers_to_changes, half_answers, lost_listing, refused_credentials, cancelled_and_resumed,
+                    killed_and_resumed, no_value_is_kept
                 }
             }
         }
@@ -51,6 +52,7 @@ macro_rules! suite {
 }
 
 suite!(aws);
+suite!(aws_object);
 suite!(azure_key_vault);
 suite!(azure_devops);
 suite!(bitbucket);

@@ -20,6 +20,8 @@ pub struct Nature {
     pub empty: bool,
     /// Holds values with line breaks.
     pub multiline: bool,
+    /// Names may hold slashes.
+    pub slashes: bool,
     /// Longest name, in characters.
     pub longest: Option<usize>,
     /// Largest value, in bytes.
@@ -30,12 +32,23 @@ pub struct Nature {
     pub collapsing: Option<(&'static str, &'static str)>,
     /// A name that can stand there and cannot be a source key.
     pub unimportable: Option<&'static str>,
-    /// An outside edit of a value can be noticed.
-    pub reveals_edits: bool,
+    /// Which run mends an outside edit of a value.
+    pub mends: Mends,
     /// In every request that creates keys and in no request that reads.
     pub creation: &'static str,
     /// In every request that lists.
     pub listing: &'static str,
+}
+
+/// When an outside edit is repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mends {
+    /// The next run sees it.
+    NextRun,
+    /// A drift check or `--verify` sees it.
+    Verify,
+    /// Nothing there tells.
+    Never,
 }
 
 /// A destination under test: a running sandbox and its owner's view of it.
@@ -59,8 +72,12 @@ pub trait Place: Send + Sync {
     fn put(&self, key: &str, value: &str);
     /// Another hand takes a key away.
     fn remove(&self, key: &str);
+    /// Time passes there, between what was and the next run.
+    fn rest(&self) {}
+
     /// Refuses to create one key: this one, where the service looks at names, else the next.
-    fn refuse_one(&self, key: &str);
+    /// False where a write is refused as a whole or not at all.
+    fn refuse_one(&self, key: &str) -> bool;
 
     /// Ends [`Self::refuse_one`].
     fn forgive(&self) {

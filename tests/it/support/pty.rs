@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
 /// How long a condition may take. Builds without optimisation on busy machines are slow.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(30);
 
 struct Seen {
     parser: vt100::Parser,
@@ -141,10 +141,10 @@ impl Pty {
     #[track_caller]
     pub fn focus(&mut self, label: &str) {
         for _ in 0..30 {
-            if self.screen().contains(&format!("▸ {label} ")) {
+            let before = self.screen();
+            if before.contains(&format!("▸ {label} ")) {
                 return;
             }
-            let before = self.screen();
             self.key("Tab");
             self.wait("the focus moves", |screen| screen != before);
         }

@@ -15,6 +15,9 @@ fn options(more: &serde_json::Value) -> serde_json::Value {
 
 /// Upstream deletes everything else at the destination when the schema is cleared.
 pub async fn cleared_schema_asks(b: Bench) {
+    if !b.nature().schema {
+        return;
+    }
     b.put("THEIRS", "t");
     b.set("ONE", "1");
     b.create(json!({"keySchema": "APP_{{secretKey}}"})).await;
@@ -33,6 +36,9 @@ pub async fn cleared_schema_asks(b: Bench) {
 
 /// Another schema reaches other keys.
 pub async fn another_schema_asks(b: Bench) {
+    if !b.nature().schema {
+        return;
+    }
     b.put("NEW_THEIRS", "t");
     b.set("ONE", "1");
     b.create(json!({"keySchema": "OLD_{{secretKey}}"})).await;

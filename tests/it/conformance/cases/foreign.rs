@@ -1,12 +1,16 @@
 //! What another hand wrote is touched only after the operator agreed.
 
 use kms_sync::model::run::{Outcome, RunStatus};
+use kms_sync::service::RunRequest;
 use serde_json::json;
 
-use crate::conformance::bench::{Bench, ended, fate};
+use crate::conformance::bench::{Bench, SYNC, ended, fate};
 
 /// Keys that the schema does not match are nobody's business, in any run.
 pub async fn untouched_outside_the_schema(b: Bench) {
+    if !b.nature().schema {
+        return;
+    }
     b.put("THEIRS", "t");
     b.put("OTHER_ONE", "t");
     b.set("ONE", "1");
@@ -50,6 +54,9 @@ pub async fn overwritten_after_approval(b: Bench) {
 /// The result of another engine (the server's own, a lost ledger) is taken over: where values
 /// can be read without a write and without a question, elsewhere after one.
 pub async fn equal_values_are_adopted(b: Bench) {
+    if !b.nature().schema {
+        return;
+    }
     for (key, value) in [("APP_ONE", "1"), ("APP_TWO", "two\\n\"quoted\"")] {
         b.put(key, value);
     }
@@ -107,12 +114,13 @@ pub async fn withheld_later(b: Bench) {
     // Taking over a foreign key is not in sync until it is agreed to.
     b.put("SOON", "theirs");
     b.set("SOON", "ours");
+    b.set("ONE", "eins");
     let record = b.sync().await;
     ended(&record, RunStatus::NeedsApproval);
-    b.holds([("ONE", "uno"), ("THEIRS", "t"), ("SOON", "theirs")]);
+    b.holds([("ONE", "eins"), ("THEIRS", "t"), ("SOON", "theirs")]);
     b.approve(&["SOON", "THEIRS"], &[]).await;
     b.synced().await;
-    b.holds([("ONE", "uno"), ("SOON", "ours")]);
+    b.holds([("ONE", "eins"), ("SOON", "ours")]);
     b.settled().await;
 }
 
@@ -131,6 +139,22 @@ pub async fn kept_always(b: Bench) {
     // Even when everything else is agreed to.
     ended(&b.allowed().await, RunStatus::Succeeded);
     b.holds([("THEIRS", "t"), ("NEW", "n")]);
+}
+
+/// "Keep them this time": a first run goes on without what it would have to ask about.
+pub async fn kept_this_time(b: Bench) {
+    b.put("THEIRS", "t");
+    b.put("SHARED", "theirs");
+    b.set("SHARED", "ours");
+    b.set("NEW", "n");
+    b.create(json!({})).await;
+    let record = b.run(RunRequest { withhold: true, ..Bench::request(SYNC) }).await;
+    assert_eq!(record.counts.created, 1, "{record:#?}");
+    b.holds([("THEIRS", "t"), ("SHARED", "theirs"), ("NEW", "n")]);
+    // What is held back is not in sync; a next run without the word asks again.
+    ended(&record, RunStatus::NeedsApproval);
+    ended(&b.sync().await, RunStatus::NeedsApproval);
+    b.holds([("THEIRS", "t"), ("SHARED", "theirs"), ("NEW", "n")]);
 }
 
 /// `--allow-delete` is the approval of everything that the plan shows.

@@ -73,6 +73,9 @@ pub async fn that_collapse(b: Bench) {
 
 /// A schema with characters that the destination converts still finds its own keys.
 pub async fn schema_in_another_alphabet(b: Bench) {
+    if !b.nature().schema {
+        return;
+    }
     b.put("THEIRS", "t");
     b.set("KEY_ONE", "1");
     b.set("KEY_TWO", "2");
@@ -84,4 +87,32 @@ pub async fn schema_in_another_alphabet(b: Bench) {
     let record = b.synced().await;
     assert_eq!(record.counts.deleted, 1, "{record:#?}");
     b.holds([("THEIRS", "t"), ("dev_A_KEY_ONE_Z", "1")]);
+}
+
+/// Slashes make levels: keys of deeper levels are not this sync's; where names hold no
+/// slashes, every key says so.
+pub async fn schema_with_slashes(b: Bench) {
+    if !b.nature().schema {
+        return;
+    }
+    b.set("ONE", "1");
+    b.set("TWO", "2");
+    if !b.nature().slashes {
+        b.put("THEIRS", "t");
+        b.create(json!({"keySchema": "app/{{secretKey}}"})).await;
+        let record = b.sync().await;
+        ended(&record, RunStatus::Failed);
+        assert_eq!(record.counts.failed, 2);
+        b.holds([("THEIRS", "t")]);
+        return;
+    }
+    b.put("app/deep/THEIRS", "t");
+    b.put("app", "t");
+    b.create(json!({"keySchema": "app/{{secretKey}}"})).await;
+    b.synced().await;
+    b.holds([("app/deep/THEIRS", "t"), ("app", "t"), ("app/ONE", "1"), ("app/TWO", "2")]);
+    b.unset("TWO");
+    b.synced().await;
+    b.holds([("app/deep/THEIRS", "t"), ("app", "t"), ("app/ONE", "1")]);
+    b.settled().await;
 }

@@ -8,6 +8,9 @@ use crate::conformance::bench::{Bench, ENVIRONMENT, SYNC, ended};
 
 /// Section 12, row 9: what another sync wrote is not deleted, not overwritten, not asked for.
 pub async fn two_syncs_with_overlapping_schemas(b: Bench) {
+    if !b.nature().schema {
+        return;
+    }
     b.kms.set(&b.project, ENVIRONMENT, "/other", "FROM_OTHER", "o");
     b.kms.set(&b.project, ENVIRONMENT, "/other", "APP_TRAP", "trap");
     b.set("ONE", "1");
@@ -36,6 +39,9 @@ pub async fn two_syncs_with_overlapping_schemas(b: Bench) {
 
 /// Both at the same moment: no write is lost.
 pub async fn two_syncs_at_once(b: Bench) {
+    if !b.nature().schema {
+        return;
+    }
     for i in 0..12 {
         b.set(&format!("A{i}"), "a");
         b.kms.set(&b.project, ENVIRONMENT, "/other", &format!("B{i}"), "b");

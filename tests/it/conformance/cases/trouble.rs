@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use kms_sync::model::board::Event;
 use kms_sync::model::run::{Outcome, RunStatus};
 use kms_sync::sandbox::host::{Effect, Fault};
 use kms_sync::service::Service;
@@ -16,9 +17,21 @@ use crate::support::KMS_SYNC;
 pub async fn throttling_storm(b: Bench) {
     let keys = b.fill(8, "v");
     b.create(json!({})).await;
-    b.place.host().faults.add(Fault::next("", 3, b.place.throttling()));
-    b.place.host().faults.add(Fault::next(b.nature().creation, 2, b.place.throttling()));
+    b.place.host().faults.add(Fault::next("", 2, b.place.throttling()));
+    b.place.host().faults.add(Fault::next(b.nature().creation, 1, b.place.throttling()));
+    let mut watch = b.local().watch().await.expect("the live picture");
     let record = b.synced().await;
+    // Section 12, row 14: who watches sees each key, and why the run waits.
+    let (mut done, mut reasons) = (0, Vec::new());
+    while let Ok(event) = watch.events.try_recv() {
+        match event {
+            Event::Done { outcome, .. } if outcome.outcome == Outcome::Created => done += 1,
+            Event::Waiting { waiting: Some(waiting), .. } => reasons.push(waiting.reason),
+            _ => {}
+        }
+    }
+    assert_eq!(done, 8);
+    assert!(!reasons.is_empty() && reasons.iter().all(|r| !r.is_empty()), "{reasons:?}");
     assert_eq!(record.counts.created, 8);
     assert!(record.requests.retries >= 2, "{:?}", record.requests);
     assert!(record.requests.waited_ms > 0, "{:?}", record.requests);
@@ -31,7 +44,9 @@ pub async fn one_bad_secret(b: Bench) {
     let keys = b.fill(9, "v");
     b.set("REFUSED", "r");
     b.create(json!({})).await;
-    b.place.refuse_one(&b.place.key("REFUSED"));
+    if !b.place.refuse_one(&b.place.key("REFUSED")) {
+        return;
+    }
     let record = b.sync().await;
     ended(&record, RunStatus::Failed);
     assert_eq!((record.counts.failed, record.counts.created), (1, 9), "{record:#?}");
@@ -63,6 +78,34 @@ pub async fn lost_answers(b: Bench) {
         b.synced().await;
     }
     b.holds(&keys);
+    b.settled().await;
+}
+
+/// The same for changes and deletions, wherever in the run an answer is lost.
+pub async fn lost_answers_to_changes(b: Bench) {
+    let mut keys = b.fill(4, "v0");
+    b.set("GOES", "g");
+    b.create(json!({})).await;
+    b.synced().await;
+    for round in 1..=4u32 {
+        let value = format!("v{round}");
+        for key in ["K_000", "K_001"] {
+            b.set(key, &value);
+            keys.insert(key.into(), value.clone());
+        }
+        let (gone, new) = (format!("GOES{}", "_ON".repeat(round as usize - 1)), format!("GOES{}", "_ON".repeat(round as usize)));
+        b.unset(&gone);
+        keys.remove(&gone);
+        b.set(&new, "g");
+        keys.insert(new, "g".into());
+        b.place.host().faults.add(Fault::next("", 1, Effect::LostAnswer).after(round));
+        if b.sync().await.status != RunStatus::Succeeded {
+            b.place.host().faults.clear();
+            b.synced().await;
+        }
+        b.place.host().faults.clear();
+        b.holds(&keys);
+    }
     b.settled().await;
 }
 
@@ -167,6 +210,32 @@ pub async fn killed_and_resumed(mut b: Bench) {
     b.holds(&keys);
     let history = b.local().history(SYNC, 9).await.expect("the history");
     assert!(history.iter().any(|r| r.status == RunStatus::Interrupted), "{history:#?}");
+}
+
+/// No value, refused or written, stays on this machine or travels in an address.
+pub async fn no_value_is_kept(b: Bench) {
+    const CANARY: &str = "canary-Zx81-yellow-bird";
+    b.set("WRITTEN", CANARY);
+    b.set("REFUSED", CANARY);
+    b.set("LONG", &CANARY.repeat(4000));
+    b.create(json!({})).await;
+    b.place.refuse_one(&b.place.key("REFUSED"));
+    let failed = b.sync().await;
+    b.place.forgive();
+    b.set("WRITTEN", &format!("{CANARY}-again"));
+    let second = b.sync().await;
+    let said = format!("{failed:?} {second:?} {:?} {:?}", b.plan().await, b.place.host().log.lines());
+    assert!(!said.contains(CANARY), "{said}");
+    assert!(b.place.values().values().any(|v| v.contains(CANARY)), "it was really written");
+    let mut left = vec![b.dirs().config, b.dirs().state, b.dirs().runtime];
+    while let Some(path) = left.pop() {
+        let Ok(entries) = std::fs::read_dir(&path) else {
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            assert!(!bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes()), "{}", path.display());
+            continue;
+        };
+        left.extend(entries.filter_map(|e| Some(e.ok()?.path())));
+    }
 }
 
 async fn until(ready: impl Fn() -> bool) {

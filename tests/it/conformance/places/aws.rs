@@ -6,7 +6,7 @@ use kms_sync::sandbox::aws::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, State, router};
 use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, answer};
 
 const REGION: &str = "us-east-1";
 
@@ -34,12 +34,13 @@ impl Place for Aws {
             document: false,
             empty: false,
             multiline: true,
+            slashes: true,
             longest: Some(512),
             largest: Some(65_536),
             bad_names: &["with space", "ümlaut"],
             collapsing: None,
             unimportable: Some("team/token"),
-            reveals_edits: true,
+            mends: Mends::NextRun,
             creation: "secretsmanager.CreateSecret",
             listing: "secretsmanager.ListSecrets",
         }
@@ -71,8 +72,9 @@ impl Place for Aws {
         self.state.vanish(REGION, key);
     }
 
-    fn refuse_one(&self, key: &str) {
+    fn refuse_one(&self, key: &str) -> bool {
         self.state.deny("CreateSecret", key);
+        true
     }
 
     fn forgive(&self) {

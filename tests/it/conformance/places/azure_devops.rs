@@ -7,7 +7,7 @@ use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
 use crate::conformance::bench::ENVIRONMENT_NAME;
-use crate::conformance::place::{Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, answer};
 
 const TOKEN: &str = "conformance-access-token";
 
@@ -44,12 +44,13 @@ impl Place for DevOps {
             document: true,
             empty: false,
             multiline: true,
+            slashes: true,
             longest: Some(400),
             largest: None,
             bad_names: &[],
             collapsing: Some(("ONE_NAME", "one_name")),
             unimportable: None,
-            reveals_edits: true,
+            mends: Mends::Verify,
             creation: "/contoso/_apis/distributedtask/variablegroups",
             listing: "GET ",
         }
@@ -90,8 +91,9 @@ impl Place for DevOps {
         }
     }
 
-    fn refuse_one(&self, key: &str) {
+    fn refuse_one(&self, key: &str) -> bool {
         self.state.refuse_name(key);
+        true
     }
 
     fn floor(&self, _keys: usize) -> usize {

@@ -9,13 +9,13 @@ use kms_sync::sandbox::entra;
 use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, answer};
 
 const TENANT: &str = "11111111-1111-4111-8111-111111111111";
 const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
 
-/// The vault's clock stands an hour in the past and moves on with every foreign write: its
-/// stamps have whole seconds, and no case may depend on how many of its writes share one.
+/// The vault's clock stands an hour in the past and moves on with every foreign write and
+/// every run: its stamps have whole seconds, and no case may depend on what shares one.
 pub struct KeyVault {
     state: State,
     host: Host,
@@ -55,12 +55,13 @@ impl Place for KeyVault {
             document: false,
             empty: true,
             multiline: true,
+            slashes: false,
             longest: Some(127),
             largest: Some(25_600),
             bad_names: &["WITH.DOT", "ÜMLAUT"],
             collapsing: Some(("ONE_NAME", "ONE-NAME")),
             unimportable: None,
-            reveals_edits: true,
+            mends: Mends::NextRun,
             creation: "PUT /secrets/",
             listing: "GET /secrets?",
         }
@@ -90,7 +91,6 @@ impl Place for KeyVault {
     fn put(&self, key: &str, value: &str) {
         self.tick();
         self.state.put(key, value);
-        self.tick();
     }
 
     fn remove(&self, key: &str) {
@@ -99,8 +99,13 @@ impl Place for KeyVault {
         self.state.purge(key);
     }
 
-    fn refuse_one(&self, key: &str) {
+    fn rest(&self) {
+        self.tick();
+    }
+
+    fn refuse_one(&self, key: &str) -> bool {
         self.state.forbid(Operation::Set, Some(key), "ForbiddenByRbac");
+        true
     }
 
     fn forgive(&self) {

@@ -7,7 +7,7 @@ use kms_sync::sandbox::host::{Effect, Fault, Host};
 use kms_sync::sandbox::oci::{State, router};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, answer};
 
 pub struct Oci {
     state: State,
@@ -34,12 +34,13 @@ impl Place for Oci {
             document: false,
             empty: false,
             multiline: true,
+            slashes: false,
             longest: Some(255),
             largest: Some(25_600),
             bad_names: &["with space", "ümlaut"],
             collapsing: None,
             unimportable: None,
-            reveals_edits: false,
+            mends: Mends::NextRun,
             creation: "POST /20180608/secrets",
             listing: "GET /20180608/secrets?",
         }
@@ -61,7 +62,11 @@ impl Place for Oci {
         let all = self.state.secrets().into_iter();
         let living = all.filter(|s| !matches!(s.state.as_str(), "PENDING_DELETION" | "SCHEDULING_DELETION" | "DELETING" | "DELETED"));
         let text = |s: &kms_sync::sandbox::oci::Secret| s.current().map(|v| String::from_utf8_lossy(&v.content).into_owned()).unwrap_or_default();
-        living.map(|s| (s.name.clone(), text(&s))).collect()
+        let mut out = BTreeMap::new();
+        for secret in living {
+            assert_eq!(out.insert(secret.name.clone(), text(&secret)), None, "{} is there twice", secret.name);
+        }
+        out
     }
 
     fn put(&self, key: &str, value: &str) {
@@ -76,9 +81,10 @@ impl Place for Oci {
         self.state.edit(key, |s| s.state = "DELETED".into());
     }
 
-    fn refuse_one(&self, _key: &str) {
+    fn refuse_one(&self, _key: &str) -> bool {
         let body = json!({"code": "InvalidParameter", "message": "The secret is not acceptable."});
         self.host.faults.add(Fault::next("POST /20180608/secrets", 1, answer(400, &[], &body)));
+        true
     }
 
     fn is_write(&self, line: &str) -> bool {

@@ -1,0 +1,45 @@
+//! The program itself: `demo --headless` syncs to every destination, and then rests.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+use kms_sync::destination::registry;
+use serde_json::Value;
+
+use crate::support::KMS_SYNC;
+
+#[test]
+fn headless_succeeds_everywhere_and_then_writes_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let output = Command::new(KMS_SYNC)
+        .args(["demo", "--headless", "--json"])
+        .env("HOME", home.path())
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_str(&text).expect("one JSON document");
+    let mut rounds: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for run in document["runs"].as_array().expect("runs") {
+        assert_eq!(run["status"], "succeeded", "{run:#}");
+        let services = run["requests"]["byCall"].as_object().expect("counted requests");
+        let kinds = registry::ALL.iter().filter(|p| services.contains_key(p.spec().service));
+        for provider in kinds {
+            rounds.entry(provider.spec().kind).or_default().push(run);
+        }
+    }
+    let mut expected = registry::kinds();
+    expected.sort_unstable();
+    assert_eq!(rounds.keys().copied().collect::<Vec<_>>(), expected, "every destination took part");
+    for (kind, runs) in rounds {
+        let writes =
+            |run: &Value| ["created", "updated", "restored", "deleted", "imported"].iter().filter_map(|c| run["counts"][c].as_u64()).sum::<u64>();
+        let [first, second] = runs.as_slice() else { panic!("{kind} ran {} times", runs.len()) };
+        assert!(writes(first) > 0, "{kind}: {first:#}");
+        assert_eq!(writes(second), 0, "{kind}: {second:#}");
+        assert!(second["requests"]["total"].as_u64() <= first["requests"]["total"].as_u64(), "{kind}");
+    }
+    assert_eq!(std::fs::read_dir(home.path()).expect("the home").count(), 0, "it leaves nothing behind");
+}
