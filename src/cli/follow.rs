@@ -2,6 +2,10 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::output::note;
 use super::{progress, serve};
@@ -18,13 +22,31 @@ pub struct Followed {
 /// Starts runs, shows their progress, and waits for all; a signal cancels them once. It is an
 /// error only when none could be started.
 pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
+/// Pause between tries to start a run that another one is in the way of.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Starts runs, shows their progress, and waits for all; a signal cancels them once. With
+/// `wait` a sync that is running already is waited for. When one cannot be started, the
+/// others end first.
+pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bool) -> Result<Vec<RunRecord>, ServiceError> {
     let watch = service.watch().await?;
-    let shown = tokio::spawn(progress::show(watch));
+    let shown = AbortOnDropHandle::new(tokio::spawn(progress::show(watch)));
+    let stopped = CancellationToken::new();
+    let signals = stopped.clone();
+    let _signals = AbortOnDropHandle::new(tokio::spawn(async move {
+        serve::until_stopped().await;
+        note("cancelling: what is in flight is finished first");
+        signals.cancel();
+    }));
     let mut ids = Vec::new();
     let mut refused = Vec::new();
     for request in requests {
         let sync = request.sync.clone();
         match service.start(request).await {
+        let started = tokio::select! {
+            started = start(&*service, request, wait) => started,
+            () = stopped.cancelled() => Err(ServiceError::new(ServiceErrorKind::Cancelled, "stopped before it began")),
+        };
+        match started {
             Ok(id) => ids.push(id),
             Err(error) => refused.push((sync, error)),
         }
@@ -46,10 +68,41 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Resul
                 let _ = service.cancel(id).await;
             }
         })
+    let all = async {
+        let mut records = Vec::new();
+        for id in &ids {
+            records.push(service.finished(id).await?);
+        }
+        Ok::<_, ServiceError>(records)
     };
-    let mut records = Vec::new();
-    for id in &ids {
-        records.push(service.finished(id).await?);
+    let cancelling = async {
+        stopped.cancelled().await;
+        for id in &ids {
+            // A run that has just ended needs no cancelling.
+            let _ = service.cancel(id).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let records = tokio::select! {
+        records = all => records?,
+        () = cancelling => Vec::new(),
+    };
+    drop(shown);
+    early.map_or(Ok(records), Err)
+}
+
+async fn start(service: &dyn Service, request: RunRequest, wait: bool) -> Result<String, ServiceError> {
+    let mut told = false;
+    loop {
+        match service.start(request.clone()).await {
+            Err(busy) if wait && busy.kind == ServiceErrorKind::Busy => {
+                if !std::mem::replace(&mut told, true) {
+                    note(&format!("waiting: {busy}"));
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            started => return started,
+        }
     }
     cancelling.abort();
     shown.abort();

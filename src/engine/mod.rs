@@ -505,6 +505,14 @@ impl Engine {
         self.inner.pool.close().await;
     }
 
+    /// Ends the engine when what was asked of it is done: nothing new starts.
+    pub async fn finish(&self) {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        self.inner.pool.close().await;
+    }
+
     fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
         self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

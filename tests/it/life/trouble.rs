@@ -141,9 +141,11 @@ async fn every_trouble_is_told_and_nothing_is_written() {
         }
         document
     };
+    // An identity of its own: rejected logins lock the one they name.
+    let other = yard.rig.kms.add_identity("other", "its-secret");
     let kms = |name: &str, url: &str, secret: &str| {
         json!({"name": name, "app": "hanzo-kms", "method": "universal-auth", "baseUrl": url,
-            "credentials": {"clientId": yard.rig.client_id, "clientSecret": secret}})
+            "credentials": {"clientId": other, "clientSecret": secret}})
     };
     let secret = crate::support::rig::CLIENT_SECRET;
     for document in [
