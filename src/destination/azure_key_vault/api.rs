@@ -93,6 +93,12 @@ pub(super) struct Call<'a> {
 }
 
 impl Vault {
+    /// Equal texts are the same vault, reached the same way.
+    pub fn identity(&self) -> String {
+        let address = self.address.identity();
+        if self.base == self.address.url { address } else { format!("{address} at {}", self.base) }
+    }
+
     /// The URL of a resource below the vault.
     pub fn url(&self, segments: &[&str]) -> url::Url {
         let mut url = join(&self.base, segments);

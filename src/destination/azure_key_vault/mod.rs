@@ -8,6 +8,7 @@
 //! | `stamp` | what the ledger keeps of a secret's state, and when one-second stamps may be believed |
 //! | `api` | one call: token, pacing, challenge, throttling |
 //! | `errors` | the service's errors as advice |
+//! | `hidden` | deleted names that a write met and the next listing shows |
 //! | `wire` | the JSON of the data plane |
 //! | `session`, `target`, `write` | the three layers of [`super`] |
 //!
@@ -18,6 +19,7 @@ mod address;
 mod api;
 mod app;
 mod errors;
+mod hidden;
 mod keys;
 mod session;
 mod stamp;
@@ -109,8 +111,8 @@ impl Provider for KeyVault {
         }
     }
 
-    fn connect(&self, connection: ResolvedConnection, _memory: Arc<dyn Memory>) -> Result<Arc<dyn Session>, ApiError> {
-        Ok(Arc::new(session::KeyVaultSession::new(connection)?))
+    fn connect(&self, connection: ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Arc<dyn Session>, ApiError> {
+        Ok(Arc::new(session::KeyVaultSession::new(connection, memory)?))
     }
 }
 

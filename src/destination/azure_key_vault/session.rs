@@ -9,12 +9,13 @@ use super::SERVICE;
 use super::address::{self, VaultUrl};
 use super::api::{Pace, Patience, Vault};
 use super::errors::{Right, failure};
+use super::hidden::Hidden;
 use super::target::KeyVaultTarget;
 use crate::destination::entra::{Claims, Cloud, Grant, Platform, Tokens, Workload, cloud_of_authority};
 use crate::destination::{Choice, Destination, Session, Target, TestReport};
 use crate::http::{ApiError, Cx, ErrorKind, Http};
 use crate::model::connection::{ResolvedConnection, check_endpoint};
-use crate::model::{Map, Problems, SecretValue};
+use crate::model::{Map, Memory, Problems, SecretValue};
 
 /// Data-plane version: the oldest that every cloud, Azure Stack and emulator is likely to
 /// know and that has every field used here.
@@ -25,6 +26,7 @@ const KEY_VAULT_APP: &str = "cfa8b339-82a2-471a-a3c9-0fc0be7a4093";
 /// One connection.
 pub(super) struct KeyVaultSession {
     connection: ResolvedConnection,
+    memory: Arc<dyn Memory>,
     http: Http,
     grant: Grant,
     allowed: Vec<String>,
@@ -36,7 +38,7 @@ pub(super) struct KeyVaultSession {
 }
 
 impl KeyVaultSession {
-    pub fn new(connection: ResolvedConnection) -> Result<Self, ApiError> {
+    pub fn new(connection: ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Self, ApiError> {
         let allowed = address::allowed_hosts(connection.settings.get("allowedVaultHosts")).map_err(invalid)?;
         Ok(Self {
             http: Http::new(&connection),
@@ -46,6 +48,7 @@ impl KeyVaultSession {
             paces: Mutex::default(),
             patience: Patience::default(),
             connection,
+            memory,
         })
     }
 
@@ -169,7 +172,9 @@ impl Session for KeyVaultSession {
 
     async fn open(&self, _cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
         let given = target.config.get("vaultBaseUrl").and_then(|v| v.as_str()).unwrap_or_default();
-        Ok(Arc::new(KeyVaultTarget::new(self.vault(given)?, &target.options)))
+        let vault = self.vault(given)?;
+        let hidden = Hidden::new(self.memory.clone(), &target.sync_id, &vault.identity());
+        Ok(Arc::new(KeyVaultTarget::new(vault, hidden, &target.options)))
     }
 }
 

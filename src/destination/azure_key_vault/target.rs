@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use super::SERVICE;
 use super::api::Vault;
 use super::errors::{DISABLED, Refusal, Right, failure};
+use super::hidden::Hidden;
 use super::keys::{Keys, is_name};
 use super::stamp::Mark;
 use super::wire::{Page, Secret};
@@ -27,15 +28,16 @@ pub(super) const READERS: usize = 12;
 /// One vault.
 pub(super) struct KeyVaultTarget {
     pub vault: Vault,
+    pub(super) hidden: Hidden,
     deletes: bool,
     /// Unmanaged secrets with a certificate's content type are left alone.
     spare_certificates: bool,
 }
 
 impl KeyVaultTarget {
-    pub fn new(vault: Vault, options: &SyncOptions) -> Self {
+    pub fn new(vault: Vault, hidden: Hidden, options: &SyncOptions) -> Self {
         let spare_certificates = options.extra.get("disableCertificateImport").and_then(|v| v.as_bool()).unwrap_or(true);
-        Self { vault, deletes: options.deletes(), spare_certificates }
+        Self { vault, hidden, deletes: options.deletes(), spare_certificates }
     }
 
     /// Follows a list's links to the end, or for `enough` pages.
@@ -70,8 +72,9 @@ impl KeyVaultTarget {
         Ok(next)
     }
 
-    /// Deleted secrets that the ledger knows. Asked only when a key of ours is missing from the
-    /// list or may be coming back, and for no more pages than the listing can save calls.
+    /// Deleted secrets that the ledger knows, and those that an earlier write met. Asked only
+    /// when a key of ours is missing from the list or may be coming back, and for no more pages
+    /// than the listing can save calls; a name that was met is looked for on all pages.
     async fn deleted(&self, cx: &Cx, ask: &Listing<'_>, listed: &HashMap<String, Entry>) -> Result<Vec<Entry>, ApiError> {
         let rows = &ask.ledger.rows;
         let missing = rows.values().filter(|r| r.value_hash.is_some() && !listed.contains_key(&r.fold)).count();
@@ -79,16 +82,29 @@ impl KeyVaultTarget {
         let standing = rows.values().filter(|r| r.value_hash.is_some() && listed.contains_key(&r.fold)).count();
         // What the source no longer wants needs no look, however long its row stays.
         let pages = (missing + gone).min(ask.wanted.saturating_sub(standing));
-        if pages == 0 {
+        self.hidden.keep(|name| !listed.contains_key(name));
+        let met = self.hidden.names();
+        if pages == 0 && met.is_empty() {
             return Ok(Vec::new());
         }
-        let found = match self.pages(cx, "deletedsecrets", "GET /deletedsecrets", Some(pages)).await {
+        let found = match self.pages(cx, "deletedsecrets", "GET /deletedsecrets", met.is_empty().then_some(pages)).await {
             Ok(found) => found,
             // A vault without soft delete, or a right that is not needed otherwise: the write finds out.
-            Err(error) if matches!(error.kind, ErrorKind::Permission | ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict) => Vec::new(),
+            Err(error) if matches!(error.kind, ErrorKind::Permission | ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict) => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(error),
         };
-        Ok(found.iter().filter_map(|s| self.deleted_entry(s)).filter(|e| rows.contains_key(&Keys.fold(&e.key))).collect())
+        let (mut entries, mut folds) = (Vec::new(), HashSet::new());
+        for entry in found.iter().filter_map(|s| self.deleted_entry(s)) {
+            let fold = Keys.fold(&entry.key);
+            if rows.contains_key(&fold) || met.contains(&fold) {
+                entries.push(entry);
+                folds.insert(fold);
+            }
+        }
+        self.hidden.keep(|name| folds.contains(name));
+        Ok(entries)
     }
 
     fn deleted_entry(&self, secret: &Secret) -> Option<Entry> {
@@ -172,8 +188,7 @@ fn note(secret: &Secret) -> Option<String> {
 #[async_trait]
 impl Destination for KeyVaultTarget {
     fn identity(&self) -> String {
-        let address = self.vault.address.identity();
-        if self.vault.base == self.vault.address.url { address } else { format!("{address} at {}", self.vault.base) }
+        self.vault.identity()
     }
 
     fn keys(&self) -> &dyn KeySpace {

@@ -73,6 +73,8 @@ struct Writer<'a> {
     /// What others set on the current version, kept on the new one.
     keep: Keep,
     recovered: bool,
+    /// A deleted secret of this name may be brought back: it is this sync's, or the operator agreed.
+    may_recover: bool,
 }
 
 /// What stands at the destination after looking.
@@ -86,7 +88,8 @@ enum Found {
 impl<'a> Writer<'a> {
     fn new(target: &'a KeyVaultTarget, cx: &'a Cx, op: &Op<'a>, desired: &'a Desired) -> Self {
         let keep = op.entry.and_then(|e| serde_json::from_value(e.facts.clone()).ok()).unwrap_or_default();
-        Self { target, cx, name: op.key, desired, action: op.action, keep, recovered: false }
+        let may_recover = op.action == Action::Restore || op.row.is_some() || op.approved;
+        Self { target, cx, name: op.key, desired, action: op.action, keep, recovered: false, may_recover }
     }
 
     async fn run(mut self, recover_first: bool) -> Result<Written, ApiError> {
@@ -106,6 +109,9 @@ impl<'a> Writer<'a> {
                     let transition = Refusal::read(&answer).transition();
                     if begun.elapsed() >= patience.limit {
                         return Err(self.unsettled(&answer));
+                    }
+                    if matches!(transition, Some(DELETED | BEING_RECOVERED)) && !self.may_recover {
+                        return Err(self.not_ours(&answer));
                     }
                     if transition == Some(DELETED) {
                         let before = self.recovered;
@@ -251,6 +257,15 @@ impl<'a> Writer<'a> {
 
     fn in_the_way(&self, why: &str) -> ApiError {
         ApiError::new(ErrorKind::Conflict, SERVICE, format!("{} {why}", self.name))
+    }
+
+    /// The name is held by a deleted secret that this sync never wrote. The next listing shows it.
+    fn not_ours(&self, answer: &Answer) -> ApiError {
+        self.target.hidden.met(&self.desired.fold);
+        let mut error = failure(self.cx, answer, &format!("set {}", self.name), Right::Set);
+        error.kind = ErrorKind::Conflict;
+        error.message = format!("{} is the name of a secret that was deleted and that this sync did not write", self.name);
+        error.advice("Run again: the plan then shows the deleted secret and asks before it is brought back and overwritten.")
     }
 
     fn unsettled(&self, answer: &Answer) -> ApiError {

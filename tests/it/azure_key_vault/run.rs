@@ -100,6 +100,25 @@ async fn a_vault_from_the_first_sync_to_removal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_deleted_secret_is_asked_about_before_it_comes_back() {
+    let lab = Lab::new().await;
+    lab.rig.set("DB_PASS", "ours");
+    lab.vault.put("DB-PASS", "theirs");
+    lab.vault.delete("DB-PASS");
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    let run = lab.sync(0, 1).await;
+    assert_eq!((&run["counts"]["failed"], &run["counts"]["restored"]), (&json!(1), &json!(0)), "{run:#}");
+    assert_eq!(lab.vault.deleted(), ["db-pass"]);
+    let plan = lab.rig.run(&["plan", "kv", "--json"]).await.json();
+    assert!(plan.to_string().contains("a deleted secret of this name, not written by this sync"), "{plan:#}");
+    lab.vault.freeze_clock(Some(T + 10));
+    let agreed = lab.rig.run(&["sync", "kv", "--json", "--yes"]).await.expect(0);
+    assert_eq!(agreed["runs"][0]["counts"]["restored"], 1, "{agreed:#}");
+    assert_eq!(lab.vault.secrets()["db-pass"].value, "ours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn collisions_disabled_and_certificates_are_told_and_the_rest_is_done() {
     let lab = Lab::new().await;
     for (key, value) in [("A_B", "1"), ("a-b", "2"), ("GOOD", "g"), ("OFF", "new"), ("CERT", "new"), ("bad.name", "x"), ("BIG", &"x".repeat(25_601))]

@@ -6,6 +6,7 @@ mod stamps;
 mod writing;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use crate::model::connection::ResolvedConnection;
 use crate::model::ledger::{Ledger, LedgerRow};
 use crate::model::plan::Action;
 use crate::model::sync::SyncOptions;
-use crate::model::{Map, SecretValue};
+use crate::model::{Forgetful, Map, Memory, SecretValue};
 use crate::sandbox::azure_key_vault::{State, router};
 use crate::sandbox::entra;
 use crate::sandbox::host::Host;
@@ -26,6 +27,20 @@ use crate::sandbox::host::Host;
 pub(super) const TENANT: &str = "11111111-1111-4111-8111-111111111111";
 pub(super) const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
 pub(super) const SECRET: &str = "s3cr~t+/=&";
+
+/// A memory that outlives its sessions.
+#[derive(Default)]
+pub(super) struct Notebook(Mutex<HashMap<String, Value>>);
+
+impl Memory for Notebook {
+    fn get(&self, key: &str) -> Option<Value> {
+        self.0.lock().expect("lock").get(key).cloned()
+    }
+
+    fn put(&self, key: &str, value: Value) {
+        self.0.lock().expect("lock").insert(key.into(), value);
+    }
+}
 
 /// A vault, a directory, and a connection to them.
 pub(super) struct World {
@@ -72,7 +87,11 @@ impl World {
     }
 
     pub fn session_of(&self, connection: ResolvedConnection) -> KeyVaultSession {
-        let mut session = KeyVaultSession::new(connection).expect("session");
+        self.session_with(connection, Arc::new(Forgetful))
+    }
+
+    pub fn session_with(&self, connection: ResolvedConnection, memory: Arc<dyn Memory>) -> KeyVaultSession {
+        let mut session = KeyVaultSession::new(connection, memory).expect("session");
         session.patience = Patience { limit: Duration::from_secs(3), unit: Duration::from_millis(10) };
         session
     }
@@ -89,7 +108,7 @@ impl World {
         target.list(&self.cx, &Listing { prefix: "", ledger, wanted, full: false }).await
     }
 
-    /// One operation on one key.
+    /// One operation on one key, to which the operator agreed.
     pub async fn apply(
         &self,
         target: &dyn Destination,
@@ -107,7 +126,7 @@ impl World {
             desired: desired.as_ref(),
             value_differs: true,
             token: "6f1b1b1e-0000-4000-8000-000000000000",
-            approved: false,
+            approved: true,
         };
         itemised(target).apply(&self.cx, &op).await
     }

@@ -228,7 +228,7 @@ fn a_vault_whose_name_does_not_resolve_gets_its_own_advice() {
         ca_file: None,
         allow_insecure_http: false,
     };
-    let vault = KeyVaultSession::new(connection).expect("session").vault("kv-one").expect("vault");
+    let vault = KeyVaultSession::new(connection, Arc::new(Forgetful)).expect("session").vault("kv-one").expect("vault");
     let unresolved = ApiError::new(ErrorKind::Unreachable, "azure-key-vault", "cannot connect")
         .advice("The host name does not resolve: check the address for a typing error, or the machine's DNS.");
     assert!(vault.unreachable(unresolved).text().contains("no vault of that name"));

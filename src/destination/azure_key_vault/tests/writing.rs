@@ -29,6 +29,45 @@ async fn a_deleted_name_is_recovered_awaited_and_set() {
 }
 
 #[tokio::test]
+async fn a_deleted_secret_of_somebody_else_is_not_brought_back_unasked() {
+    let world = World::new().await;
+    world.vault.set_delays(Duration::from_millis(1), Duration::from_millis(20), Duration::ZERO);
+    world.vault.put("DB-PASS", "theirs");
+    world.vault.put("OTHER", "theirs");
+    world.vault.delete("DB-PASS");
+    world.vault.delete("OTHER");
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    let memory: Arc<dyn Memory> = Arc::new(Notebook::default());
+    let open = || async {
+        world.session_with(world.connection(), memory.clone()).open(&world.cx, &super::target(world.config(), SyncOptions::default())).await
+    };
+    let mut ledger = Ledger::default();
+    let target = open().await.expect("target");
+    let ran = run(&world, &*target, &mut ledger, &[("DB_PASS", "ours"), ("NEW", "v")]).await;
+    let (key, error) = &ran.failed[0];
+    assert_eq!((ran.created, ran.failed.len(), key.as_str(), error.kind), (1, 1, "DB-PASS", ErrorKind::Conflict), "{ran:?}");
+    assert!(error.text().contains("Run again"), "{error}");
+    assert_eq!((world.host.log.count("recover"), world.host.log.count("GET /deletedsecrets")), (0, 0));
+    assert_eq!(world.vault.deleted(), ["db-pass", "other"]);
+
+    // The next run, perhaps of another process, sees it and can ask.
+    let target = open().await.expect("target");
+    let seen = world.list(&*target, &ledger, 2).await.expect("list").entries;
+    let deleted: Vec<&str> = seen.iter().filter(|e| matches!(e.state, EntryState::Deleted { .. })).map(|e| e.key.as_str()).collect();
+    assert_eq!(deleted, ["DB-PASS"]);
+    let entry = seen.iter().find(|e| e.key == "DB-PASS");
+    world.apply(&*target, Action::Restore, "DB_PASS", Some("ours"), entry).await.expect("the operator agreed");
+    assert_eq!(world.vault.secrets()["db-pass"].value, "ours");
+
+    // Settled: the list of deleted secrets costs nothing any more.
+    world.host.log.clear();
+    let target = open().await.expect("target");
+    world.list(&*target, &ledger, 2).await.expect("list");
+    world.list(&*open().await.expect("target"), &ledger, 2).await.expect("list");
+    assert_eq!((world.host.log.count("GET /secrets"), world.host.log.count("GET /deletedsecrets")), (2, 0));
+}
+
+#[tokio::test]
 async fn a_name_being_deleted_is_awaited_first() {
     let world = World::new().await;
     world.vault.put("A", "old");
