@@ -12,22 +12,20 @@ use super::{progress, serve};
 use crate::model::run::{RunRecord, RunRequest};
 use crate::service::{Service, ServiceError, ServiceErrorKind};
 
+/// Pause between tries to start a run that another one is in the way of.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Runs that were followed to their end.
 pub struct Followed {
     pub records: Vec<RunRecord>,
-    /// How many were not even started; why was said on standard error.
-    pub refused: usize,
+    /// True when some were not even started; why was said on standard error.
+    pub refused: bool,
 }
 
-/// Starts runs, shows their progress, and waits for all; a signal cancels them once. It is an
-/// error only when none could be started.
-pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
-/// Pause between tries to start a run that another one is in the way of.
-const PAUSE: Duration = Duration::from_millis(200);
 /// Starts runs, shows their progress, and waits for all; a signal cancels them once. With
 /// `wait` a sync that is running already is waited for. When one cannot be started, the
-/// others end first.
-pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bool) -> Result<Vec<RunRecord>, ServiceError> {
+/// others go on; it is an error when none could, or when the engine has gone.
+pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bool) -> Result<Followed, ServiceError> {
     let watch = service.watch().await?;
     let shown = AbortOnDropHandle::new(tokio::spawn(progress::show(watch)));
     let stopped = CancellationToken::new();
@@ -38,36 +36,23 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
         signals.cancel();
     }));
     let mut ids = Vec::new();
-    let mut refused = Vec::new();
+    let mut early = None;
     for request in requests {
         let sync = request.sync.clone();
-        match service.start(request).await {
         let started = tokio::select! {
             started = start(&*service, request, wait) => started,
             () = stopped.cancelled() => Err(ServiceError::new(ServiceErrorKind::Cancelled, "stopped before it began")),
         };
         match started {
             Ok(id) => ids.push(id),
-            Err(error) => refused.push((sync, error)),
+            Err(error) => {
+                if !ids.is_empty() || early.is_some() {
+                    note(&crate::model::text::sanitise(&format!("{sync} was not started: {error}")));
+                }
+                early = Some(early.unwrap_or(error));
+            }
         }
     }
-    if ids.is_empty() && !refused.is_empty() {
-        shown.abort();
-        return Err(refused.swap_remove(0).1);
-    }
-    for (sync, error) in &refused {
-        note(&crate::model::text::sanitise(&format!("error: {sync} was not started: {error}")));
-    }
-    let cancelling = {
-        let (service, ids) = (service.clone(), ids.clone());
-        tokio::spawn(async move {
-            serve::until_stopped().await;
-            note("cancelling: what is in flight is finished first");
-            for id in &ids {
-                // A run that has just ended needs no cancelling.
-                let _ = service.cancel(id).await;
-            }
-        })
     let all = async {
         let mut records = Vec::new();
         for id in &ids {
@@ -88,7 +73,10 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
         () = cancelling => Vec::new(),
     };
     drop(shown);
-    early.map_or(Ok(records), Err)
+    match early {
+        Some(error) if records.is_empty() || error.kind == ServiceErrorKind::Unreachable => Err(error),
+        early => Ok(Followed { records, refused: early.is_some() }),
+    }
 }
 
 async fn start(service: &dyn Service, request: RunRequest, wait: bool) -> Result<String, ServiceError> {
@@ -104,9 +92,6 @@ async fn start(service: &dyn Service, request: RunRequest, wait: bool) -> Result
             started => return started,
         }
     }
-    cancelling.abort();
-    shown.abort();
-    Ok(Followed { records, refused: refused.len() })
 }
 
 /// The terminal app cannot be drawn into a file.
