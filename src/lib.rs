@@ -8,10 +8,10 @@
 //! | [`service`] | the application service: syncs, connections, runs, live events; local or attached to another process |
 //! | [`engine`] | scheduler, runner, executor, the two auto-sync clocks |
 //! | [`plan`] | pure functions: source + inventory + options + ledger → plan |
+//! | [`store`] | config files, sealed credentials, the state database, locks |
 //! | [`destination`] | one module per provider behind one trait, and the registry that names them |
 //! | [`source`] | the Hanzo KMS client |
 //! | [`http`] | the one HTTP client: timeouts, retries, pacing, counting, redaction |
-//! | [`store`] | config files, sealed credentials, the state database, locks |
 //! | [`model`] | domain types; their JSON equals the documented API |
 //! | [`sandbox`] | an embedded Hanzo KMS and the destinations over real HTTP, for `demo` and for tests |
 //!

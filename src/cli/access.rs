@@ -16,8 +16,54 @@ use crate::store::{Dirs, LockError, Store};
 pub struct Access {
     pub service: Arc<dyn Service>,
     /// Keeps lock and socket while the engine lives in this process.
-    _held: Option<Held>,
+    held: Option<Held>,
+    /// How an engine was looked for, to look again.
+    found: Option<Found>,
 }
+
+struct Found {
+    store: Store,
+    what: &'static str,
+    wait: bool,
+}
+
+impl Access {
+    /// True when another process's engine was asked.
+    pub fn elsewhere(&self) -> bool {
+        self.held.is_none()
+    }
+
+    /// True when this command waits for what is in its way.
+    pub fn waits(&self) -> bool {
+        self.found.as_ref().is_some_and(|f| f.wait)
+    }
+
+    /// Looks for an engine again, after the one that was asked has ended.
+    pub async fn renew(&mut self) -> Result<(), ServiceError> {
+        if let Some(found) = self.found.take() {
+            tokio::time::sleep(PAUSE).await;
+            *self = find(found).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends this command's part. What other processes asked of an engine that lives here is
+    /// done first, unless a signal comes.
+    pub async fn close(self) {
+        let Some(held) = self.held else { return };
+        let local = held.local.clone();
+        if local.engine().busy() > 0 {
+            note("waiting for runs that others have started here");
+        }
+        tokio::select! {
+            () = held.finish() => {}
+            () = super::serve::until_stopped() => local.close().await,
+        }
+    }
+}
+
+/// Pause between looks at an engine that is in the way.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Opens the store of the arguments' directories.
 pub fn store(args: &Args) -> Result<Store, ServiceError> {
@@ -42,39 +88,47 @@ pub fn ask_passphrase(prompt: &str) -> Result<SecretValue, ServiceError> {
 
 /// The service for reading: no engine is needed.
 pub fn reading(args: &Args) -> Result<Access, ServiceError> {
-    Ok(Access { service: Local::new(store(args)?), _held: None })
+    Ok(Access { service: Local::new(store(args)?), held: None, found: None })
+}
+
+/// The service for looking at other machines: like [`reading`], with the credentials open.
+pub fn looking(args: &Args) -> Result<Access, ServiceError> {
+    Ok(Access { service: Local::new(opened(args)?), held: None, found: None })
 }
 
 /// The service for editing: through the running engine when there is one, so that it knows at once.
 pub async fn editing(args: &Args) -> Result<Access, ServiceError> {
     let store = opened(args)?;
     match reach(store.dirs()).await {
-        Some(remote) => Ok(Access { service: remote, _held: None }),
-        None => Ok(Access { service: Local::new(store), _held: None }),
+        Some(remote) => Ok(Access { service: remote, held: None, found: None }),
+        None => Ok(Access { service: Local::new(store), held: None, found: None }),
     }
 }
 
 /// The service for runs: this process becomes the engine, or asks the one that is. A holder
 /// that does not answer is waited for, unless `wait` is false.
-pub async fn running(args: &Args, what: &str, wait: bool) -> Result<Access, ServiceError> {
-    let store = opened(args)?;
+pub async fn running(args: &Args, what: &'static str, wait: bool) -> Result<Access, ServiceError> {
+    find(Found { store: opened(args)?, what, wait }).await
+}
+
+async fn find(found: Found) -> Result<Access, ServiceError> {
     let mut told = false;
     loop {
-        let busy = match Held::take(&store, what) {
-            Ok(held) => return Ok(Access { service: held.local.clone(), _held: Some(held) }),
+        let busy = match Held::take(&found.store, found.what) {
+            Ok(held) => return Ok(Access { service: held.local.clone(), held: Some(held), found: Some(found) }),
             Err(LockError::Store(error)) => return Err(error.into()),
             Err(busy) => busy,
         };
-        if let Some(remote) = reach(store.dirs()).await {
-            return Ok(Access { service: remote, _held: None });
+        if let Some(remote) = reach(found.store.dirs()).await {
+            return Ok(Access { service: remote, held: None, found: Some(found) });
         }
-        if !wait {
+        if !found.wait {
             return Err(ServiceError::new(ServiceErrorKind::Busy, busy.to_string()));
         }
         if !std::mem::replace(&mut told, true) {
             note(&format!("waiting: {busy}"));
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -94,6 +94,9 @@ pub enum Command {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// With --remove-secrets: also those this sync did not write, or that were edited since.
+        #[arg(long, requires = "remove_secrets")]
+        allow_delete: bool,
         #[arg(long)]
         json: bool,
     },
@@ -140,6 +143,9 @@ pub enum Command {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// Also remove what the source names and this sync did not write, or was edited since.
+        #[arg(long)]
+        allow_delete: bool,
         #[arg(long)]
         json: bool,
     },

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::access::{self, Access};
 use super::args::{ConnectionCommand, Prioritize, SealWay};
+use super::follow::{self, Followed};
 use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
-use super::{Args, Command, Outcome, demo, follow, serve};
+use super::{Args, Command, Outcome, demo, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
@@ -30,26 +31,26 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
         Command::Show { name, .. } => show(args, out, name).await,
         Command::Create { file, destination, no_run, allow_delete, .. } => create(args, out, file, destination.clone(), *no_run, *allow_delete).await,
         Command::Update { name, file, .. } => update(args, out, name, file).await,
-        Command::Delete { name, remove_secrets, yes, .. } => delete(args, out, name, *remove_secrets, *yes).await,
+        Command::Delete { name, remove_secrets, yes, allow_delete, .. } => delete(args, out, name, *remove_secrets, *yes, *allow_delete).await,
         Command::Plan { name, verify, .. } => plan(args, out, name, *verify).await,
         Command::Sync { names, all, verify, allow_delete, no_wait, .. } => {
             let access = access::running(args, "kms-sync sync", !no_wait).await?;
-            let names = if *all { access.service.syncs().await?.into_iter().map(|s| s.name).collect() } else { names.clone() };
+            let names = if *all { access::reading(args)?.service.syncs().await?.into_iter().map(|s| s.name).collect() } else { names.clone() };
             let requests = names.iter().map(|n| RunRequest { verify: *verify, allow_delete: *allow_delete, ..request(n, RunKind::Sync) }).collect();
             let broken = if *all { warn_of_broken(args)? } else { 0 };
-            let code = runs(&access, out, requests).await?;
+            let code = runs(access, out, requests).await?;
             Ok(if code == 0 && broken > 0 { 1 } else { code })
         }
         Command::Import { name, prioritize, .. } => {
             let access = access::running(args, "kms-sync import", true).await?;
             let prioritize = prioritize.map(|p| if p == Prioritize::Source { Priority::Source } else { Priority::Destination });
-            runs(&access, out, vec![RunRequest { prioritize, ..request(name, RunKind::Import) }]).await
+            runs(access, out, vec![RunRequest { prioritize, ..request(name, RunKind::Import) }]).await
         }
-        Command::RemoveSecrets { name, yes, .. } => {
+        Command::RemoveSecrets { name, yes, allow_delete, .. } => {
             let access = access::running(args, "kms-sync remove-secrets", true).await?;
             let doc = access.service.sync(name).await?;
             confirm(*yes, &format!("Take the secrets of {} away from {}?", doc.name, doc.destination), &doc.name)?;
-            runs(&access, out, vec![RunRequest { allow_delete: true, ..request(name, RunKind::Remove) }]).await
+            runs(access, out, vec![RunRequest { allow_delete: *allow_delete, ..request(name, RunKind::Remove) }]).await
         }
         Command::Enable { name } => enable(args, name, true).await,
         Command::Disable { name } => enable(args, name, false).await,
@@ -180,10 +181,12 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
         return Ok(0);
     }
     drop(editing);
-    let access = access::running(args, "kms-sync create", true).await?;
+    let mut access = access::running(args, "kms-sync create", true).await?;
     let request = RunRequest { trigger: Trigger::Created, allow_delete, ..request(&doc.name, RunKind::Sync) };
-    let records = follow(&access, vec![request]).await?;
-    let doc = access.service.sync(&doc.name).await?;
+    let followed = follow(&mut access, vec![request]).await;
+    access.close().await;
+    let records = followed?.records;
+    let doc = access::reading(args)?.service.sync(&doc.name).await?;
     print_created(out, &doc, records.first());
     Ok(code(&records))
 }
@@ -214,20 +217,22 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
     Ok(0)
 }
 
-async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool) -> Outcome {
-    let access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::editing(args).await? };
+async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool, allow_delete: bool) -> Outcome {
+    let mut access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::editing(args).await? };
     let doc = access.service.sync(name).await?;
     let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
     confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
     if remove_secrets {
-        let records = follow(&access, vec![RunRequest { allow_delete: true, ..request(name, RunKind::Remove) }]).await?;
+        let records = follow(&mut access, vec![RunRequest { allow_delete, ..request(name, RunKind::Remove) }]).await?.records;
         if code(&records) != 0 {
             report(out, &records);
             note(&format!("{} was not deleted, because its secrets could not all be removed", doc.name));
+            access.close().await;
             return Ok(code(&records));
         }
     }
     access.service.delete_sync(name).await?;
+    access.close().await;
     if out.json {
         print_json(&One("secretSync", &doc));
     } else {
@@ -254,7 +259,7 @@ fn confirm(yes: bool, question: &str, word: &str) -> Result<(), ServiceError> {
 }
 
 async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
-    let access = access::reading(args)?;
+    let access = access::looking(args)?;
     let plan = access.service.plan(crate::service::PlanTarget::Stored { name: name.to_string() }, verify).await?;
     if out.json {
         print_json(&plan);
@@ -265,17 +270,38 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
 }
 
 /// Starts runs, shows their progress, and waits for all; Ctrl-C cancels them once.
-async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
-    follow::runs(access.service.clone(), requests).await
+async fn follow(access: &mut Access, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
+    loop {
+        match follow::runs(access.service.clone(), requests.clone(), access.waits()).await {
+            // A run that ended with its engine goes on where it stood.
+            Err(gone) if gone.kind == ServiceErrorKind::Unreachable && access.elsewhere() => {
+                note("the engine that was asked has ended; going on with the next");
+                access.renew().await?;
+            }
+            ended => return ended,
+        }
+    }
 }
 
-async fn runs(access: &Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {
-    for request in &requests {
-        access.service.sync(&request.sync).await?;
-    }
-    let records = follow(access, requests).await?;
+async fn runs(mut access: Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {
+    let known = async {
+        for request in &requests {
+            access.service.sync(&request.sync).await?;
+        }
+        Ok::<_, ServiceError>(())
+    };
+    let records = match known.await {
+        // Gone in the meantime: whoever is the engine next knows, too.
+        Err(error) if error.kind != ServiceErrorKind::Unreachable => Err(error),
+        _ => follow(&mut access, requests).await,
+    };
+    access.close().await;
+    let Followed { records, refused } = records?;
     report(out, &records);
-    Ok(code(&records))
+    Ok(match code(&records) {
+        0 if refused => 1,
+        code => code,
+    })
 }
 
 fn report(out: &Out, records: &[RunRecord]) {
@@ -391,7 +417,7 @@ async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outc
 }
 
 async fn doctor(args: &Args, out: &Out) -> Outcome {
-    let access = access::reading(args)?;
+    let access = access::looking(args)?;
     let findings = access.service.doctor().await?;
     let bad = findings.iter().filter(|f| !f.ok).count();
     if out.json {

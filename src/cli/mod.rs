@@ -48,6 +48,11 @@ pub fn main() -> ExitCode {
         }
     };
     harden();
+    // A panic's text may quote what it stumbled over, a secret among them: only the place is told.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(|| "an unknown place".to_string(), |l| format!("{}:{}", l.file(), l.line()));
+        output::note(&format!("kms-sync: internal error at {place}"));
+    }));
     let out = Out::new(args.command.as_ref().is_some_and(Command::json), args.no_color());
     let runtime = match runtime(args.command.as_ref()) {
         Ok(runtime) => runtime,

@@ -132,12 +132,16 @@ fn visible_width(text: &str) -> usize {
 
 /// Our own colour codes stay, everything else is made visible.
 fn sanitise_keeping_colour(cell: &str) -> String {
-    if cell.starts_with("\u{1b}[") && cell.ends_with("\u{1b}[0m") { cell.to_string() } else { sanitise(cell) }
+    let inner = cell.strip_prefix("\u{1b}[").and_then(|c| c.strip_suffix("\u{1b}[0m")).and_then(|c| c.split_once('m'));
+    match inner {
+        Some((code, text)) if code.chars().all(|c| c.is_ascii_digit()) => format!("\u{1b}[{code}m{}\u{1b}[0m", sanitise(text)),
+        _ => sanitise(cell),
+    }
 }
 
 /// A finished run as text.
 pub fn run_text(out: &Out, record: &RunRecord) -> String {
-    let mut text = format!("{}  {}\n", out.status(record.status), crate::engine::summary(record));
+    let mut text = format!("{}  {}\n", out.status(record.status), sanitise(&crate::engine::summary(record)));
     for secret in record.secrets.iter().filter(|s| attention(s.outcome)).take(50) {
         let reason = secret.reason.as_deref().unwrap_or_default();
         text.push_str(&format!("   {:<12} {}  {}\n", secret.outcome.to_string(), sanitise(&secret.key), sanitise(reason)));

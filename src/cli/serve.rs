@@ -22,10 +22,11 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
             () = until_stopped() => {
                 note("stopping: what is in flight is finished first");
                 local.close().await;
+                held.finish().await;
                 return Ok(130);
             }
         };
-        local.close().await;
+        held.finish().await;
         let succeeded = records.iter().filter(|r| r.status == RunStatus::Succeeded).count();
         let all = records.len() + refused;
         note(&format!("{succeeded} of {all} syncs succeeded"));
@@ -38,6 +39,7 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     tracing::info!("stopping");
     systemd("STOPPING=1");
     local.close().await;
+    held.finish().await;
     Ok(0)
 }
 

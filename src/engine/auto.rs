@@ -88,6 +88,7 @@ struct State {
 struct Listener {
     places: Vec<SourceRef>,
     stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Listener {
@@ -219,6 +220,8 @@ impl Clocks {
             }
         }
         state.groups = groups;
+        // A listener that gave up may have been given better credentials.
+        state.listeners.retain(|_, l| !l.task.is_finished());
         state.pending.retain(|name, _| names.contains(name));
         for name in names {
             state.pending.entry(name).or_default();
@@ -241,8 +244,8 @@ impl Clocks {
             }
             let stop = self.inner.stop.child_token();
             let work = listening(self.inner.engine.clone(), account.clone(), named, places.clone(), stop.clone(), heard.clone());
-            tokio::spawn(work);
-            state.listeners.insert(account, Listener { places, stop });
+            let task = tokio::spawn(work);
+            state.listeners.insert(account, Listener { places, stop, task });
         }
     }
 
@@ -343,6 +346,10 @@ impl Clocks {
                     engine.hub().notice("info", format!("{}:{} can be read again", key.1.environment, key.1.path), None);
                 }
                 let Polled::Changed { map, etag } = polled else { return };
+                if settings.paused {
+                    // Paused while this poll was under way: the old tag finds the change again later.
+                    return;
+                }
                 group.etag = etag.clone();
                 let cursor = crate::store::Cursor { etag, checked_at: crate::model::now(), changed_at: Some(crate::model::now()) };
                 if let Err(error) = engine.store().set_cursor(&cursor_key(&key), &cursor) {
@@ -420,6 +427,12 @@ impl Clocks {
     fn finished(&self, state: &mut State, finished: &Finished) {
         let record = &finished.record;
         if record.kind != RunKind::Sync {
+            // A change that arrived meanwhile was not carried by this run.
+            if let Some(pending) = state.pending.get_mut(&record.sync)
+                && pending.again.take().is_some()
+            {
+                pending.retry = Some(Instant::now());
+            }
             return;
         }
         if record.status == RunStatus::Succeeded {

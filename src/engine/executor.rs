@@ -52,6 +52,10 @@ impl Execution<'_> {
         for row in &plan.adopt {
             committer.confirm(row.clone());
         }
+        if !plan.forget.is_empty() {
+            let (store, sync_id, target, folds) = (self.store.clone(), self.sync_id.to_string(), self.target.to_string(), plan.forget.clone());
+            blocking(move || store.forget_rows(&sync_id, &target, &folds)).await?;
+        }
         let result = match self.destination.shape() {
             Shape::Itemised(target) => self.itemised(target, plan, &committer).await,
             Shape::Document(target) => self.document(target, plan, &committer).await,
@@ -119,7 +123,10 @@ impl Execution<'_> {
             }
             Err(error) => {
                 stop.learn(change.action, &error);
-                if !error.ambiguous && error.kind != ErrorKind::Cancelled {
+                // A create cut short while it waited for its turn has left nothing behind; other
+                // operations may have done their first half.
+                let unsent = error.kind != ErrorKind::Cancelled || change.action == Action::Create;
+                if !error.ambiguous && unsent {
                     self.retract(&[task]).await.unwrap_or_else(|e| tracing::warn!("{e}"));
                 }
                 self.failed(change, &error);
@@ -144,6 +151,9 @@ impl Execution<'_> {
 
     fn failed(&self, change: &Change, error: &ApiError) {
         let text = self.cx.redact(&error.text());
+        if error.kind.passing() || error.ambiguous {
+            self.progress.may_pass_later();
+        }
         let what = if error.kind == ErrorKind::Cancelled { Outcome::NotReached } else { Outcome::Failed };
         self.progress.done(outcome(change, what, Some(text)));
     }

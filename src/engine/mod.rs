@@ -340,6 +340,9 @@ impl Engine {
                 queue.results.remove(&oldest);
             }
         }
+        if ended.credentials_refused {
+            self.inner.pool.renew_one(&spec.config.connection_id);
+        }
         if ended.login_refused {
             self.inner.pool.note_refused(spec.config.source_connection.as_deref());
         }
@@ -373,8 +376,10 @@ impl Engine {
 
     async fn note_started(&self, spec: &RunSpec, record: &RunRecord) {
         let (store, record) = (self.inner.store.clone(), record.clone());
-        let (name, kind, mut state) = (spec.config.name.clone(), spec.kind, spec.state.clone());
+        let (name, kind) = (spec.config.name.clone(), spec.kind);
         let saved = executor::blocking(move || {
+            // Read again: the configuration may have been changed while the run waited.
+            let mut state = store.sync_state(&name)?;
             let slot = job(&mut state, kind);
             slot.status = Some(JobStatus::Running);
             store.begin_run(&record)?;
@@ -497,6 +502,14 @@ impl Engine {
             // Calls in flight end by themselves; a minute covers the longest one.
             let _ = tokio::time::timeout(std::time::Duration::from_secs(65), self.inner.tasks.wait()).await;
         }
+        self.inner.pool.close().await;
+    }
+
+    /// Ends the engine when what was asked of it is done: nothing new starts.
+    pub async fn finish(&self) {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
         self.inner.pool.close().await;
     }
 

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::destination::{Session, registry};
-use crate::http::{ApiError, ErrorKind};
-use crate::model::connection::Connection;
+use crate::http::{ApiError, ErrorKind, Redactor};
+use crate::model::connection::{Connection, ResolvedConnection};
 use crate::model::sync::SyncConfig;
-use crate::model::{Map, Memory};
+use crate::model::{Map, Memory, SecretValue};
 use crate::source::{self, Source};
 use crate::store::Store;
 
@@ -16,6 +16,8 @@ use crate::store::Store;
 struct Open<T: ?Sized> {
     print: String,
     session: Arc<T>,
+    /// Its credentials, which no text may show.
+    secrets: Vec<SecretValue>,
 }
 
 /// The pool.
@@ -45,12 +47,18 @@ impl Pool {
         if let Some(open) = lock(&self.sessions).get(&connection.id).filter(|o| o.print == print) {
             return Ok(open.session.clone());
         }
-        let session = self.open(&connection).await?;
-        Ok(keep(&self.sessions, connection.id, print, session))
+        let resolved = self.resolve(&connection).await?;
+        let secrets = secrets(&resolved);
+        let session = self.connected(&connection, resolved)?;
+        Ok(keep(&self.sessions, connection.id, Open { print, session, secrets }))
     }
 
     /// Opens a connection without keeping it.
     pub async fn open(&self, connection: &Connection) -> Result<Arc<dyn Session>, ApiError> {
+        self.connected(connection, self.resolve(connection).await?)
+    }
+
+    fn connected(&self, connection: &Connection, resolved: ResolvedConnection) -> Result<Arc<dyn Session>, ApiError> {
         let provider = registry::of_app(&connection.app).ok_or_else(|| {
             ApiError::new(
                 ErrorKind::Invalid,
@@ -59,7 +67,7 @@ impl Pool {
             )
         })?;
         let memory: Arc<dyn Memory> = Arc::new(self.store.clone());
-        provider.connect(self.resolve(connection).await?, memory)
+        provider.connect(resolved, memory)
     }
 
     /// The KMS account a sync reads from: the one it names, or the only one there is.
@@ -87,8 +95,10 @@ impl Pool {
         if let Some(open) = lock(&self.sources).get(&connection.id).filter(|o| o.print == print) {
             return Ok((connection.id, open.session.clone()));
         }
-        let opened = source::connect(self.resolve(&connection).await?)?;
-        let kept = keep(&self.sources, connection.id.clone(), print, opened);
+        let resolved = self.resolve(&connection).await?;
+        let secrets = secrets(&resolved);
+        let session = source::connect(resolved)?;
+        let kept = keep(&self.sources, connection.id.clone(), Open { print, session, secrets });
         Ok((connection.id, kept))
     }
 
@@ -111,6 +121,14 @@ impl Pool {
         lock(&self.sources).retain(|id, _| !refused.contains(id));
     }
 
+    /// Opens one connection anew on its next use: its credentials were refused, and a reference
+    /// may hold fresh ones by now.
+    pub fn renew_one(&self, name: &str) {
+        if let Ok(connection) = self.connection(name) {
+            lock(&self.sessions).remove(&connection.id);
+        }
+    }
+
     /// Opens every connection anew on its next use: references are read again.
     pub fn renew(&self) {
         lock(&self.refused).clear();
@@ -118,8 +136,16 @@ impl Pool {
         lock(&self.sessions).clear();
     }
 
-    async fn resolve(&self, connection: &Connection) -> Result<crate::model::connection::ResolvedConnection, ApiError> {
+    async fn resolve(&self, connection: &Connection) -> Result<ResolvedConnection, ApiError> {
         self.store.resolve(connection).await.map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", e.to_string()))
+    }
+
+    /// Tells a run's redactor the credentials of every open connection: a server may repeat
+    /// what it was sent, and a log may hold the texts of several.
+    pub fn teach(&self, redactor: &Redactor) {
+        let mut secrets: Vec<SecretValue> = lock(&self.sessions).values().flat_map(|o| o.secrets.clone()).collect();
+        secrets.extend(lock(&self.sources).values().flat_map(|o| o.secrets.clone()));
+        secrets.iter().for_each(|s| redactor.learn(s));
     }
 
     /// Ends the open KMS accounts: their tokens are revoked, where they answer in time.
@@ -161,15 +187,25 @@ pub(super) fn fingerprint(connection: &Connection) -> String {
 }
 
 /// Keeps a session, unless another task has opened the same connection in the meantime.
-fn keep<T: ?Sized>(slots: &Mutex<HashMap<String, Open<T>>>, id: String, print: String, session: Arc<T>) -> Arc<T> {
+fn keep<T: ?Sized>(slots: &Mutex<HashMap<String, Open<T>>>, id: String, fresh: Open<T>) -> Arc<T> {
     let mut slots = lock(slots);
-    match slots.get(&id).filter(|o| o.print == print) {
+    match slots.get(&id).filter(|o| o.print == fresh.print) {
         Some(open) => open.session.clone(),
         None => {
-            slots.insert(id, Open { print, session: session.clone() });
+            let session = fresh.session.clone();
+            slots.insert(id, fresh);
             session
         }
     }
+}
+
+/// The credentials of a connection that its app keeps secret.
+fn secrets(resolved: &ResolvedConnection) -> Vec<SecretValue> {
+    let method = registry::app(&resolved.app).and_then(|spec| spec.methods.iter().find(|m| m.name == resolved.method));
+    let fields = method.map(|m| m.fields).unwrap_or_default();
+    // A field that the method does not know is taken for a secret.
+    let secret = |name: &String| fields.iter().find(|f| f.name == name.as_str()).is_none_or(|f| f.secret);
+    resolved.credentials.iter().filter(|(name, _)| secret(name)).map(|(_, value)| value.clone()).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -21,6 +21,7 @@ struct Gathered {
     secrets: Vec<SecretOutcome>,
     failed_writes: usize,
     withheld: usize,
+    may_pass: bool,
     metered: Option<std::time::Instant>,
 }
 
@@ -76,8 +77,19 @@ impl Progress {
     }
 
     /// A planned write turned out to be needless.
-    pub fn unchanged(&self, _key: &str) {
+    pub fn unchanged(&self, key: &str) {
         self.with(|g| g.counts.unchanged += 1);
+        self.publish(|sync| Event::Kept { sync, key: key.to_string() });
+    }
+
+    /// A key failed in a way that may pass by itself.
+    pub fn may_pass_later(&self) {
+        self.with(|g| g.may_pass = true);
+    }
+
+    /// True when trying the same run again may help.
+    pub fn may_pass(&self) -> bool {
+        self.with(|g| g.may_pass || !g.secrets.iter().any(|s| matches!(s.outcome, Outcome::Failed | Outcome::Conflict)))
     }
 
     /// Keys found as they should be, outside a plan.

@@ -39,6 +39,8 @@ pub struct Ended {
     pub retryable: bool,
     /// The KMS rejected the login.
     pub login_refused: bool,
+    /// The destination refused the connection's credentials.
+    pub credentials_refused: bool,
     /// What was learned of the source's environment and folder.
     pub learned: Option<Learned>,
 }
@@ -47,7 +49,14 @@ impl Ended {
     /// A run that ended by a defect of this program.
     pub(super) fn defect() -> Self {
         let text = "an internal step failed, which is a defect of kms-sync; what was written is recorded, the next run goes on from there";
-        Self { status: RunStatus::Failed, message: Some(text.into()), retryable: false, login_refused: false, learned: None }
+        Self {
+            status: RunStatus::Failed,
+            message: Some(text.into()),
+            retryable: false,
+            login_refused: false,
+            credentials_refused: false,
+            learned: None,
+        }
     }
 }
 
@@ -103,33 +112,34 @@ impl Runner {
         };
         progress.meter(cx, true);
         let mut retryable = false;
-        let mut login_refused = false;
+        let (mut login_refused, mut credentials_refused) = (false, false);
         let (status, message) = match result {
             Ok(()) => (RunStatus::Succeeded, None),
             Err(Stopped::Call(error)) => {
                 retryable = error.kind.passing() || error.ambiguous;
                 login_refused = error.kind == ErrorKind::Auth && error.service == crate::source::SERVICE;
+                credentials_refused = error.kind == ErrorKind::Auth && !login_refused;
                 (RunStatus::Failed, Some(error.text()))
             }
             Err(Stopped::Failed(text)) => {
-                retryable = true;
+                retryable = progress.may_pass();
                 (RunStatus::Failed, Some(text))
             }
             Err(Stopped::Cancelled) => (RunStatus::Cancelled, Some("cancelled; what was written stays, the next run goes on from here".to_string())),
             Err(Stopped::NeedsApproval(text)) => (RunStatus::NeedsApproval, Some(text)),
         };
-        Ended { status, message: message.map(|m| cx.redact(&m)), retryable, login_refused, learned }
+        Ended { status, message: message.map(|m| cx.redact(&m)), retryable, login_refused, credentials_refused, learned }
     }
 
     async fn sync(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
         let mut opened = self.open(spec, cx, progress, learned, None).await?;
         let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
         let behavior = spec.config.sync_options.initial_sync_behavior;
-        let first = !opened.ledger.settled;
-        let full = self.full(spec, &opened.ledger);
+        let first = self.imports_first(spec, &opened);
+        let full = self.full(spec, first);
         self.list(spec, cx, progress, &mut opened, full).await?;
         let mut frozen = Vec::new();
-        if first && behavior.imports() {
+        if first {
             progress.phase(Phase::Importing);
             let indexes = importing::reads(&spec.config, &opened.inventory, opened.destination.keys());
             let failed = self.read(cx, &mut opened, &indexes).await?;
@@ -138,7 +148,7 @@ impl Runner {
             frozen = self.write_source(spec, cx, progress, &mut opened, plan).await?;
         }
         progress.phase(Phase::Planning);
-        let mut plan = self.compute(spec, cx, &mut opened, full, behavior.imports() && first).await?;
+        let mut plan = self.compute(spec, cx, &mut opened, full, first).await?;
         withdraw_frozen(&mut plan, &frozen);
         self.report(&plan, progress);
         if let Some(reason) = plan.stops().filter(|_| !spec.withhold) {
@@ -175,28 +185,41 @@ impl Runner {
         let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
         self.list(spec, cx, progress, &mut opened, false).await?;
         progress.phase(Phase::Planning);
-        let plan = self.removal_plan(spec, &opened);
+        let plan = self.removal(spec, cx, &mut opened).await?;
         self.report(&plan, progress);
-        if let Some(reason) = plan.stops() {
-            self.withhold(&plan, progress);
-            return Err(Stopped::NeedsApproval(reason));
-        }
         progress.phase(Phase::Applying);
         self.apply(spec, cx, progress, &opened, &plan).await?;
+        self.withhold(&plan, progress);
         if cx.cancelled() {
             return Err(Stopped::Cancelled);
         }
-        failures(progress)
+        failures(progress)?;
+        match plan.asks().count() {
+            0 => Ok(()),
+            held => Err(Stopped::NeedsApproval(format!(
+                "{} not as this sync left it, and {} left alone: look at the list, then run again with --allow-delete. Everything else is removed.",
+                if held == 1 { "1 key is".to_string() } else { format!("{held} keys are") },
+                if held == 1 { "was" } else { "were" },
+            ))),
+        }
     }
 
     /// Computes a plan and writes nothing, at neither side.
     pub async fn plan(&self, spec: &RunSpec, cx: &Cx) -> Result<PlanDoc, ApiError> {
+        let mut planned = self.planned(spec, cx).await;
+        if let Err(error) = &mut planned {
+            error.message = cx.redact(&error.message);
+        }
+        planned
+    }
+
+    async fn planned(&self, spec: &RunSpec, cx: &Cx) -> Result<PlanDoc, ApiError> {
         let progress = Progress::silent();
         let mut learned = None;
         let mut opened = self.open(spec, cx, &progress, &mut learned, None).await.map_err(api)?;
         let behavior = spec.config.sync_options.initial_sync_behavior;
-        let first = !opened.ledger.settled && behavior.imports();
-        let full = self.full(spec, &opened.ledger);
+        let first = self.imports_first(spec, &opened);
+        let full = self.full(spec, first);
         self.list(spec, cx, &progress, &mut opened, full).await.map_err(api)?;
         let mut imports: Vec<ChangeDoc> = Vec::new();
         let mut skipped = Vec::new();

@@ -7,15 +7,16 @@ use super::executor::{Execution, blocking};
 use super::pool;
 use super::progress::Progress;
 use super::runner::{Learned, RunSpec, Runner, Stopped};
-use crate::destination::{Destination, Entry, EntryState, Freshness, Inventory, Listing, Target};
+use crate::destination::{Destination, Entry, Inventory, Listing, Target};
 use crate::http::{Cx, ErrorKind};
+use crate::model::Memory;
 use crate::model::board::Phase;
 use crate::model::ledger::Ledger;
 use crate::model::plan::Action;
 use crate::model::run::{Outcome, RunKind, SecretOutcome, Trigger};
 use crate::model::sync::{SyncConfig, SyncState};
 use crate::plan::import::{self as importing, ImportPlan};
-use crate::plan::{self, Ask, Change, Inputs, Matcher, Plan, Policy, count};
+use crate::plan::{self, Change, Inputs, Matcher, Plan, Policy, count};
 use crate::source::{Source, SourceMap, SourceWrite, WriteOutcome};
 
 /// A sync whose two sides are open and read.
@@ -28,8 +29,16 @@ pub(super) struct Opened {
 }
 
 impl Runner {
-    pub(super) fn full(&self, spec: &RunSpec, ledger: &Ledger) -> bool {
-        spec.verify || spec.trigger == Trigger::Drift || (!ledger.settled && spec.config.sync_options.initial_sync_behavior.imports())
+    /// True when this run begins with the sync's initial import.
+    pub(super) fn imports_first(&self, spec: &RunSpec, opened: &Opened) -> bool {
+        spec.config.sync_options.initial_sync_behavior.imports()
+            && !opened.ledger.settled
+            && self.store.get(&imported_key(&spec.state.id, &opened.destination.identity())).is_none()
+    }
+
+    /// True when every readable value is read.
+    pub(super) fn full(&self, spec: &RunSpec, first: bool) -> bool {
+        spec.verify || spec.trigger == Trigger::Drift || first
     }
 
     /// Opens both sides and reads the source. With `fallback`, a source that cannot be read
@@ -45,6 +54,7 @@ impl Runner {
         progress.phase(Phase::ReadingSource);
         let session = self.pool.session(&spec.config.connection_id).await?;
         let (_, account) = self.pool.source(spec.config.source_connection.as_deref()).await?;
+        self.pool.teach(cx.redactor());
         let read = match &spec.source {
             Some(map) => Ok((**map).clone()),
             None => account.read(cx, &pool::place(&spec.config)).await,
@@ -183,65 +193,21 @@ impl Runner {
     /// Reads what must be read and computes the plan.
     pub(super) async fn compute(&self, spec: &RunSpec, cx: &Cx, opened: &mut Opened, full: bool, overwrite_agreed: bool) -> Result<Plan, Stopped> {
         let hasher = self.store.hasher().map_err(|e| e.to_string())?;
-        let policy = Policy {
-            allow_all: spec.allow_delete,
-            unattended: spec.trigger.unattended(),
-            full,
-            mass_delete_percent: self.mass_delete_percent,
-            overwrite_agreed,
-        };
+        let policy = Policy { allow_all: spec.allow_delete, full, mass_delete_percent: self.mass_delete_percent, overwrite_agreed };
         let wanted = plan::want(&spec.config, &opened.source, opened.destination.keys());
         let indexes = plan::reads(&inputs(spec, opened, &hasher, policy), &wanted);
         let failed = self.read(cx, opened, &indexes).await?;
         Ok(plan::compute(&inputs(spec, opened, &hasher, policy), wanted, &failed))
     }
 
-    /// What `remove-secrets` takes away: what this sync wrote, and with the operator's consent
-    /// what the source names and something else wrote.
-    pub(super) fn removal_plan(&self, spec: &RunSpec, opened: &Opened) -> Plan {
-        let keys = opened.destination.keys();
-        let wanted = plan::want(&spec.config, &opened.source, keys);
-        let named: HashMap<&str, &str> = wanted.desired.iter().map(|d| (d.fold.as_str(), d.source_key.as_str())).collect();
-        let mut plan = Plan::default();
-        for (at, entry) in opened.inventory.entries.iter().enumerate() {
-            let fold = keys.fold(&entry.key);
-            let row = opened.ledger.rows.get(&fold).filter(|r| r.value_hash.is_some() || r.intent.is_some());
-            let source_key = named.get(fold.as_str()).map(|s| (*s).to_string()).or_else(|| row.map(|r| r.source_key.clone()));
-            if (row.is_none() && !named.contains_key(fold.as_str())) || opened.ledger.others.contains_key(&fold) {
-                continue;
-            }
-            match &entry.state {
-                EntryState::Deleted { .. } => continue,
-                EntryState::Protected(reason) | EntryState::Blocked(reason) => {
-                    plan.skipped.push(plan::Skipped { key: Some(entry.key.clone()), source_key, reason: reason.clone() });
-                    continue;
-                }
-                _ => {}
-            }
-            let foreign = match row {
-                None => Some("not written by this sync"),
-                Some(row) if row.remote_id.is_some() && entry.id.is_some() && row.remote_id != entry.id => Some("made anew by somebody else"),
-                Some(row) if matches!(opened.destination.freshness(entry, row), Freshness::Changed(_)) => {
-                    Some("edited outside since this sync wrote it")
-                }
-                Some(_) => None,
-            };
-            let ask = foreign.filter(|_| !spec.allow_delete).map(|why| Ask { reason: format!("{why}: it would be deleted"), stops: true });
-            plan.changes.push(Change {
-                action: Action::Delete,
-                key: entry.key.clone(),
-                source_key,
-                owned: foreign.is_none(),
-                reason: Some("removed from the destination".into()),
-                value_differs: false,
-                ask,
-                desired: None,
-                entry: Some(at),
-                fold,
-            });
-        }
-        plan.changes.sort_by(|a, b| a.key.cmp(&b.key));
-        plan
+    /// Plans a removal, reading what must be read to know that it is still this sync's.
+    pub(super) async fn removal(&self, spec: &RunSpec, cx: &Cx, opened: &mut Opened) -> Result<Plan, Stopped> {
+        let hasher = self.store.hasher().map_err(|e| e.to_string())?;
+        let policy = Policy { allow_all: spec.allow_delete, ..Policy::default() };
+        let wanted = plan::want(&spec.config, &opened.source, opened.destination.keys());
+        let indexes = plan::removal::reads(&inputs(spec, opened, &hasher, policy));
+        let failed = self.read(cx, opened, &indexes).await?;
+        Ok(plan::removal::plan(&inputs(spec, opened, &hasher, policy), &wanted, &failed))
     }
 
     /// Tells the progress what the plan leaves alone and what it will do.
@@ -298,6 +264,9 @@ impl Runner {
         }
         failures(progress)?;
         let (store, id, target) = (self.store.clone(), spec.state.id.clone(), opened.destination.identity());
+        if spec.config.sync_options.initial_sync_behavior.imports() {
+            self.store.put(&imported_key(&id, &target), true.into());
+        }
         blocking(move || {
             store.settle(&id, &target)?;
             store.clear_approved(&id, &target)
@@ -325,6 +294,12 @@ fn inputs<'a>(spec: &'a RunSpec, opened: &'a Opened, hasher: &'a crate::model::l
         hasher,
         policy,
     }
+}
+
+/// Where it is remembered that a sync has done its initial import from a target: later edits of
+/// the sync make the next run ask like a first one, and must not import again.
+fn imported_key(sync_id: &str, target: &str) -> String {
+    format!("imported:{sync_id}:{target}")
 }
 
 /// A keyed fingerprint of everything a run takes from its source: equal fingerprints need no run.
@@ -355,9 +330,19 @@ pub(super) fn target(config: &SyncConfig, state: &SyncState, environment_name: O
     }
 }
 
-/// Keys that an import could not bring over exist at the destination only: they stay.
+/// Keys whose import failed or waits stay as they are at the destination: neither deleted, for
+/// the source has them not yet, nor overwritten, for the destination's value may be the chosen one.
 pub(super) fn withdraw_frozen(plan: &mut Plan, frozen: &[String]) {
-    plan.changes.retain(|c| !(c.action == Action::Delete && frozen.contains(&c.fold)));
+    if frozen.is_empty() {
+        return;
+    }
+    let (stay, go): (Vec<Change>, Vec<Change>) = std::mem::take(&mut plan.changes).into_iter().partition(|c| !frozen.contains(&c.fold));
+    plan.changes = stay;
+    plan.adopt.retain(|r| !frozen.contains(&r.fold));
+    for change in go.into_iter().filter(|c| c.action != Action::Delete) {
+        let reason = "left as it is: its import failed, or waits for approval".to_string();
+        plan.skipped.push(plan::Skipped { key: Some(change.key), source_key: change.source_key, reason });
+    }
     plan.frozen.extend(frozen.iter().cloned());
 }
 

@@ -10,6 +10,10 @@ use crate::model::SecretValue;
 
 /// Shorter texts are not masked: they occur by chance, and masking would give them away.
 const SHORTEST: usize = 4;
+/// How `model::text::brief` ends a text that it cut.
+const CUT: &str = "...";
+/// A cut secret is told from chance by this many characters.
+const CUT_SHORTEST: usize = 6;
 
 /// Knows every value, token and credential of a run.
 #[derive(Default)]
@@ -25,6 +29,25 @@ struct Known {
     fresh: Vec<SecretValue>,
     /// Longest first.
     forms: Vec<Zeroizing<String>>,
+}
+
+impl Known {
+    /// Masks the beginning of a secret where a text was cut to size in the middle of it.
+    fn mask_cut(&self, mut text: String) -> String {
+        let mut from = text.len();
+        while let Some(end) = text[..from].rfind(CUT) {
+            from = end;
+            let begin = self.forms.iter().filter_map(|form| {
+                let head = form.char_indices().nth(CUT_SHORTEST).map(|(at, _)| &form[..at])?;
+                text[..end].match_indices(head).map(|(at, _)| at).find(|at| form.starts_with(&text[*at..end]))
+            });
+            if let Some(begin) = begin.min() {
+                text.replace_range(begin..end, "***");
+                from = begin;
+            }
+        }
+        text
+    }
 }
 
 impl Redactor {
@@ -56,7 +79,7 @@ impl Redactor {
                 out = out.replace(form.as_str(), "***");
             }
         }
-        out
+        if out.contains(CUT) { known.mask_cut(out) } else { out }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -90,6 +113,22 @@ mod tests {
             let out = redactor.redact(text);
             assert!(out.contains("***"), "{text} -> {out}");
             assert!(!out.contains("a ss"), "{out}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_was_cut_is_masked_too() {
+        let redactor = Redactor::default();
+        redactor.learn(&SecretValue::new("ababababab-secret"));
+        redactor.learn(&SecretValue::new("another secret"));
+        for (text, masked) in [
+            ("refused: abababab... (code 1)", "refused: ***... (code 1)"),
+            ("refused: anothe... and ababababab-s...", "refused: ***... and ***..."),
+            ("refused: anoth...", "refused: anoth..."),
+            ("another word...", "another word..."),
+            ("...", "..."),
+        ] {
+            assert_eq!(redactor.redact(text), masked);
         }
     }
 

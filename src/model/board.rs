@@ -166,6 +166,11 @@ pub enum Event {
         sync: String,
         outcome: SecretOutcome,
     },
+    /// Work on a key ended: it was as it should be.
+    Kept {
+        sync: String,
+        key: String,
+    },
     Waiting {
         sync: String,
         waiting: Option<Waiting>,
@@ -249,6 +254,11 @@ impl Board {
                     r.recent.pop_front();
                 }
                 r.recent.push_back(outcome.clone());
+            }),
+            Event::Kept { sync, key } => self.run(sync, |r| {
+                r.active.retain(|(k, _)| k != key);
+                r.done += 1;
+                r.counts.unchanged += 1;
             }),
             Event::Waiting { sync, waiting } => self.run(sync, |r| r.waiting = waiting.clone()),
             Event::Meter { sync, requests, retries, waited_ms } => self.run(sync, |r| {

@@ -37,7 +37,59 @@ pub fn reads(inputs: &Inputs<'_>, wanted: &Wanted) -> Vec<usize> {
             out.push(at);
         }
     }
+    // What a dead run was about to write and the source has lost since: only its value tells
+    // whether that run made it, and so whether it may go.
+    let wished: HashSet<&str> = wanted.desired.iter().map(|d| d.fold.as_str()).collect();
+    let unproved = inputs.ledger.rows.values().filter(|r| r.value_hash.is_none() && r.intent.is_some() && !wished.contains(r.fold.as_str()));
+    for row in unproved {
+        let Some(&at) = by_fold.get(&row.fold) else { continue };
+        let entry = &inputs.inventory.entries[at];
+        if entry.state == EntryState::Active && entry.value.is_none() && same_object(entry, row) {
+            out.push(at);
+        }
+    }
+    out.extend(doubtful_deletions(inputs, wanted, &by_fold));
+    out.sort_unstable();
+    out.dedup();
     out
+}
+
+/// Entries that would be deleted as this sync's own, if only their value proves that they are
+/// still as it left them.
+fn doubtful_deletions(inputs: &Inputs<'_>, wanted: &Wanted, by_fold: &HashMap<String, usize>) -> Vec<usize> {
+    if !inputs.config.sync_options.deletes() || !inputs.source.complete() {
+        return Vec::new();
+    }
+    let matcher = Matcher::new(inputs.config, inputs.destination.keys());
+    let stays: HashSet<&str> = wanted.desired.iter().map(|d| d.fold.as_str()).chain(wanted.frozen.iter().map(String::as_str)).collect();
+    let doubtful = |(fold, at): &(&String, &usize)| {
+        let entry = &inputs.inventory.entries[**at];
+        let row = inputs.ledger.rows.get(*fold).filter(|r| live(r) && same_object(entry, r));
+        !stays.contains(fold.as_str())
+            && entry.state == EntryState::Active
+            && entry.value.is_none()
+            && matcher.matches(&entry.key)
+            && row.is_some_and(|r| inputs.destination.freshness(entry, r) == Freshness::Unknown)
+    };
+    by_fold.iter().filter(doubtful).map(|(_, at)| *at).collect()
+}
+
+/// True for a row of a key that this sync wrote, and did not delete since.
+pub(super) fn live(row: &LedgerRow) -> bool {
+    row.value_hash.is_some()
+}
+
+/// Why an own key is not as this sync left it; `None` when it is, or when nothing can tell.
+pub(super) fn tampered(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> Option<&'static str> {
+    match (&entry.value, &row.value_hash) {
+        (Some(value), Some(hash)) => (inputs.hasher.hash(value) != *hash).then_some("edited outside since this sync wrote it"),
+        (None, Some(_)) if inputs.destination.readable() && entry.state == EntryState::Active => match inputs.destination.freshness(entry, row) {
+            Freshness::Changed(_) => Some("edited outside since this sync wrote it"),
+            Freshness::Unknown => Some("perhaps edited outside since this sync wrote it"),
+            Freshness::Same | Freshness::Unseen => None,
+        },
+        _ => None,
+    }
 }
 
 /// Computes the plan. Entries whose value was read carry it; `failed_reads` names those whose
@@ -61,7 +113,8 @@ pub fn compute(inputs: &Inputs<'_>, wanted: Wanted, failed_reads: &HashMap<Strin
         let entry = by_fold.get(wish.fold.as_str()).copied();
         decide(inputs, &mut plan, at, wish, entry, failed_reads);
     }
-    deletions(inputs, &mut plan, &desired, &by_fold);
+    deletions(inputs, &mut plan, &desired, &by_fold, failed_reads);
+    plan.forget = stale_rows(inputs, &desired, &plan.frozen, &by_fold);
     plan.desired = desired;
     settle_asks(inputs, &mut plan);
     plan.changes.sort_by(|a, b| (rank(a.action), &a.key).cmp(&(rank(b.action), &b.key)));
@@ -112,7 +165,7 @@ fn state_rank(state: &EntryState) -> u8 {
 
 /// True unless both sides name an object and the names differ: then the key was deleted and
 /// made anew by somebody else.
-fn same_object(entry: &Entry, row: &LedgerRow) -> bool {
+pub(super) fn same_object(entry: &Entry, row: &LedgerRow) -> bool {
     match (&entry.id, &row.remote_id) {
         (Some(a), Some(b)) => a == b,
         _ => true,
@@ -206,10 +259,11 @@ fn owned(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> bool {
     if entry.stamp.as_deref() == Some(intent.token.as_str()) || !inputs.destination.readable() {
         return true;
     }
-    match &entry.value {
-        Some(value) => intent.value_hash.as_deref() == Some(&inputs.hasher.hash(value)),
-        None => false,
-    }
+    let Some(value) = &entry.value else { return false };
+    let hash = inputs.hasher.hash(value);
+    // Brought back by a run that died before it could write the new value.
+    let brought_back = row.buried_hash() == Some(hash.as_str());
+    brought_back || intent.value_hash.as_deref() == Some(&hash)
 }
 
 #[allow(clippy::too_many_arguments, reason = "one decision over everything known about one key")]
@@ -262,7 +316,9 @@ fn active(
             r.value_hash.as_deref() == Some(wanted_hash.as_str()) && r.intent.is_none() && (r.stamp == entry.stamp || entry.stamp.is_none())
         };
         // A stamp that proves nothing is not taken over: a later look must still see that it moved.
-        if proven && !own_row.is_some_and(recorded) {
+        // What another sync wrote stays that sync's, also when both want the same value.
+        let others = own_row.is_none() && inputs.ledger.others.contains_key(&wish.fold);
+        if proven && !others && !own_row.is_some_and(recorded) {
             plan.adopt.push(adopted(wish, entry, own_row, wanted_hash));
         }
         match difference {
@@ -319,7 +375,17 @@ fn adopted(wish: &Desired, entry: &Entry, row: Option<&LedgerRow>, hash: String)
     }
 }
 
-fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold: &HashMap<String, usize>) {
+/// Rows of keys that are gone, by another hand, and that nobody wants back: kept, they would
+/// claim whatever somebody makes under that name later.
+fn stale_rows(inputs: &Inputs<'_>, desired: &[Desired], frozen: &[String], by_fold: &HashMap<String, usize>) -> Vec<String> {
+    let matcher = Matcher::new(inputs.config, inputs.destination.keys());
+    let stays: HashSet<&str> = desired.iter().map(|d| d.fold.as_str()).chain(frozen.iter().map(String::as_str)).collect();
+    let rows =
+        inputs.ledger.rows.values().filter(|r| live(r) && r.intent.is_none() && !by_fold.contains_key(&r.fold) && !stays.contains(r.fold.as_str()));
+    rows.filter(|r| matcher.matches(&r.key) && inputs.destination.missing(r) == Missing::Gone).map(|r| r.fold.clone()).collect()
+}
+
+fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold: &HashMap<String, usize>, failed_reads: &HashMap<String, String>) {
     let matcher = Matcher::new(inputs.config, inputs.destination.keys());
     let wanted: HashSet<&str> = desired.iter().map(|d| d.fold.as_str()).chain(plan.frozen.iter().map(String::as_str)).collect();
     let mut found = Vec::new();
@@ -385,8 +451,16 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
     for (fold, at) in found {
         let entry = &inputs.inventory.entries[at];
         let row = inputs.ledger.rows.get(&fold).filter(|r| same_object(entry, r));
-        let owned = row.is_some_and(|r| owned(inputs, entry, r));
+        let written = row.is_some_and(|r| owned(inputs, entry, r));
+        if let Some(reason) = failed_reads.get(&entry.key).filter(|_| written) {
+            let reason = format!("no longer in the source, and not deleted, because its value could not be read: {reason}");
+            plan.skipped.push(Skipped { key: Some(entry.key.clone()), source_key: row.map(|r| r.source_key.clone()), reason });
+            continue;
+        }
+        let touched = row.filter(|_| written).and_then(|r| tampered(inputs, entry, r));
+        let owned = written && touched.is_none();
         let note = entry.note.as_deref().map(|n| format!(" ({n})")).unwrap_or_default();
+        let why = touched.unwrap_or("not written by this sync");
         plan.changes.push(Change {
             action: Action::Delete,
             key: entry.key.clone(),
@@ -394,7 +468,7 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
             owned,
             reason: Some(if owned { "no longer in the source".into() } else { format!("not in the source{note}") }),
             value_differs: false,
-            ask: if owned { None } else { ask(&format!("not written by this sync, and not in the source: it would be deleted{note}")) },
+            ask: if owned { None } else { ask(&format!("{why}, and not in the source: it would be deleted{note}")) },
             desired: None,
             entry: Some(at),
             fold,
@@ -404,7 +478,7 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
 
 /// Decides which questions are settled already, and which stop the run.
 fn settle_asks(inputs: &Inputs<'_>, plan: &mut Plan) {
-    let live = inputs.ledger.rows.values().filter(|r| r.value_hash.is_some()).count();
+    let live = inputs.ledger.rows.values().filter(|r| live(r)).count();
     let owned_deletions = plan.changes.iter().filter(|c| c.action == Action::Delete && c.owned).count();
     let emptied = inputs.source.secrets.is_empty() && owned_deletions > 0;
     let mass = owned_deletions >= MASS_DELETE_FLOOR && owned_deletions * 100 > live * usize::from(inputs.policy.mass_delete_percent);

@@ -6,6 +6,7 @@
 
 mod compute;
 pub mod import;
+pub mod removal;
 mod want;
 
 #[cfg(test)]
@@ -39,8 +40,6 @@ pub struct Inputs<'a> {
 pub struct Policy {
     /// The operator agreed to everything this plan would ask about.
     pub allow_all: bool,
-    /// Nobody is watching (auto-sync).
-    pub unattended: bool,
     /// Every readable value was, or will be, read.
     pub full: bool,
     /// Share of the owned keys (percent) above which deleting them asks first.
@@ -51,12 +50,12 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { allow_all: false, unattended: false, full: false, mass_delete_percent: 50, overwrite_agreed: false }
+        Self { allow_all: false, full: false, mass_delete_percent: 50, overwrite_agreed: false }
     }
 }
 
 /// Fewer owned deletions than this never count as a mass deletion.
-pub const MASS_DELETE_FLOOR: usize = 10;
+pub const MASS_DELETE_FLOOR: usize = 5;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +123,8 @@ pub struct Plan {
     pub desired: Vec<Desired>,
     /// Folded keys that must stay as they are.
     pub frozen: Vec<String>,
+    /// Folded keys whose rows prove nothing any more: somebody else deleted what they stood for.
+    pub forget: Vec<String>,
     /// Keys at the destination that the key schema reaches.
     pub reach: usize,
 }

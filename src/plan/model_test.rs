@@ -256,3 +256,61 @@ fn what_this_sync_deleted_comes_back_without_a_question() {
     assert_eq!(plan.changes.iter().map(|c| (c.action, c.ask.is_some())).collect::<Vec<_>>(), [(crate::model::plan::Action::Restore, false)]);
     assert_eq!(living(&world).len(), 2);
 }
+
+/// A ledger row that says: about to do this, never confirmed.
+fn announced(ledger: &mut Ledger, fold: &str, action: &str, value: &str) {
+    let row = ledger.rows.entry(fold.to_string()).or_insert_with(|| LedgerRow {
+        fold: fold.to_string(),
+        key: fold.to_uppercase(),
+        source_key: fold.to_uppercase(),
+        remote_id: None,
+        stamp: None,
+        previous_stamp: None,
+        value_hash: None,
+        written_at: jiff::Timestamp::UNIX_EPOCH,
+        intent: None,
+        detail: serde_json::Value::Null,
+    });
+    let value_hash = Some(hasher().hash(&SecretValue::new(value)));
+    row.intent = Some(Intent { action: action.into(), token: "t".into(), value_hash, at: jiff::Timestamp::UNIX_EPOCH });
+}
+
+#[test]
+fn killed_between_bringing_back_and_writing_it_is_still_ours() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let mut ledger = Ledger::default();
+    let first = source(&[("A", "1"), ("B", "2")]);
+    run(&mut world, &mut ledger, &config(None, true), &first, false, None);
+    run(&mut world, &mut ledger, &config(None, true), &source(&[("A", "1")]), false, None);
+    // What the engine keeps of a key that it deleted, and what a dying restoration leaves.
+    let row = ledger.rows.get_mut("b").expect("a row");
+    row.value_hash = Some(hasher().hash(&SecretValue::new("2")));
+    row.bury();
+    announced(&mut ledger, "b", "restore", "new");
+    world.held.get_mut("B").expect("a key").deleted = false;
+    for (wanted, left) in [(source(&[("A", "1"), ("B", "new")]), 2), (source(&[("A", "1")]), 1)] {
+        let (mut world, mut ledger) = (world.clone(), ledger.clone());
+        let plan = run(&mut world, &mut ledger, &config(None, true), &wanted, false, None);
+        assert_eq!(plan.asks().count(), 0, "{:?}", plan.changes.iter().map(|c| &c.reason).collect::<Vec<_>>());
+        assert_eq!(living(&world).len(), left);
+    }
+    // A foreign value is another matter: the key may have been made anew by somebody else.
+    world.put("B", "theirs");
+    let (plan, _) = planned(&world, &ledger, &config(None, true), &first, Policy::default());
+    assert_eq!(plan.asks().count(), 1);
+}
+
+#[test]
+fn what_a_dead_run_made_and_the_source_lost_goes_without_a_question() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let mut ledger = settled();
+    let wanted = source(&[("A", "1")]);
+    run(&mut world, &mut ledger, &config(None, true), &wanted, false, None);
+    for (key, value) in [("MADE", "ours"), ("THEIRS", "theirs")] {
+        world.put(key, value);
+        announced(&mut ledger, &key.to_lowercase(), "create", "ours");
+    }
+    let plan = run(&mut world, &mut ledger, &config(None, true), &wanted, false, None);
+    assert_eq!(plan.asks().map(|c| c.key.as_str()).collect::<Vec<_>>(), ["THEIRS"]);
+    assert_eq!(living(&world).into_keys().collect::<Vec<_>>(), ["a", "theirs"]);
+}

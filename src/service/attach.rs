@@ -63,6 +63,18 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Ends in good order: nothing new starts, runs that others asked for end, and everybody
+    /// has their answer before the engine is free.
+    pub async fn finish(mut self) {
+        self.local.clocks().stop();
+        self.local.engine().finish().await;
+        if let Some(socket) = self._socket.take() {
+            socket.close().await;
+        }
+    }
+}
+
 /// Reads the configuration again when its files change.
 fn watch_files(dirs: &Dirs, local: &Arc<Local>) -> Option<notify::RecommendedWatcher> {
     let (changed, mut changes) = tokio::sync::mpsc::unbounded_channel();

@@ -139,6 +139,10 @@ async fn act(State(service): App, Path((kind, id, action)): Path<(String, String
         "remove-secrets" => RunKind::Remove,
         _ => return Err(ServiceError::new(ServiceErrorKind::NotFound, "There is no such action.").into()),
     };
+    let importable = registry::find(&doc.destination).is_some_and(|p| p.spec().can_import);
+    if kind == RunKind::Import && !importable {
+        return Err(ServiceError::new(ServiceErrorKind::Busy, "This destination does not support importing secrets.").into());
+    }
     let prioritize = match asked.get("importBehavior").map(String::as_str) {
         None => None,
         Some("prioritize-source") => Some(Priority::Source),

@@ -47,6 +47,8 @@ impl From<crate::engine::NotQueued> for ServiceError {
     fn from(error: crate::engine::NotQueued) -> Self {
         match error {
             crate::engine::NotQueued::Store(error) => error.into(),
+            // To whoever asks it is gone already: the next engine takes the run.
+            closing @ crate::engine::NotQueued::Closing => Self::new(ServiceErrorKind::Unreachable, closing.to_string()),
             busy => Self::new(ServiceErrorKind::Busy, busy.to_string()),
         }
     }

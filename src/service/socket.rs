@@ -29,6 +29,7 @@ use crate::store::Dirs;
 pub struct Socket {
     path: std::path::PathBuf,
     stop: CancellationToken,
+    server: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Socket {
@@ -45,13 +46,22 @@ impl Socket {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let stop = CancellationToken::new();
         let (ending, app) = (stop.clone(), router(service, stop.clone()));
-        tokio::spawn(async move {
+        let server = tokio::spawn(async move {
             let server = axum::serve(Owners(listener), app).with_graceful_shutdown(async move { ending.cancelled().await });
             if let Err(error) = server.await {
                 tracing::error!("the engine's socket ended: {error}");
             }
         });
-        Ok(Self { path, stop })
+        Ok(Self { path, stop, server: Some(server) })
+    }
+
+    /// Stops listening, after the answers under way have left.
+    pub async fn close(mut self) {
+        self.stop.cancel();
+        if let Some(server) = self.server.take() {
+            // Who does not take an answer in time goes without.
+            let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+        }
     }
 }
 

@@ -75,7 +75,7 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
                     trigger: Trigger::Manual,
                     verify,
                     // A removal was confirmed by its question.
-                    allow_delete: kind == RunKind::Remove,
+                    allow_delete: false,
                     withhold: false,
                     prioritize: priority,
                 };

@@ -26,6 +26,7 @@ use crate::model::connection::ConnectionView;
 use crate::service::ServiceError;
 
 /// A thing that happened.
+#[allow(clippy::large_enum_variant, reason = "passed once, never stored in numbers")]
 pub enum Msg {
     Input(Input),
     /// A fresh picture of everything.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossterm::event::EventStream;
+use crossterm::event::{Event as Input, EventStream};
 use futures::StreamExt;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
@@ -28,6 +28,7 @@ const FIRST: Duration = Duration::from_millis(6);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What tasks send to the loop.
+#[allow(clippy::large_enum_variant, reason = "passed once, never stored in numbers")]
 enum Incoming {
     Watch(Result<crate::service::Watch, ServiceError>),
     Reply(Ticket, Reply),
@@ -97,6 +98,7 @@ impl Driver {
             let deadline = self.deadline();
             tokio::select! {
                 event = input.next() => match event {
+                    Some(Ok(Input::Resize(..))) => {}
                     Some(Ok(event)) => {
                         self.message(Msg::Input(event))?;
                         // What was typed meanwhile belongs to the same frame. Polled with this task's own
@@ -126,6 +128,7 @@ impl Driver {
                 signal = signals.next() => match signal {
                     Signal::End => self.leaving = true,
                     Signal::Stop => self.suspend()?,
+                    Signal::Resize => self.redraw(),
                     Signal::Continue => {
                         self.terminal.resume()?;
                         self.redraw();
@@ -294,6 +297,8 @@ enum Signal {
     End,
     Stop,
     Continue,
+    /// The window has another size. Crossterm hears this only once its stream is polled; we from the start.
+    Resize,
 }
 
 struct Signals {
@@ -302,6 +307,7 @@ struct Signals {
     hup: tokio::signal::unix::Signal,
     stop: tokio::signal::unix::Signal,
     cont: tokio::signal::unix::Signal,
+    winch: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -313,6 +319,7 @@ impl Signals {
             hup: signal(SignalKind::hangup())?,
             stop: signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))?,
             cont: signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?,
+            winch: signal(SignalKind::window_change())?,
         })
     }
 
@@ -323,6 +330,7 @@ impl Signals {
             _ = self.hup.recv() => Signal::End,
             _ = self.stop.recv() => Signal::Stop,
             _ = self.cont.recv() => Signal::Continue,
+            _ = self.winch.recv() => Signal::Resize,
         }
     }
 }

@@ -26,30 +26,69 @@ type Answer<T> = Result<T, ServiceError>;
 pub enum Call {
     Watch,
     Connections,
-    Projects { account: String },
+    Projects {
+        account: String,
+    },
     Folders(FolderAsk),
     Choices(ChoicesAsk),
-    Test { name: String },
-    Try { document: Value },
-    SaveConnection { document: Value, replace: bool },
-    RemoveConnection { name: String },
-    Plan { target: PlanTarget, verify: bool },
-    Check { input: SyncInput, replaces: Option<String> },
-    Create { input: SyncInput },
-    Update { name: String, input: SyncInput },
-    Delete { name: String },
-    Enable { name: String, on: bool },
-    Document { name: String },
-    Sync { name: String },
+    Test {
+        name: String,
+    },
+    Try {
+        document: Value,
+    },
+    SaveConnection {
+        document: Value,
+        replace: bool,
+    },
+    RemoveConnection {
+        name: String,
+    },
+    Plan {
+        target: PlanTarget,
+        verify: bool,
+    },
+    Check {
+        input: SyncInput,
+        replaces: Option<String>,
+    },
+    Create {
+        input: SyncInput,
+    },
+    Update {
+        name: String,
+        input: SyncInput,
+    },
+    Delete {
+        name: String,
+    },
+    Enable {
+        name: String,
+        on: bool,
+    },
+    Document {
+        name: String,
+    },
+    Sync {
+        name: String,
+    },
+    /// The documents of all syncs.
+    Syncs,
     Start(RunRequest),
-    Cancel { run: String },
+    Cancel {
+        run: String,
+    },
     Approve(Approval),
-    History { name: String, limit: usize },
+    History {
+        name: String,
+        limit: usize,
+    },
     Pause(bool),
     Doctor,
 }
 
 /// An answer, by its type. `Act` is that of a call whose success needs no data.
+#[allow(clippy::large_enum_variant, reason = "passed once, never stored in numbers")]
 pub enum Reply {
     Connections(Answer<Vec<ConnectionView>>),
     Projects(Answer<Vec<Project>>),
@@ -58,6 +97,7 @@ pub enum Reply {
     Connection(Answer<ConnectionView>),
     Plan(Answer<PlanDoc>),
     Sync(Answer<SyncDoc>),
+    Syncs(Answer<Vec<SyncDoc>>),
     Document(Answer<Value>),
     Run(Answer<String>),
     History(Answer<Vec<RunRecord>>),
@@ -217,6 +257,7 @@ pub async fn execute(service: Arc<dyn Service>, call: Call) -> Reply {
         Call::Enable { name, on } => Reply::Sync(service.set_enabled(&name, on).await),
         Call::Document { name } => Reply::Document(service.document(&name).await),
         Call::Sync { name } => Reply::Sync(service.sync(&name).await),
+        Call::Syncs => Reply::Syncs(service.syncs().await),
         Call::Start(request) => Reply::Run(service.start(request).await),
         Call::Cancel { run } => Reply::Act(service.cancel(&run).await),
         Call::Approve(approval) => Reply::Act(service.approve(approval).await),

@@ -152,9 +152,9 @@ impl Harness {
 
     /// Lets the cursor rest.
     pub fn rest(&mut self) {
-        self.now = self.now + jiff::SignedDuration::from_millis(200);
+        self.now += jiff::SignedDuration::from_millis(200);
         self.send(Msg::Tick);
-        self.now = self.now - jiff::SignedDuration::from_millis(200);
+        self.now -= jiff::SignedDuration::from_millis(200);
     }
 
     /// Draws into a buffer.
@@ -206,6 +206,7 @@ pub fn word(call: &Call) -> &'static str {
         Call::Enable { .. } => "enable",
         Call::Document { .. } => "document",
         Call::Sync { .. } => "sync",
+        Call::Syncs => "syncs",
         Call::Start(_) => "start",
         Call::Cancel { .. } => "cancel",
         Call::Approve(_) => "approve",
@@ -502,6 +503,7 @@ pub fn answer(call: &Call) -> Option<Reply> {
         Call::Plan { .. } => Reply::Plan(Ok(plan())),
         Call::Create { input } | Call::Update { input, .. } => Reply::Sync(Ok(document(input.document["name"].as_str().unwrap_or_default()))),
         Call::Enable { name, .. } | Call::Sync { name } => Reply::Sync(Ok(document(name))),
+        Call::Syncs => Reply::Syncs(Ok(Vec::new())),
         Call::Document { .. } => Reply::Document(Ok(stored())),
         Call::Start(_) => Reply::Run(Ok("r2".into())),
         Call::History { .. } => Reply::History(Ok(history())),

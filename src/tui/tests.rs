@@ -343,7 +343,7 @@ fn secrets_are_masked_and_revealed_for_ten_seconds() {
     assert!(h.screen().contains("••••••••"));
     h.keys("F2");
     assert!(h.screen().contains("hunter2-canary"));
-    h.now = h.now + jiff::SignedDuration::from_secs(11);
+    h.now += jiff::SignedDuration::from_secs(11);
     h.send(super::app::Msg::Tick);
     assert!(!h.screen().contains("hunter2"));
     snapshot!("connection-filled-80x24", h);

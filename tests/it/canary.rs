@@ -133,7 +133,7 @@ async fn no_secret_leaves_the_memory() {
     let echo = secrets.iter().filter(|(n, _)| n.contains("value")).map(|(_, s)| s.as_str()).collect::<Vec<_>>().join(" | ");
     for place in &yard.places {
         let padding = "x".repeat(150);
-        for (status, kind, body) in [
+        for (round, (status, kind, body)) in [
             (
                 400,
                 "application/json",
@@ -144,9 +144,14 @@ async fn no_secret_leaves_the_memory() {
             (400, "text/html", format!("<html><body>{padding}{echo}</body></html>")),
             (403, "text/plain", format!("{padding} {echo}")),
             (400, "application/json", format!("{{\"torn\": \"{padding}{echo}")),
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let round = round as u32;
             let headers = vec![("content-type".to_string(), kind.to_string()), ("x-request-id".to_string(), "r-1".to_string())];
-            place.host().faults.add(Fault::next(place.nature().creation, 1, Effect::Answer { status, headers, body }));
+            // One after the other: a fault counts only the requests that reach it.
+            place.host().faults.add(Fault::next(place.nature().creation, 1, Effect::Answer { status, headers, body }).after(round));
         }
     }
     for name in &names {
@@ -156,13 +161,19 @@ async fn no_secret_leaves_the_memory() {
         }
     }
     // And the KMS repeats what it was asked with.
-    let asked = format!("bad token {} {}", secrets.iter().map(|(_, s)| s.as_str()).collect::<Vec<_>>().join(" "), token);
-    let body = json!({"statusCode": 400, "message": asked, "error": "BadRequest"}).to_string();
-    yard.rig.kms_host.faults.add(Fault::next("GET /api/v4/secrets", 2, Effect::status(400, body.clone())));
-    say(&mut heard, &["sync", &names[0], "-vv", "--json"], None).await;
-    say(&mut heard, &["plan", &names[1], "-vv", "--json"], None).await;
-    yard.rig.kms_host.faults.add(Fault::next("/auth/universal-auth/login", 1, Effect::status(401, body.clone())));
+    let padding = "y".repeat(560);
+    let asked = |sent: &str| format!("not understood: {sent} {padding}{sent}");
+    let refusal = |sent: &str| json!({"statusCode": 400, "message": asked(sent), "error": "BadRequest"}).to_string();
+    for (name, sent) in [(&names[0], crate::support::rig::CLIENT_SECRET), (&names[1], token.as_str())] {
+        for command in ["sync", "plan"] {
+            yard.rig.kms_host.faults.add(Fault::next("GET /api/v4/secrets", 1, Effect::status(400, refusal(sent))));
+            say(&mut heard, &[command, name, "-vv", "--json"], None).await;
+        }
+    }
+    let sent = crate::support::rig::CLIENT_SECRET;
+    yard.rig.kms_host.faults.add(Fault::next("/auth/universal-auth/login", 2, Effect::status(401, refusal(sent))));
     say(&mut heard, &["connection", "test", "kms", "-vv", "--json"], None).await;
+    say(&mut heard, &["sync", &names[0], "-vv"], None).await;
     yard.rig.kms_host.faults.clear();
     yard.places.iter().for_each(|p| {
         p.forgive();

@@ -242,11 +242,8 @@ impl Edit {
             }
             FormEvent::Press(0) => self.run_test(true, fx),
             FormEvent::Press(1) => self.run_test(false, fx),
-            FormEvent::Press(2) => {
-                if !self.form.focus_problem() {
-                    self.save(fx);
-                }
-            }
+            FormEvent::Press(2) if self.form.focus_problem() => {}
+            FormEvent::Press(2) => self.save(fx),
             FormEvent::Press(_) | FormEvent::Back => self.close(fx),
             _ => {}
         }

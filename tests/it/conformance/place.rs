@@ -45,8 +45,8 @@ pub struct Nature {
 pub enum Mends {
     /// The next run sees it.
     NextRun,
-    /// A drift check or `--verify` sees it.
-    Verify,
+    /// It can only be suspected: a run that somebody watches, or a drift check, writes again.
+    Attended,
     /// Nothing there tells.
     Never,
 }

@@ -136,3 +136,49 @@ async fn two_engines_never_share_a_directory() {
     let remote = until("an answer", || futures::executor::block_on(kms_sync::service::attach::reach(&yard.dirs())), String::new).await;
     assert!(remote.alive().await);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn commands_at_the_same_time_take_each_other_along() {
+    let yard = Yard::aws().await;
+    for i in 0..5 {
+        yard.rig.set(&format!("KEY_{i}"), "one");
+    }
+    let slow = kms_sync::sandbox::host::Effect::Delay(std::time::Duration::from_millis(60));
+    yard.place().host().faults.add(kms_sync::sandbox::host::Fault::always("CreateSecret", 1.0, slow));
+    let names: Vec<String> = (0..8).map(|n| format!("sync-{n}")).collect();
+    for name in &names {
+        yard.create(&yard.document(name, yard.place(), "/app", false, Some(&format!("{name}_{{{{secretKey}}}}")))).await;
+    }
+    // One of them is the engine and ends first or last: nobody's run ends with it. The same
+    // sync twice at once is run twice, one after the other.
+    let all = names.iter().chain(&names[..2]).map(async |name| {
+        let answer = yard.rig.run(&["sync", name, "--json"]).await;
+        assert_eq!(answer.code, 0, "{name}: {}\n{}", answer.stdout, answer.stderr);
+        assert_eq!(answer.json()["runs"][0]["status"], "succeeded", "{name}: {}", answer.stdout);
+    });
+    futures::future::join_all(all).await;
+    assert_eq!(yard.place().values().len(), 40);
+    for (i, name) in names.iter().enumerate() {
+        let history = yard.rig.run(&["history", name, "--json"]).await.expect(0);
+        let statuses: Vec<&str> = history["runs"].as_array().expect("runs").iter().filter_map(|r| r["status"].as_str()).collect();
+        assert_eq!(statuses, vec!["succeeded"; if i < 2 { 2 } else { 1 }], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_outlives_the_engine_that_it_asked() {
+    let yard = Yard::aws().await;
+    for i in 0..20 {
+        yard.rig.set(&format!("KEY_{i:02}"), "one");
+    }
+    let slow = kms_sync::sandbox::host::Effect::Delay(std::time::Duration::from_millis(100));
+    yard.place().host().faults.add(kms_sync::sandbox::host::Fault::always("CreateSecret", 1.0, slow));
+    yard.create(&yard.document("web", yard.place(), "/app", false, None)).await;
+    let mut engine = yard.engine(&[]).await;
+    let mut command = yard.spawn(&["sync", "web"]);
+    sure("writes", || yard.place().values().len() >= 3).await;
+    engine.kill();
+    assert_eq!(command.end().await.code(), Some(0), "{:?}", command.lines());
+    command.says("has ended").await;
+    assert_eq!(yard.place().values().len(), 20);
+}

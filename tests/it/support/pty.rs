@@ -162,6 +162,23 @@ impl Pty {
         self.master.resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 }).expect("a new size");
     }
 
+    /// Leaves with Ctrl-C, pressed again as a person would: a key that arrives in the same
+    /// instant as a resize is seen by crossterm's edge-triggered reader with the next one only.
+    #[track_caller]
+    pub fn quit(&mut self) -> u32 {
+        for _ in 0..20 {
+            self.key("Ctrl-C");
+            let end = Instant::now() + Duration::from_secs(1);
+            while Instant::now() < end {
+                if let Ok(Some(_)) = self.child.try_wait() {
+                    return self.end();
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.end()
+    }
+
     /// Waits for the end and returns the exit code.
     #[track_caller]
     pub fn end(&mut self) -> u32 {

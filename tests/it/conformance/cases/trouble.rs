@@ -17,8 +17,8 @@ use crate::support::KMS_SYNC;
 pub async fn throttling_storm(b: Bench) {
     let keys = b.fill(8, "v");
     b.create(json!({})).await;
-    b.place.host().faults.add(Fault::next("", 3, b.place.throttling()));
-    b.place.host().faults.add(Fault::next(b.nature().creation, 2, b.place.throttling()));
+    b.place.host().faults.add(Fault::next("", 2, b.place.throttling()));
+    b.place.host().faults.add(Fault::next(b.nature().creation, 1, b.place.throttling()));
     let mut watch = b.local().watch().await.expect("the live picture");
     let record = b.synced().await;
     // Section 12, row 14: who watches sees each key, and why the run waits.

@@ -50,7 +50,7 @@ impl Place for DevOps {
             bad_names: &[],
             collapsing: Some(("ONE_NAME", "one_name")),
             unimportable: None,
-            mends: Mends::Verify,
+            mends: Mends::Attended,
             creation: "/contoso/_apis/distributedtask/variablegroups",
             listing: "GET ",
         }
