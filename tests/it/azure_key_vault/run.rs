@@ -113,7 +113,7 @@ async fn a_foreign_deleted_secret_is_asked_about_before_it_comes_back() {
     let plan = lab.rig.run(&["plan", "kv", "--json"]).await.json();
     assert!(plan.to_string().contains("a deleted secret of this name, not written by this sync"), "{plan:#}");
     lab.vault.freeze_clock(Some(T + 10));
-    let agreed = lab.rig.run(&["sync", "kv", "--json", "--yes"]).await.expect(0);
+    let agreed = lab.rig.run(&["sync", "kv", "--json", "--allow-delete"]).await.expect(0);
     assert_eq!(agreed["runs"][0]["counts"]["restored"], 1, "{agreed:#}");
     assert_eq!(lab.vault.secrets()["db-pass"].value, "ours");
 }
