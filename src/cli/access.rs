@@ -17,16 +17,6 @@ pub struct Access {
     pub service: Arc<dyn Service>,
     /// Keeps lock and socket while the engine lives in this process.
     held: Option<Held>,
-}
-
-impl Access {
-    /// A clean exit: an engine of this process lets runs that others started finish, and its
-    /// tokens are revoked.
-    pub async fn close(&self) {
-        if self.held.is_some() {
-            self.service.close().await;
-        }
-    }
     /// How an engine was looked for, to look again.
     found: Option<Found>,
 }
@@ -98,21 +88,18 @@ pub fn ask_passphrase(prompt: &str) -> Result<SecretValue, ServiceError> {
 
 /// The service for reading: no engine is needed.
 pub fn reading(args: &Args) -> Result<Access, ServiceError> {
-    Ok(Access { service: Local::new(store(args)?), held: None })
+    Ok(Access { service: Local::new(store(args)?), held: None, found: None })
 }
 
 /// The service for looking at other machines: like [`reading`], with the credentials open.
 pub fn looking(args: &Args) -> Result<Access, ServiceError> {
-    Ok(Access { service: Local::new(opened(args)?), held: None })
-    Ok(Access { service: Local::new(store(args)?), held: None, found: None })
+    Ok(Access { service: Local::new(opened(args)?), held: None, found: None })
 }
 
 /// The service for editing: through the running engine when there is one, so that it knows at once.
 pub async fn editing(args: &Args) -> Result<Access, ServiceError> {
     let store = opened(args)?;
     match reach(store.dirs()).await {
-        Some(remote) => Ok(Access { service: remote, held: None }),
-        None => Ok(Access { service: Local::new(store), held: None }),
         Some(remote) => Ok(Access { service: remote, held: None, found: None }),
         None => Ok(Access { service: Local::new(store), held: None, found: None }),
     }
@@ -127,15 +114,11 @@ pub async fn running(args: &Args, what: &'static str, wait: bool) -> Result<Acce
 async fn find(found: Found) -> Result<Access, ServiceError> {
     let mut told = false;
     loop {
-        let busy = match Held::take(&store, what) {
-            Ok(held) => return Ok(Access { service: held.local.clone(), held: Some(held) }),
+        let busy = match Held::take(&found.store, found.what) {
+            Ok(held) => return Ok(Access { service: held.local.clone(), held: Some(held), found: Some(found) }),
             Err(LockError::Store(error)) => return Err(error.into()),
             Err(busy) => busy,
         };
-        if let Some(remote) = reach(store.dirs()).await {
-            return Ok(Access { service: remote, held: None });
-        let busy = match Held::take(&found.store, found.what) {
-            Ok(held) => return Ok(Access { service: held.local.clone(), held: Some(held), found: Some(found) }),
         if let Some(remote) = reach(found.store.dirs()).await {
             return Ok(Access { service: remote, held: None, found: Some(found) });
         }

@@ -50,8 +50,7 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             let access = access::running(args, "kms-sync remove-secrets", true).await?;
             let doc = access.service.sync(name).await?;
             confirm(*yes, &format!("Take the secrets of {} away from {}?", doc.name, doc.destination), &doc.name)?;
-            runs(&access, out, vec![RunRequest { allow_delete: *allow_delete, ..request(name, RunKind::Remove) }]).await
-            runs(access, out, vec![RunRequest { allow_delete: true, ..request(name, RunKind::Remove) }]).await
+            runs(access, out, vec![RunRequest { allow_delete: *allow_delete, ..request(name, RunKind::Remove) }]).await
         }
         Command::Enable { name } => enable(args, name, true).await,
         Command::Disable { name } => enable(args, name, false).await,
@@ -184,11 +183,9 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
     drop(editing);
     let mut access = access::running(args, "kms-sync create", true).await?;
     let request = RunRequest { trigger: Trigger::Created, allow_delete, ..request(&doc.name, RunKind::Sync) };
-    let records = follow(&access, vec![request]).await?.records;
-    access.close().await;
-    let doc = access.service.sync(&doc.name).await?;
     let records = follow(&mut access, vec![request]).await;
-    let records = records?;
+    access.close().await;
+    let records = records?.records;
     let doc = access::reading(args)?.service.sync(&doc.name).await?;
     print_created(out, &doc, records.first());
     Ok(code(&records))
@@ -221,15 +218,12 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
 }
 
 async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool, allow_delete: bool) -> Outcome {
-    let access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::editing(args).await? };
-async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: bool) -> Outcome {
     let mut access = if remove_secrets { access::running(args, "kms-sync delete", true).await? } else { access::editing(args).await? };
     let doc = access.service.sync(name).await?;
     let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
     confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
     if remove_secrets {
-        let records = follow(&access, vec![RunRequest { allow_delete, ..request(name, RunKind::Remove) }]).await?.records;
-        let records = follow(&mut access, vec![RunRequest { allow_delete: true, ..request(name, RunKind::Remove) }]).await?;
+        let records = follow(&mut access, vec![RunRequest { allow_delete, ..request(name, RunKind::Remove) }]).await?.records;
         if code(&records) != 0 {
             report(out, &records);
             note(&format!("{} was not deleted, because its secrets could not all be removed", doc.name));
@@ -276,22 +270,7 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
 }
 
 /// Starts runs, shows their progress, and waits for all; Ctrl-C cancels them once.
-async fn follow(access: &Access, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
-    follow::runs(access.service.clone(), requests).await
-}
-
-async fn runs(access: &Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {
-    for request in &requests {
-        access.service.sync(&request.sync).await?;
-    }
-    let followed = follow(access, requests).await?;
-    report(out, &followed.records);
-    access.close().await;
-    Ok(match code(&followed.records) {
-        0 if followed.refused > 0 => 1,
-        code => code,
-    })
-async fn follow(access: &mut Access, requests: Vec<RunRequest>) -> Result<Vec<RunRecord>, ServiceError> {
+async fn follow(access: &mut Access, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
     loop {
         match follow::runs(access.service.clone(), requests.clone(), access.waits()).await {
             // A run that ended with its engine goes on where it stood.
@@ -301,6 +280,9 @@ async fn follow(access: &mut Access, requests: Vec<RunRequest>) -> Result<Vec<Ru
             }
             ended => return ended,
         }
+    }
+}
+
 async fn runs(mut access: Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {
     let known = async {
         for request in &requests {
@@ -308,14 +290,18 @@ async fn runs(mut access: Access, out: &Out, requests: Vec<RunRequest>) -> Outco
         }
         Ok::<_, ServiceError>(())
     };
-    let records = match known.await {
+    let followed = match known.await {
         // Gone in the meantime: whoever is the engine next knows, too.
         Err(error) if error.kind != ServiceErrorKind::Unreachable => Err(error),
         _ => follow(&mut access, requests).await,
     };
-    let records = records?;
-    report(out, &records);
-    Ok(code(&records))
+    access.close().await;
+    let followed = followed?;
+    report(out, &followed.records);
+    Ok(match code(&followed.records) {
+        0 if followed.refused > 0 => 1,
+        code => code,
+    })
 }
 
 fn report(out: &Out, records: &[RunRecord]) {

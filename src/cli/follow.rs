@@ -19,15 +19,13 @@ pub struct Followed {
     pub refused: usize,
 }
 
-/// Starts runs, shows their progress, and waits for all; a signal cancels them once. It is an
-/// error only when none could be started.
-pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
 /// Pause between tries to start a run that another one is in the way of.
 const PAUSE: Duration = Duration::from_millis(200);
+
 /// Starts runs, shows their progress, and waits for all; a signal cancels them once. With
-/// `wait` a sync that is running already is waited for. When one cannot be started, the
-/// others end first.
-pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bool) -> Result<Vec<RunRecord>, ServiceError> {
+/// `wait` a sync that is running already is waited for. It is an error only when none could
+/// be started, or when their engine went away.
+pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bool) -> Result<Followed, ServiceError> {
     let watch = service.watch().await?;
     let shown = AbortOnDropHandle::new(tokio::spawn(progress::show(watch)));
     let stopped = CancellationToken::new();
@@ -41,7 +39,6 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
     let mut refused = Vec::new();
     for request in requests {
         let sync = request.sync.clone();
-        match service.start(request).await {
         let started = tokio::select! {
             started = start(&*service, request, wait) => started,
             () = stopped.cancelled() => Err(ServiceError::new(ServiceErrorKind::Cancelled, "stopped before it began")),
@@ -52,22 +49,11 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
         }
     }
     if ids.is_empty() && !refused.is_empty() {
-        shown.abort();
         return Err(refused.swap_remove(0).1);
     }
     for (sync, error) in &refused {
         note(&crate::model::text::sanitise(&format!("error: {sync} was not started: {error}")));
     }
-    let cancelling = {
-        let (service, ids) = (service.clone(), ids.clone());
-        tokio::spawn(async move {
-            serve::until_stopped().await;
-            note("cancelling: what is in flight is finished first");
-            for id in &ids {
-                // A run that has just ended needs no cancelling.
-                let _ = service.cancel(id).await;
-            }
-        })
     let all = async {
         let mut records = Vec::new();
         for id in &ids {
@@ -88,7 +74,7 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
         () = cancelling => Vec::new(),
     };
     drop(shown);
-    early.map_or(Ok(records), Err)
+    Ok(Followed { records, refused: refused.len() })
 }
 
 async fn start(service: &dyn Service, request: RunRequest, wait: bool) -> Result<String, ServiceError> {
@@ -104,9 +90,6 @@ async fn start(service: &dyn Service, request: RunRequest, wait: bool) -> Result
             started => return started,
         }
     }
-    cancelling.abort();
-    shown.abort();
-    Ok(Followed { records, refused: refused.len() })
 }
 
 /// The terminal app cannot be drawn into a file.
