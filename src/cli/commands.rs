@@ -183,9 +183,9 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
     drop(editing);
     let mut access = access::running(args, "kms-sync create", true).await?;
     let request = RunRequest { trigger: Trigger::Created, allow_delete, ..request(&doc.name, RunKind::Sync) };
-    let records = follow(&mut access, vec![request]).await;
+    let followed = follow(&mut access, vec![request]).await;
     access.close().await;
-    let records = records?.records;
+    let records = followed?.records;
     let doc = access::reading(args)?.service.sync(&doc.name).await?;
     print_created(out, &doc, records.first());
     Ok(code(&records))
@@ -290,16 +290,16 @@ async fn runs(mut access: Access, out: &Out, requests: Vec<RunRequest>) -> Outco
         }
         Ok::<_, ServiceError>(())
     };
-    let followed = match known.await {
+    let records = match known.await {
         // Gone in the meantime: whoever is the engine next knows, too.
         Err(error) if error.kind != ServiceErrorKind::Unreachable => Err(error),
         _ => follow(&mut access, requests).await,
     };
     access.close().await;
-    let followed = followed?;
-    report(out, &followed.records);
-    Ok(match code(&followed.records) {
-        0 if followed.refused > 0 => 1,
+    let Followed { records, refused } = records?;
+    report(out, &records);
+    Ok(match code(&records) {
+        0 if refused => 1,
         code => code,
     })
 }

@@ -12,19 +12,19 @@ use super::{progress, serve};
 use crate::model::run::{RunRecord, RunRequest};
 use crate::service::{Service, ServiceError, ServiceErrorKind};
 
-/// Runs that were followed to their end.
-pub struct Followed {
-    pub records: Vec<RunRecord>,
-    /// How many were not even started; why was said on standard error.
-    pub refused: usize,
-}
-
 /// Pause between tries to start a run that another one is in the way of.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Runs that were followed to their end.
+pub struct Followed {
+    pub records: Vec<RunRecord>,
+    /// True when some were not even started; why was said on standard error.
+    pub refused: bool,
+}
+
 /// Starts runs, shows their progress, and waits for all; a signal cancels them once. With
-/// `wait` a sync that is running already is waited for. It is an error only when none could
-/// be started, or when their engine went away.
+/// `wait` a sync that is running already is waited for. When one cannot be started, the
+/// others go on; it is an error when none could, or when the engine has gone.
 pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bool) -> Result<Followed, ServiceError> {
     let watch = service.watch().await?;
     let shown = AbortOnDropHandle::new(tokio::spawn(progress::show(watch)));
@@ -36,7 +36,7 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
         signals.cancel();
     }));
     let mut ids = Vec::new();
-    let mut refused = Vec::new();
+    let mut early = None;
     for request in requests {
         let sync = request.sync.clone();
         let started = tokio::select! {
@@ -45,14 +45,13 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
         };
         match started {
             Ok(id) => ids.push(id),
-            Err(error) => refused.push((sync, error)),
+            Err(error) => {
+                if !ids.is_empty() || early.is_some() {
+                    note(&crate::model::text::sanitise(&format!("{sync} was not started: {error}")));
+                }
+                early = Some(early.unwrap_or(error));
+            }
         }
-    }
-    if ids.is_empty() && !refused.is_empty() {
-        return Err(refused.swap_remove(0).1);
-    }
-    for (sync, error) in &refused {
-        note(&crate::model::text::sanitise(&format!("error: {sync} was not started: {error}")));
     }
     let all = async {
         let mut records = Vec::new();
@@ -74,7 +73,10 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
         () = cancelling => Vec::new(),
     };
     drop(shown);
-    Ok(Followed { records, refused: refused.len() })
+    match early {
+        Some(error) if records.is_empty() || error.kind == ServiceErrorKind::Unreachable => Err(error),
+        early => Ok(Followed { records, refused: early.is_some() }),
+    }
 }
 
 async fn start(service: &dyn Service, request: RunRequest, wait: bool) -> Result<String, ServiceError> {

@@ -26,25 +26,63 @@ type Answer<T> = Result<T, ServiceError>;
 pub enum Call {
     Watch,
     Connections,
-    Projects { account: String },
+    Projects {
+        account: String,
+    },
     Folders(FolderAsk),
     Choices(ChoicesAsk),
-    Test { name: String },
-    Try { document: Value },
-    SaveConnection { document: Value, replace: bool },
-    RemoveConnection { name: String },
-    Plan { target: PlanTarget, verify: bool },
-    Check { input: SyncInput, replaces: Option<String> },
-    Create { input: SyncInput },
-    Update { name: String, input: SyncInput },
-    Delete { name: String },
-    Enable { name: String, on: bool },
-    Document { name: String },
-    Sync { name: String },
+    Test {
+        name: String,
+    },
+    Try {
+        document: Value,
+    },
+    SaveConnection {
+        document: Value,
+        replace: bool,
+    },
+    RemoveConnection {
+        name: String,
+    },
+    Plan {
+        target: PlanTarget,
+        verify: bool,
+    },
+    Check {
+        input: SyncInput,
+        replaces: Option<String>,
+    },
+    Create {
+        input: SyncInput,
+    },
+    Update {
+        name: String,
+        input: SyncInput,
+    },
+    Delete {
+        name: String,
+    },
+    Enable {
+        name: String,
+        on: bool,
+    },
+    Document {
+        name: String,
+    },
+    Sync {
+        name: String,
+    },
+    /// The documents of all syncs.
+    Syncs,
     Start(RunRequest),
-    Cancel { run: String },
+    Cancel {
+        run: String,
+    },
     Approve(Approval),
-    History { name: String, limit: usize },
+    History {
+        name: String,
+        limit: usize,
+    },
     Pause(bool),
     Doctor,
 }
@@ -59,6 +97,7 @@ pub enum Reply {
     Connection(Answer<ConnectionView>),
     Plan(Answer<PlanDoc>),
     Sync(Answer<SyncDoc>),
+    Syncs(Answer<Vec<SyncDoc>>),
     Document(Answer<Value>),
     Run(Answer<String>),
     History(Answer<Vec<RunRecord>>),
@@ -218,6 +257,7 @@ pub async fn execute(service: Arc<dyn Service>, call: Call) -> Reply {
         Call::Enable { name, on } => Reply::Sync(service.set_enabled(&name, on).await),
         Call::Document { name } => Reply::Document(service.document(&name).await),
         Call::Sync { name } => Reply::Sync(service.sync(&name).await),
+        Call::Syncs => Reply::Syncs(service.syncs().await),
         Call::Start(request) => Reply::Run(service.start(request).await),
         Call::Cancel { run } => Reply::Act(service.cancel(&run).await),
         Call::Approve(approval) => Reply::Act(service.approve(approval).await),

@@ -4,7 +4,7 @@
 pub mod detail;
 pub mod table;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crossterm::event::KeyEvent;
 
@@ -83,6 +83,9 @@ pub struct Dashboard {
     rest: Option<Time>,
     pub history: Load<Vec<RunRecord>>,
     pub document: Load<SyncDoc>,
+    /// Documents of the other syncs, as they were last seen or fetched in advance.
+    known: BTreeMap<String, SyncDoc>,
+    ahead: Option<Ticket>,
     /// First line of the details.
     pub scroll: usize,
     /// First row of the table, kept by the drawing.
@@ -318,7 +321,12 @@ impl Dashboard {
         self.scroll = 0;
         if self.shown != self.selected {
             self.history.clear(fx);
+            if let (Some(name), Some(doc)) = (&self.shown, self.document.value.take()) {
+                self.known.insert(name.clone(), doc);
+            }
             self.document.clear(fx);
+            // What was seen before is drawn at once: a pane that empties and fills costs a screen of bytes.
+            self.document.value = self.selected.as_ref().and_then(|n| self.known.remove(n));
         }
         self.shown.clone_from(&self.selected);
         if let Some(name) = self.shown.clone() {
@@ -337,6 +345,7 @@ impl Dashboard {
     /// A fresh picture.
     pub fn board(&mut self, world: &mut World, fx: &mut Fx) {
         self.arrange(world);
+        self.ahead = Some(fx.call(Call::Syncs));
         self.show_selected(fx);
     }
 
@@ -356,6 +365,7 @@ impl Dashboard {
                 }
             }
             Event::Gone { name } => {
+                self.known.remove(name);
                 self.marked.remove(name);
                 let at = self.order.iter().position(|n| n == name).unwrap_or(0);
                 self.order.retain(|n| n != name);
@@ -388,6 +398,12 @@ impl Dashboard {
         match reply {
             Reply::History(answer) if self.history.awaits(ticket) => self.history.take(answer),
             Reply::Sync(answer) if self.document.awaits(ticket) => self.document.take(answer),
+            Reply::Syncs(Ok(docs)) if self.ahead == Some(ticket) => {
+                self.known = docs.into_iter().map(|d| (d.name.clone(), d)).collect();
+                if let (None, Some(name)) = (&self.document.value, &self.shown) {
+                    self.document.value = self.known.remove(name);
+                }
+            }
             _ => {}
         }
     }
