@@ -17,7 +17,6 @@ pub use redact::Redactor;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use zeroize::Zeroizing;
 
@@ -25,6 +24,8 @@ use crate::model::connection::{ResolvedConnection, is_loopback};
 
 /// Largest response body that is read, in bytes.
 pub const BODY_CAP: usize = 32 * 1024 * 1024;
+/// A body's first buffer is no larger, in bytes, whatever length the server announces.
+const FIRST_BUFFER: usize = 1024 * 1024;
 /// The longest pause a server may ask for by Retry-After before we call it absurd and cap it.
 pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(600);
 
@@ -269,17 +270,18 @@ impl Http {
             let mut response = client.execute(request).await.map_err(|e| self.transport(cx, service, &e))?;
             let status = response.status().as_u16();
             let headers = response.headers().clone();
-            let mut body = BytesMut::new();
+            let announced = response.content_length().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+            let mut body = Zeroizing::new(Vec::with_capacity(announced.min(FIRST_BUFFER)));
             while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(cx, service, &e))? {
                 if body.len() + chunk.len() > BODY_CAP {
                     return Err(
                         ApiError::new(ErrorKind::NotTheService, service, format!("the answer is larger than {} MiB", BODY_CAP >> 20)).status(status)
                     );
                 }
-                body.extend_from_slice(&chunk);
+                append(&mut body, &chunk);
             }
             cx.meter().received(body.len() as u64);
-            Ok(Answer { status, headers, body: Zeroizing::new(body.to_vec()) })
+            Ok(Answer { status, headers, body })
         };
         // A call in flight is allowed to finish when the run is cancelled: its effect at the
         // destination must be known. Only waits are cut short.
@@ -344,6 +346,18 @@ impl Inner {
     }
 }
 
+/// Appends to a buffer that may hold secrets. A vector that grows by itself leaves its old
+/// memory behind as it is; this one wipes it.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    let needed = body.len() + chunk.len();
+    if needed > body.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(body.capacity() * 2)));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
+}
+
 /// Exponential backoff with full jitter: base 0.5 s, cap 30 s.
 pub fn backoff(attempt: u32) -> Duration {
     let ceiling = (0.5 * f64::from(2u32.saturating_pow(attempt.saturating_sub(1).min(16)))).min(30.0);
@@ -380,6 +394,23 @@ mod tests {
             map.insert(*k, v.parse().expect("header value"));
         }
         Answer { status: 200, headers: map, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    }
+
+    #[test]
+    fn a_body_grows_in_few_steps_and_never_by_itself() {
+        let mut body = Zeroizing::new(Vec::with_capacity(10));
+        let (mut expected, mut buffers) = (Vec::new(), std::collections::BTreeSet::new());
+        for i in 0..5_000u32 {
+            let chunk = i.to_be_bytes();
+            let room = body.capacity() - body.len();
+            let before = body.as_ptr();
+            append(&mut body, &chunk);
+            assert_eq!(body.as_ptr() == before, room >= chunk.len(), "moved only into a buffer of our own");
+            expected.extend_from_slice(&chunk);
+            buffers.insert(body.capacity());
+        }
+        assert_eq!(*body, expected);
+        assert!(buffers.len() < 20, "{buffers:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::{BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef};
+use aws_smithy_runtime_api::client::interceptors::context::{AfterDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
@@ -38,11 +38,20 @@ const SKEW_SECONDS: i64 = 240;
 pub struct Operation {
     pub name: &'static str,
     pub lane: Lane,
+    /// Server trouble and throttling are not waited out.
+    once: bool,
+}
+
+impl Operation {
+    /// The same operation, not sent again in trouble.
+    pub const fn once(self) -> Self {
+        Self { once: true, ..self }
+    }
 }
 
 /// An operation's constant.
 pub const fn operation(name: &'static str, lane: Lane) -> Operation {
-    Operation { name, lane }
+    Operation { name, lane, once: false }
 }
 
 const ASSUME_ROLE: Operation = operation("AssumeRole", Lane::Sts);
@@ -134,7 +143,7 @@ impl Api {
             if throttled {
                 self.lanes.throttled(op.lane, error.retry_after);
             }
-            if !error.kind.passing() || attempt >= most || !cx.spend_retry() {
+            if op.once || !error.kind.passing() || attempt >= most || !cx.spend_retry() {
                 return Err(error);
             }
             let reason = if throttled { format!("{SERVICE}: {} was throttled", op.name) } else { format!("{SERVICE}: {}", error.message) };
@@ -242,9 +251,10 @@ impl Intercept for Probe {
         Ok(())
     }
 
-    fn read_before_deserialization(
+    // Before it is read, a body is a stream of unknown length.
+    fn read_after_deserialization(
         &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
         _components: &RuntimeComponents,
         _cfg: &mut ConfigBag,
     ) -> Result<(), BoxError> {

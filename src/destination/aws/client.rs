@@ -105,7 +105,8 @@ impl Link {
         self.connection.setting("stsEndpoint").or_else(|| self.endpoint())
     }
 
-    /// The public part of the credentials: who this connection is, as far as can be told offline.
+    /// The public part of the credentials: who this connection is, as far as can be told
+    /// without a call. [`super::account`] knows more.
     pub fn account_hint(&self) -> String {
         let text = |name| self.connection.text(name).unwrap_or_default().to_string();
         match self.connection.method.as_str() {

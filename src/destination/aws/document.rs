@@ -136,9 +136,16 @@ impl Object {
     }
 }
 
-/// True when every row of the sync carries this version.
+/// Rows of keys that this sync put into the object, or was about to; the others only remember
+/// deletions.
+fn standing(ledger: &Ledger) -> impl Iterator<Item = &LedgerRow> {
+    ledger.rows.values().filter(|r| r.value_hash.is_some() || r.intent.is_some())
+}
+
+/// True when every key of the sync was written with, or confirmed in, this version.
 fn all_at(ledger: &Ledger, version: &str) -> bool {
-    !ledger.rows.is_empty() && ledger.rows.values().all(|r| r.stamp.as_deref() == Some(version))
+    let mut rows = standing(ledger).peekable();
+    rows.peek().is_some() && rows.all(|r| r.stamp.as_deref() == Some(version))
 }
 
 #[async_trait]
@@ -154,6 +161,7 @@ impl Destination for Object {
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
         let mut warnings: Vec<String> = self.api.clock_warning().into_iter().collect();
         let listed = self.describe(cx).await?;
+        self.shared.answered();
         let Some(there) = listed.clone() else {
             self.see(None, None);
             return Ok(Inventory { entries: Vec::new(), warnings });
@@ -171,7 +179,7 @@ impl Destination for Object {
         };
         if !ask.full && all_at(ask.ledger, &version) {
             let known = self.remembered(&version);
-            let by_ledger = || (ask.ledger.rows.values().map(|r| r.key.clone()).collect(), BTreeSet::new());
+            let by_ledger = || (standing(ask.ledger).map(|r| r.key.clone()).collect(), BTreeSet::new());
             let (keys, others) = known.clone().unwrap_or_else(by_ledger);
             let state = |k: &String| if others.contains(k) { EntryState::Blocked(NO_TEXT.into()) } else { EntryState::Active };
             let entries = keys.iter().enumerate().map(|(i, k)| self.entry(k, &there, state(k), i == 0)).collect();

@@ -219,6 +219,7 @@ impl Destination for Items {
 
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
         let pages = self.pages(cx, ask.prefix).await?;
+        self.shared.answered();
         let mut secrets: BTreeMap<String, (Listed, bool)> = pages.into_iter().map(|s| (s.name.clone(), (s, false))).collect();
         self.confirm(cx, &mut secrets, ask).await?;
         self.learn_key_form(&secrets, ask.ledger);

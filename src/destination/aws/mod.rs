@@ -7,6 +7,7 @@
 //! | `config` | the sync's settings, checked offline |
 //! | `names`, `tags`, `keyid` | pure rules: names and values, tags, KMS keys |
 //! | `client` | credentials, clients, TLS, proxies |
+//! | `account` | which account a connection is in |
 //! | `call`, `lanes`, `errors` | one call until it is answered for good; pacing; error classes |
 //! | `ops` | the API operations with our own types |
 //! | `facts` | what entries and ledger rows remember, and what follows from it |
@@ -25,6 +26,7 @@
 //! shows which id belongs to the alias; an alias that is pointed to another key later is then
 //! noticed only through such a secret.
 
+mod account;
 mod apply;
 mod call;
 mod client;

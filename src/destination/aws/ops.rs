@@ -344,7 +344,16 @@ impl Api {
 
     /// Who we are; needs no permission.
     pub async fn caller(&self, cx: &Cx) -> Result<Caller, ApiError> {
-        let answer = self.call(cx, WHO, "", |c, probe| c.sts.get_caller_identity().customize().interceptor(probe).send()).await?;
+        self.who(cx, WHO).await
+    }
+
+    /// [`Self::caller`], asked once: no answer is an answer too.
+    pub async fn caller_once(&self, cx: &Cx) -> Result<Caller, ApiError> {
+        self.who(cx, WHO.once()).await
+    }
+
+    async fn who(&self, cx: &Cx, op: Operation) -> Result<Caller, ApiError> {
+        let answer = self.call(cx, op, "", |c, probe| c.sts.get_caller_identity().customize().interceptor(probe).send()).await?;
         Ok(Caller { account: answer.account().unwrap_or_default().to_string(), arn: answer.arn().unwrap_or_default().to_string() })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::account::Account;
 use super::call::Api;
 use super::client::Link;
 use super::config::{Config, is_many, member};
@@ -24,18 +25,19 @@ const DELETED_SECONDS: i64 = 600;
 /// cost a question to the operator.
 const DELETED_KEPT: usize = 100;
 
-/// The clients of one region, and what its syncs know together.
-type Regional = (Arc<Api>, Arc<Shared>);
-
 /// One connection.
 pub struct AwsSession {
     link: Arc<Link>,
     memory: Arc<dyn Memory>,
-    regions: Mutex<HashMap<String, Regional>>,
+    account: Arc<Account>,
+    regions: Mutex<HashMap<String, Arc<Api>>>,
+    /// By place.
+    shared: Mutex<HashMap<String, Arc<Shared>>>,
 }
 
 /// What all syncs of one connection and region know together.
 pub struct Shared {
+    account: Arc<Account>,
     memory: Arc<dyn Memory>,
     /// Prefix of everything remembered.
     place: String,
@@ -43,9 +45,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn new(memory: Arc<dyn Memory>, place: String) -> Self {
+    fn new(account: Arc<Account>, memory: Arc<dyn Memory>, place: String) -> Self {
         let stored = memory.get(&format!("{place}|deleted")).and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default();
-        Self { memory, place, deleted: Mutex::new(stored) }
+        Self { account, memory, place, deleted: Mutex::new(stored) }
+    }
+
+    /// Secrets Manager answered with a listing.
+    pub fn answered(&self) {
+        self.account.settle();
     }
 
     /// Remembers that we deleted a secret just now.
@@ -91,22 +98,27 @@ impl Shared {
 
 impl AwsSession {
     pub fn new(connection: ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Self, ApiError> {
-        Ok(Self { link: Arc::new(Link::new(connection)?), memory, regions: Mutex::default() })
+        let link = Arc::new(Link::new(connection)?);
+        let account = Arc::new(Account::new(link.clone(), memory.clone()));
+        Ok(Self { link, memory, account, regions: Mutex::default(), shared: Mutex::default() })
     }
 
-    /// Account and region of the place, without a call: the access key or role stands for the
-    /// account, because the account's number is known only after one.
-    fn place(&self, region: &str) -> String {
+    /// Account and region of the place.
+    async fn place(&self, cx: &Cx, api: &Api) -> Result<String, ApiError> {
+        let region = &api.region;
         let host = self.link.endpoint().map(|e| e.trim_end_matches('/')).unwrap_or_else(|| partition(region));
-        format!("{SERVICE}|{host}|{}|{region}", self.link.account_hint())
+        Ok(format!("{SERVICE}|{host}|{}|{region}", self.account.name(cx, api).await?))
     }
 
-    fn region(&self, region: &str) -> Regional {
+    fn region(&self, region: &str) -> Arc<Api> {
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = regions
-            .entry(region.to_string())
-            .or_insert_with(|| (Arc::new(Api::new(self.link.clone(), region)), Arc::new(Shared::new(self.memory.clone(), self.place(region)))));
-        made.clone()
+        regions.entry(region.to_string()).or_insert_with(|| Arc::new(Api::new(self.link.clone(), region))).clone()
+    }
+
+    fn shared(&self, place: &str) -> Arc<Shared> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Shared::new(self.account.clone(), self.memory.clone(), place.to_string()));
+        shared.entry(place.to_string()).or_insert_with(new).clone()
     }
 }
 
@@ -115,12 +127,13 @@ impl Session for AwsSession {
     async fn test(&self, cx: &Cx, config: Option<&Map>) -> Result<TestReport, ApiError> {
         let region = config.map(|c| member(c, "region")).filter(|r| is_region(r)).unwrap_or(TEST_REGION);
         self.link.check_region(region)?;
-        let (api, _) = self.region(region);
+        let api = self.region(region);
         let mut report = TestReport::default();
         // An endpoint policy may hide STS while Secrets Manager works: only an error of the
         // credentials themselves ends the test here.
         let stranger = match api.caller(cx).await {
             Ok(caller) => {
+                self.account.learn(&caller.account).await;
                 report.identity = format!("account {}, as {}", caller.account, caller.arn);
                 None
             }
@@ -159,11 +172,12 @@ impl Session for AwsSession {
         Ok(regions.iter().map(|r| Choice { value: r.to_string(), label: r.to_string(), detail: None }).collect())
     }
 
-    async fn open(&self, _cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
+    async fn open(&self, cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
         let config = Config::new(target)?;
         self.link.check_region(&config.region)?;
-        let (api, shared) = self.region(&config.region);
-        let place = self.place(&config.region);
+        let api = self.region(&config.region);
+        let place = self.place(cx, &api).await?;
+        let shared = self.shared(&place);
         Ok(match &config.secret_name {
             None => Arc::new(Items::new(api, shared, config, place)),
             Some(name) => {
@@ -176,7 +190,7 @@ impl Session for AwsSession {
 
     fn budget(&self) -> Option<String> {
         let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        let slowed: Vec<String> = regions.iter().filter_map(|(r, (api, _))| Some(format!("{r}: {}", api.lanes.slowed()?))).collect();
+        let slowed: Vec<String> = regions.iter().filter_map(|(r, api)| Some(format!("{r}: {}", api.lanes.slowed()?))).collect();
         (!slowed.is_empty()).then(|| slowed.join("; "))
     }
 }

@@ -1,6 +1,6 @@
 //! Finding the group: by name over pages, by id, and when it is not where it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -31,6 +31,7 @@ impl DevOpsTarget {
     async fn groups(&self, cx: &Cx, name: Option<&str>) -> Result<Vec<Group>, ApiError> {
         let mut all: HashMap<i64, Group> = HashMap::new();
         let mut token: Option<String> = None;
+        let mut seen = HashSet::new();
         loop {
             let mut query = Vec::with_capacity(4);
             query.extend(name.map(|n| ("groupName", n.to_string())));
@@ -42,11 +43,11 @@ impl DevOpsTarget {
             match next {
                 None => break,
                 // A list in part could hide the group, and a second one would be made.
-                Some(next) if Some(&next) == token.as_ref() => {
+                Some(next) if !seen.insert(next.clone()) => {
                     return Err(ApiError::new(
                         ErrorKind::NotTheService,
                         SERVICE,
-                        "the list of variable groups turns in a circle: a page names itself as the next one",
+                        "the list of variable groups turns in a circle: a page names an earlier one as the next",
                     ));
                 }
                 Some(next) => token = Some(next),

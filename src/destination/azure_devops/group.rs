@@ -4,6 +4,7 @@
 //! carried. Our values go from [`SecretValue`] straight into the body, which is wiped.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
@@ -14,8 +15,9 @@ use super::SERVICE;
 use crate::http::{Answer, ApiError, Cx, ErrorKind};
 use crate::model::{Map, SecretValue};
 
-/// A variable group as the service returns it. Secret values are never in it.
-#[derive(Debug, Clone)]
+/// A variable group as the service returns it. Secret values are never in it; those of plain
+/// variables are, and belong to others.
+#[derive(Clone)]
 pub(super) struct Group {
     pub id: i64,
     pub name: String,
@@ -29,6 +31,13 @@ pub(super) struct Group {
     pub modified_on: String,
     pub modified_by: Option<String>,
     pub variables: Map,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.variables.keys().collect();
+        f.debug_struct("Group").field("id", &self.id).field("name", &self.name).field("variables", &names).finish_non_exhaustive()
+    }
 }
 
 impl Group {
@@ -103,12 +112,21 @@ pub(super) fn is_secret(entry: &Value) -> bool {
 }
 
 /// One variable of the body.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Slot {
     /// Not ours, or left as it is: a secret without `value`, which keeps it; anything else whole.
     Carried(Value),
     /// Ours: a secret with its value, and whatever other members the stored entry had.
     Ours { rest: Map, value: SecretValue },
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Carried(_) => "Carried",
+            Self::Ours { .. } => "Ours",
+        })
+    }
 }
 
 impl Slot {
@@ -203,6 +221,15 @@ pub(super) fn reference(project: &str, name: &str, description: Option<&Value>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn debug_texts_hold_names_and_no_values() {
+        let group = serde_json::json!({"id": 7, "name": "prod", "variables": {"THEIRS": {"value": "canary"}}});
+        let group = Group::parse(group).expect("a group");
+        let slots = [Slot::carry(&group.variables["THEIRS"]), Slot::ours(None, SecretValue::new("canary"))];
+        let text = format!("{group:?} {slots:?}");
+        assert!(text.contains("THEIRS") && !text.contains("canary"), "{text}");
+    }
 
     #[test]
     fn entries_are_carried_whole_and_secrets_without_a_value() {

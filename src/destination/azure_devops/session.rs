@@ -1,6 +1,6 @@
 //! A connection in use: its test, the pickers, and opening a target.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -42,6 +42,7 @@ impl DevOpsSession {
     async fn projects(&self, cx: &Cx) -> Result<Vec<Value>, ApiError> {
         let mut all: Vec<Value> = Vec::new();
         let mut token: Option<String> = None;
+        let mut seen = HashSet::new();
         loop {
             let mut query = vec![("$top", "100".to_string())];
             query.extend(token.clone().map(|t| ("continuationToken", t)));
@@ -50,11 +51,11 @@ impl DevOpsSession {
             let next = answer.header("x-ms-continuationtoken").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
             match next {
                 None => return Ok(all),
-                Some(next) if Some(&next) == token.as_ref() => {
+                Some(next) if !seen.insert(next.clone()) => {
                     return Err(ApiError::new(
                         ErrorKind::NotTheService,
                         SERVICE,
-                        "the list of projects turns in a circle: a page names itself as the next one",
+                        "the list of projects turns in a circle: a page names an earlier one as the next",
                     ));
                 }
                 Some(next) => token = Some(next),

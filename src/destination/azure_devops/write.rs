@@ -30,6 +30,9 @@ use crate::model::text::brief;
 const STALE: Duration = Duration::from_secs(2);
 /// Writes sent for one batch before giving up.
 const ATTEMPTS: u32 = 5;
+/// Variables left out of one batch because the service refused them by name; each costs one
+/// write beyond [`ATTEMPTS`].
+const EXCLUSIONS: usize = 10;
 
 const POST: &str = "POST /_apis/distributedtask/variablegroups";
 const PUT: &str = "PUT /_apis/distributedtask/variablegroups/{id}";
@@ -165,6 +168,8 @@ impl Write<'_> {
         current: Option<Group>,
         draft: &Draft,
     ) -> Result<Option<Option<Group>>, ApiError> {
+        // A write that found out one more refused variable was not in vain.
+        let attempt = attempt.saturating_sub(self.circumstances.excluded.len() as u32);
         if attempt >= ATTEMPTS || error.kind == ErrorKind::Cancelled {
             return Ok(None);
         }
@@ -195,12 +200,13 @@ impl Write<'_> {
                     Some(_) => Ok(None),
                 }
             }
-            (_, ErrorKind::Invalid) if error.status == Some(400) && self.circumstances.excluded.is_empty() => {
+            (_, ErrorKind::Invalid) if error.status == Some(400) && self.circumstances.excluded.len() < EXCLUSIONS => {
                 let Some(key) = named_in(&error.message, draft) else { return Ok(None) };
                 let mut why = error.clone();
                 why.message = format!("refused by the service: {}", error.message);
-                self.circumstances.excluded.insert(Keys.fold(&key), why);
-                Ok(Some(current))
+                // Named again though it was left out: that does not help.
+                let new = self.circumstances.excluded.insert(Keys.fold(&key), why).is_none();
+                Ok(new.then_some(current))
             }
             _ => Ok(None),
         }

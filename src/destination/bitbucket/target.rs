@@ -201,6 +201,25 @@ impl Variables {
         graves.contains_key(uuid)
     }
 
+    /// How far a thorough run can go: secured values never come back, so what stands there as
+    /// this sync left it is believed to hold what was written.
+    fn unread_warning(&self, ask: &Listing<'_>, variables: &[Variable]) -> Option<String> {
+        if !ask.full {
+            return None;
+        }
+        let rows = &ask.ledger.rows;
+        let ours = |v: &&Variable| rows.get(&self.keys.fold(&v.key)).is_some_and(|r| r.value_hash.is_some() && r.remote_id.as_ref() == Some(&v.uuid));
+        let unread = variables.iter().filter(|v| v.secured && v.value.is_none()).filter(ours).count();
+        let what = match unread {
+            0 => return None,
+            1 => "1 secured value".to_string(),
+            n => format!("{n} secured values"),
+        };
+        Some(format!(
+            "{what} cannot be read back from Bitbucket: where the source did not change, the key is unchanged by our record, not by comparison."
+        ))
+    }
+
     fn budget_warning(&self, ask: &Listing<'_>) -> Option<String> {
         let known = ask.ledger.rows.values().filter(|r| r.value_hash.is_some()).count();
         let needed = ask.wanted.saturating_sub(known);
@@ -238,6 +257,7 @@ impl Destination for Variables {
         if self.address() != self.place.repository {
             inventory.warnings.push(format!("The repository {} was renamed or moved; update the sync's Repository.", self.place.full_name()));
         }
+        inventory.warnings.extend(self.unread_warning(ask, &variables));
         inventory.warnings.extend(ledger_warnings(&variables, ask.ledger.rows.values(), &self.keys));
         let mut by_key: BTreeMap<&str, Vec<&Variable>> = BTreeMap::new();
         for variable in &variables {

@@ -41,13 +41,16 @@ impl VaultTarget {
             let headers = [("opc-retry-token", token.as_str())];
             let ask = Ask { path: &["secrets"], body: Some(body), headers: &headers, ..Ask::default() };
             let error = match self.client.send(cx, &calls::CREATE, ask).await {
-                Ok(answer) if answer.ok() => {
-                    let secret = answer.json::<Secret>(SERVICE)?;
-                    let (id, version) = (secret.id.clone(), secret.current_version_number.unwrap_or(1));
-                    let mut written = self.landed(cx, op.key, &id, Some(secret), "CREATING", since, Some(version)).await?;
-                    written.instead = (op.action != Action::Create).then_some(Action::Create);
-                    return Ok(written);
-                }
+                Ok(answer) if answer.ok() => match answer.json::<Secret>(SERVICE) {
+                    Ok(secret) => {
+                        let (id, version) = (secret.id.clone(), secret.current_version_number.unwrap_or(1));
+                        let mut written = self.landed(cx, op.key, &id, Some(secret), "CREATING", since, Some(version)).await?;
+                        written.instead = (op.action != Action::Create).then_some(Action::Create);
+                        return Ok(written);
+                    }
+                    // It was accepted, and nobody knows as what.
+                    Err(error) => error.ambiguous(true),
+                },
                 Ok(answer) => super::fault::error(cx, &calls::CREATE, &answer),
                 Err(error) => error,
             };
@@ -78,7 +81,7 @@ impl VaultTarget {
     async fn name_taken(&self, cx: &Cx, op: &Op<'_>, error: ApiError) -> Result<Written, ApiError> {
         let want = desired(op)?;
         if let Some(secret) = self.find(cx, op.key).await? {
-            let ours = secret.tag(TAG) == Some(&self.sync_id) || op.row.is_some();
+            let ours = secret.tag(TAG) == Some(&self.sync_id) || op.row.is_some_and(|r| r.remote_id.as_deref() == Some(&secret.id));
             if secret.state() == State::Deleted {
                 return Err(conflict(
                     format!("the name {} is still held by a secret that was deleted", op.key),

@@ -131,3 +131,21 @@ async fn an_edit_by_another_hand_is_seen_and_repaired() {
     assert_eq!((report.count("update"), report.foreign.as_slice()), (1, &["NEW".to_string()][..]));
     assert_eq!(lab.value("prod").as_deref(), Some(r#"{"A":"1","B":"1","NEW":"n"}"#));
 }
+
+#[tokio::test]
+async fn keys_deleted_by_this_sync_cost_no_reading_and_are_not_believed_to_be_there() {
+    let lab = Lab::new().await;
+    let mut sync = lab.object("prod", json!({}));
+    sync.run(&[("A", "1"), ("B", "2")]).await.clean();
+    let mut buried = sync.ledger.rows["B"].clone();
+    sync.run(&[("A", "1")]).await.clean();
+    // The engine keeps the row of what it deleted.
+    buried.bury();
+    sync.ledger.rows.insert("B".into(), buried);
+    let again = sync.run(&[("A", "1")]).await.clean();
+    assert_eq!((again.calls(), again.unchanged), (calls(json!({"DescribeSecret": 1})), 1));
+    // Without the memory of the object's keys, the ledger names them.
+    sync.session = lab.object("prod", json!({})).session;
+    let again = sync.run(&[("A", "1")]).await.clean();
+    assert_eq!((again.calls(), again.unchanged, again.done.len()), (calls(json!({"DescribeSecret": 1})), 1, 0), "{:?}", again.done);
+}

@@ -1,15 +1,17 @@
 //! Credentials: keys, sessions, roles, the default chain, the clock, the connection test.
 
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use kms_sync::destination::Provider;
 use kms_sync::destination::aws::AWS;
 use kms_sync::http::{Cx, ErrorKind};
 use kms_sync::model::Forgetful;
 use kms_sync::sandbox::aws::{ACCESS_KEY_ID, ROLE_ARN, SECRET_ACCESS_KEY};
+use kms_sync::sandbox::host::{Effect, Fault};
 use serde_json::{Value, json};
 
-use super::direct::{Direct, calls, connection};
+use super::direct::{Direct, Mem, Report, calls, connection};
 use super::lab::{Lab, REGION};
 
 fn sync(lab: &Lab, method: &str, credentials: Value) -> Direct {
@@ -93,7 +95,7 @@ async fn equal_places_have_equal_identities() {
     };
     let (a, b) = (sync(&lab, "access-key", keys()), sync(&lab, "access-key", keys()));
     assert_eq!(identity(&a).await, identity(&b).await);
-    assert_eq!(identity(&a).await, format!("aws|{}|{ACCESS_KEY_ID}|us-east-1", lab.host.url));
+    assert_eq!(identity(&a).await, format!("aws|{}|123456789012|us-east-1", lab.host.url));
     assert_ne!(identity(&a).await, identity(&lab.object("x", json!({}))).await);
     let role = Direct::new(
         connection("assume-role", json!({"roleArn": "arn:aws-cn:iam::123456789012:role/x"}), json!({})),
@@ -103,6 +105,71 @@ async fn equal_places_have_equal_identities() {
     let mut role = role;
     let refused = role.try_run(&[], &[]).await.expect_err("another partition");
     assert_eq!(refused.kind, ErrorKind::Invalid, "a role of another partition is refused offline");
+}
+
+#[tokio::test]
+async fn a_rotated_key_finds_its_ledger_and_the_account_is_asked_once() {
+    let lab = Lab::new().await;
+    lab.state.add_session("ASIASANDBOX000000002", "s3cr3t-s3cr3t", "t0ken-t0ken", 3600);
+    let memory: Arc<Mem> = Arc::default();
+    let with = |credentials: Value| {
+        let connection = connection("access-key", credentials, json!({"endpoint": lab.host.url}));
+        Direct::with(connection, json!({"region": REGION, "mappingBehavior": "one-to-one"}), json!({}), memory.clone())
+    };
+    let asked = |report: &Report| report.requests.by_call["aws"].get("GetCallerIdentity").copied().unwrap_or(0);
+    let rotated = json!({"accessKeyId": "ASIASANDBOX000000002", "secretAccessKey": "s3cr3t-s3cr3t", "sessionToken": "t0ken-t0ken"});
+    let mut places = Vec::new();
+    for (credentials, questions) in [(keys(), 1), (keys(), 0), (rotated.clone(), 1), (rotated, 0)] {
+        // Each with a session of its own, as after a restart.
+        let mut sync = with(credentials);
+        let report = sync.run(&[("A", "1")]).await.clean();
+        assert_eq!(asked(&report), questions);
+        places.push(sync.session.open(&Cx::quiet(), &sync.target).await.expect("open").identity());
+    }
+    places.dedup();
+    assert_eq!(places, [format!("aws|{}|123456789012|us-east-1", lab.host.url)]);
+    // The connection's test learns it too, and a role tells it by its ARN.
+    let fresh = sync(&lab, "access-key", keys());
+    fresh.session.test(&Cx::quiet(), None).await.expect("good");
+    let cx = Cx::quiet();
+    fresh.session.open(&cx, &fresh.target).await.expect("open");
+    let role = sync(&lab, "assume-role", json!({"roleArn": ROLE_ARN}));
+    let place = role.session.open(&cx, &role.target).await.expect("open").identity();
+    assert_eq!((place, cx.meter().snapshot().total), (places.remove(0), 0));
+}
+
+#[tokio::test]
+async fn without_sts_the_key_stands_for_the_account_and_stays() {
+    let lab = Lab::new().await;
+    let memory: Arc<Mem> = Arc::default();
+    // Nothing answers there at first, later STS does: the ledger must not move.
+    let with = |sts: &str| {
+        let connection = connection("access-key", keys(), json!({"endpoint": lab.host.url, "stsEndpoint": sts}));
+        Direct::with(connection, json!({"region": REGION, "mappingBehavior": "one-to-one"}), json!({}), memory.clone())
+    };
+    let begun = std::time::Instant::now();
+    for sts in ["http://127.0.0.1:1", lab.host.url.as_str()] {
+        let mut sync = with(sts);
+        sync.run(&[("A", "1")]).await.clean();
+        if sts == lab.host.url {
+            sync.session.test(&Cx::quiet(), None).await.expect("good");
+        }
+        let place = sync.session.open(&Cx::quiet(), &sync.target).await.expect("open").identity();
+        assert_eq!(place, format!("aws|{}|{ACCESS_KEY_ID}|us-east-1", lab.host.url));
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    // A run that never got through decides nothing.
+    let elsewhere: Arc<Mem> = Arc::default();
+    let lost = |endpoint: &str| {
+        let connection = connection("access-key", keys(), json!({"endpoint": endpoint}));
+        Direct::with(connection, json!({"region": REGION, "mappingBehavior": "one-to-one"}), json!({}), elsewhere.clone())
+    };
+    lab.host.faults.add(Fault::next("", 1, Effect::status(500, "{}")));
+    let first = lost(&lab.host.url);
+    first.session.open(&Cx::quiet(), &first.target).await.expect("open");
+    let second = lost(&lab.host.url);
+    let place = second.session.open(&Cx::quiet(), &second.target).await.expect("open").identity();
+    assert_eq!(place, format!("aws|{}|123456789012|us-east-1", lab.host.url));
 }
 
 /// Runs one of the `inner_` tests below in a process of its own, with an environment of its own.

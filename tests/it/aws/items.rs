@@ -439,3 +439,18 @@ async fn foreign_edits_are_read_in_batches_and_repaired() {
     let report = sync.run_full(&source, &[]).await.clean();
     assert_eq!((report.unchanged, report.calls()), (60, calls(json!({"ListSecrets": 1, "BatchGetSecretValue": 3}))));
 }
+
+#[tokio::test]
+async fn the_bytes_of_answers_are_counted() {
+    let lab = Lab::new().await;
+    let value = "x".repeat(20_000);
+    lab.seed("A", &value);
+    let report = lab.sync(json!({})).run(&[("A", &value)]).await.clean();
+    let received = report.requests.bytes_received;
+    assert!((20_000..30_000).contains(&received), "a list, an identity and one value: {received}");
+    // Refusals have bodies too.
+    lab.state.deny("ListSecrets", "");
+    let cx = kms_sync::http::Cx::quiet();
+    lab.sync(json!({})).run_in(&cx, &[], &[]).await.expect_err("denied");
+    assert!(cx.meter().snapshot().bytes_received > 300, "{:?}", cx.meter().snapshot());
+}

@@ -28,13 +28,29 @@ async fn one_refused_variable_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn two_refused_variables_fail_the_group_with_the_servers_words() {
+async fn several_refused_variables_are_left_out_one_by_one() {
     let rig = rig().await;
-    rig.state.refuse_name("B1");
-    rig.state.refuse_name("B2");
-    let error = rig.sync("a").try_run(&Cx::quiet(), &[("A", "1"), ("B1", "1"), ("B2", "1")]).await.expect_err("refused");
-    assert!(error.text().contains("'B2' is not valid"), "{error}");
+    let bad: Vec<String> = (0..10).map(|i| format!("B{i}")).collect();
+    bad.iter().for_each(|name| rig.state.refuse_name(name));
+    let mut want: Vec<(&str, &str)> = bad.iter().map(|name| (name.as_str(), "1")).collect();
+    want.extend([("A", "1"), ("Z", "1")]);
+    let ran = rig.sync("a").run(&want).await;
+    assert_eq!((ran.created.as_slice(), ran.failed.len()), (["A".to_string(), "Z".to_string()].as_slice(), 10), "{ran:?}");
+    assert!(ran.failed.iter().all(|(key, error)| error.text().contains(&format!("'{key}' is not valid"))), "{:?}", ran.failed);
+    assert_eq!(rig.state.variables(rig.group()).len(), 2);
+    assert_eq!(methods(&rig.requests()), format!("GET{}", " POST".repeat(11)));
+}
+
+#[tokio::test]
+async fn too_many_refused_variables_fail_the_group_with_the_servers_words() {
+    let rig = rig().await;
+    let bad: Vec<String> = (10..21).map(|i| format!("B{i}")).collect();
+    bad.iter().for_each(|name| rig.state.refuse_name(name));
+    let want: Vec<(&str, &str)> = bad.iter().map(|name| (name.as_str(), "1")).chain([("A", "1")]).collect();
+    let error = rig.sync("a").try_run(&Cx::quiet(), &want).await.expect_err("refused");
+    assert!(error.text().contains("'B20' is not valid"), "{error}");
     assert!(rig.state.groups().is_empty());
+    assert_eq!(methods(&rig.requests()), format!("GET{}", " POST".repeat(11)));
 }
 
 #[tokio::test]

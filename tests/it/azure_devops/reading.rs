@@ -37,6 +37,20 @@ async fn pages_that_turn_in_a_circle_end_in_an_error_and_empty_ones_do_not() {
     let error = rig.sync("a").try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("a circle");
     assert!(error.text().contains("circle"), "{error}");
     assert!(rig.state.groups().is_empty(), "a list in part must not make a twin");
+    // A circle of two pages, of groups and of projects.
+    rig.requests();
+    let turn = |body: &str| {
+        for (at, token) in ["7", "8", "7"].into_iter().enumerate() {
+            rig.host.faults.add(Fault::next("GET", 1, json_answer(body, Some(token))).after(at as u32));
+        }
+    };
+    turn("{\"count\":0,\"value\":[]}");
+    let error = rig.sync("a").try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("a circle");
+    assert!(error.text().contains("circle") && rig.state.groups().is_empty(), "{error}");
+    turn("{\"count\":0,\"value\":[]}");
+    let error = rig.session().choices(&Cx::quiet(), "devopsProjectId", &Map::new()).await.expect_err("a circle");
+    assert!(error.text().contains("circle"), "{error}");
+    assert_eq!(rig.requests().len(), 6);
     rig.state.group(&rig.project, "Production Environment", &[("X", Variable::plain("x"))]);
     rig.host.faults.add(Fault::next("GET", 1, json_answer("{\"count\":0,\"value\":[]}", Some("1"))));
     rig.sync("a").run(&[("A", "1")]).await;

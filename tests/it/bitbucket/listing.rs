@@ -218,3 +218,24 @@ async fn a_redirect_is_not_followed_with_the_credential() {
         assert!(rig.variables(REPO).is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_thorough_run_says_how_much_it_believes() {
+    let mut rig = Rig::new().await;
+    rig.full = true;
+    let source = [("A", "1"), ("B", "2"), ("C", "3")];
+    let said = |warnings: &[String]| warnings.iter().find(|w| w.contains("unchanged by our record")).cloned();
+    let first = rig.sync(&source).await;
+    assert_eq!(said(&first.warnings), None, "nothing is believed yet");
+    let second = rig.sync(&source).await;
+    assert_eq!(second.plan.unchanged.len(), 3);
+    assert!(said(&second.warnings).is_some_and(|w| w.starts_with("3 secured values cannot be read back")), "{:?}", second.warnings);
+    // Only what stands there as this sync left it is believed.
+    rig.state.put(REPO, "FOREIGN", "x", true);
+    rig.ledger.rows.remove("C");
+    let third = rig.plan(&rig.cx(), &source, false).await.expect("a plan").2;
+    assert!(said(&third.warnings).is_some_and(|w| w.starts_with("2 secured values")), "{:?}", third.warnings);
+    rig.full = false;
+    let quick = rig.plan(&rig.cx(), &source, false).await.expect("a plan").2;
+    assert_eq!(said(&quick.warnings), None);
+}

@@ -53,6 +53,8 @@ pub struct Rig {
     pub waits: Arc<Mutex<Vec<String>>>,
     pub connection: ResolvedConnection,
     pub tempo: Tempo,
+    /// As a drift check or `--verify` asks.
+    pub full: bool,
 }
 
 /// What a run did.
@@ -118,6 +120,7 @@ impl Rig {
             waits: Arc::default(),
             connection,
             tempo,
+            full: false,
         }
     }
 
@@ -184,7 +187,7 @@ impl Rig {
             cx.redactor().learn(&secret.value);
         }
         let destination = self.open(cx).await?;
-        let ask = Listing { prefix: "", ledger: &self.ledger, wanted: source.secrets.len(), full: false };
+        let ask = Listing { prefix: "", ledger: &self.ledger, wanted: source.secrets.len(), full: self.full };
         let inventory = destination.list(cx, &ask).await?;
         let inputs = Inputs {
             config: &self.config,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use kms_sync::destination::{Op, Target};
 use kms_sync::http::ErrorKind;
 use kms_sync::model::plan::Action;
+use kms_sync::sandbox::host::{Effect, Fault};
 use kms_sync::sandbox::oci::{self, Delays};
 
 use super::{Bench, apply, bench, desired, itemised, row};
@@ -169,6 +170,55 @@ async fn a_secret_that_appeared_meanwhile_is_not_overwritten_unasked() {
     assert_eq!(adopted.instead, Some(Action::Update));
     assert_eq!(bench.state.value("B").as_deref(), Some("two"));
     assert_eq!(bench.state.secrets().iter().filter(|s| s.name == "B").count(), 1);
+}
+
+#[tokio::test]
+async fn a_row_of_another_secret_does_not_make_a_foreign_one_ours() {
+    let bench = bench().await;
+    let (want, target) = (desired("A", "ours"), bench.open().await);
+    let apply = |written: kms_sync::destination::Written| {
+        let (want, target, cx) = (&want, &target, &bench.cx);
+        async move {
+            let row = row("A", &written);
+            let token = uuid::Uuid::new_v4().to_string();
+            let op = Op {
+                action: Action::Create,
+                key: "A",
+                entry: None,
+                row: Some(&row),
+                desired: Some(want),
+                value_differs: true,
+                token: &token,
+                approved: false,
+            };
+            itemised(&**target).apply(cx, &op).await
+        }
+    };
+    // What this sync wrote is gone, and somebody else took the name.
+    let gone = bench.create("A", "one").await;
+    bench.state.edit("A", |s| s.name = "GONE".into());
+    bench.state.put("A", b"theirs");
+    let error = apply(gone.clone()).await.expect_err("somebody else's");
+    assert_eq!((error.kind, bench.state.value("A").as_deref()), (ErrorKind::Conflict, Some("theirs")));
+    // The row names this very secret, whose tag others took away.
+    let id = bench.state.secret("A").expect("there").id;
+    let adopted = apply(kms_sync::destination::Written { id: Some(id), ..gone }).await.expect("ours");
+    assert_eq!((adopted.instead, bench.state.value("A").as_deref()), (Some(Action::Update), Some("ours")));
+}
+
+#[tokio::test]
+async fn an_accepted_create_with_an_unreadable_answer_is_no_failure_for_certain() {
+    let bench = bench().await;
+    let unreadable = || Effect::Answer { status: 200, headers: vec![("content-type".into(), "application/json".into())], body: "[1".into() };
+    bench.host.faults.add(Fault::next("POST /20180608/secrets", 1, unreadable()));
+    let error = bench.apply(Action::Create, "A", Some("v"), None).await.expect_err("nobody knows");
+    assert!(error.ambiguous && error.kind == ErrorKind::NotTheService, "{error:?}");
+    // It is looked for, and what carries this sync's mark is taken up.
+    bench.create("B", "v").await;
+    bench.host.faults.add(Fault::next("POST /20180608/secrets", 1, unreadable()));
+    let written = bench.apply(Action::Create, "B", Some("v"), None).await.expect("found");
+    assert_eq!(written.id, Some(bench.state.secret("B").expect("there").id));
+    assert_eq!((written.untouched, bench.state.secret("B").expect("there").versions.len()), (false, 1));
 }
 
 #[tokio::test]
