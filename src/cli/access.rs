@@ -132,11 +132,26 @@ async fn find(found: Found) -> Result<Access, ServiceError> {
     }
 }
 
-/// The engine itself, never another process's.
-pub fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
-    match Held::take(&opened(args)?, what) {
-        Ok(held) => Ok(held),
-        Err(LockError::Store(error)) => Err(error.into()),
-        Err(busy) => Err(ServiceError::new(ServiceErrorKind::Busy, format!("{busy}. One engine per state directory: stop that one first."))),
+/// The engine itself, never another process's. A command that holds it for a moment is waited for.
+pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
+    let store = opened(args)?;
+    let mut told = false;
+    loop {
+        let busy = match Held::take(&store, what) {
+            Ok(held) => return Ok(held),
+            Err(LockError::Store(error)) => return Err(error.into()),
+            Err(busy) => busy,
+        };
+        let stays = matches!(&busy, LockError::HeldBy { what, .. } if STAYING.contains(&what.as_str()));
+        if stays {
+            return Err(ServiceError::new(ServiceErrorKind::Busy, format!("{busy}. One engine per state directory: stop that one first.")));
+        }
+        if !std::mem::replace(&mut told, true) {
+            note(&format!("waiting: {busy}"));
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
+
+/// Holders that do not end by themselves.
+const STAYING: &[&str] = &["kms-sync run", "the terminal app", "kms-sync demo"];

@@ -262,6 +262,11 @@ impl Command {
         }
     }
 
+    /// True when the command only looks, so that a signal may simply end it.
+    pub fn interruptible(&self) -> bool {
+        matches!(self, Self::Plan { .. } | Self::Doctor { .. } | Self::Connection { .. })
+    }
+
     /// True when the command only reads or writes files.
     pub fn short(&self) -> bool {
         matches!(

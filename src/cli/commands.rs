@@ -14,7 +14,7 @@ use super::{Args, Command, Outcome, demo, serve};
 use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
-use crate::service::{Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput};
+use crate::service::{PlanTarget, Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput};
 use crate::store::{EngineLock, SealMode};
 
 /// Does what the arguments ask.
@@ -83,7 +83,7 @@ fn request(sync: &str, kind: RunKind) -> RunRequest {
 }
 
 /// Says which sync files cannot be used, and answers how many there are.
-fn warn_of_broken(args: &Args) -> Result<usize, ServiceError> {
+pub fn warn_of_broken(args: &Args) -> Result<usize, ServiceError> {
     let broken: Vec<_> = access::store(args)?.syncs().into_iter().filter_map(|l| l.result.err()).collect();
     for file in &broken {
         note(&format!("warning: {}", crate::model::text::sanitise(&file.to_string())));
@@ -172,6 +172,20 @@ fn document(path: &Path) -> Result<Value, ServiceError> {
 async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>, no_run: bool, allow_delete: bool) -> Outcome {
     let document = document(file)?;
     let editing = access::editing(args).await?;
+    let enabled = |d: &Value| {
+        let d = d.get("secretSync").unwrap_or(d);
+        !["isEnabled", "isAutoSyncEnabled"].iter().any(|k| d.get(k) == Some(&Value::Bool(false)))
+    };
+    if !no_run && enabled(&document) {
+        // Nothing is stored before both sides have answered: a missing folder or a wrong
+        // credential is found now, not by auto-sync at night.
+        let input = SyncInput { document: document.clone(), destination: destination.clone() };
+        editing.service.check_sync(input, None).await?;
+        let plan = editing.service.plan(PlanTarget::Draft { document: with_kind(&document, destination.as_deref()), replaces: None }, false).await?;
+        for warning in &plan.warnings {
+            note(&format!("warning: {}", crate::model::text::sanitise(warning)));
+        }
+    }
     let doc = editing.service.create_sync(SyncInput { document, destination }).await?;
     if !out.json {
         note(&format!("{} created", doc.name));
@@ -189,6 +203,15 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
     let doc = access::reading(args)?.service.sync(&doc.name).await?;
     print_created(out, &doc, records.first());
     Ok(code(&records))
+}
+
+/// The document with the destination that the command line names.
+fn with_kind(document: &Value, destination: Option<&str>) -> Value {
+    let mut document = document.get("secretSync").unwrap_or(document).clone();
+    if let (Some(map), Some(kind)) = (document.as_object_mut(), destination) {
+        map.insert("destination".into(), kind.into());
+    }
+    document
 }
 
 fn print_created(out: &Out, doc: &SyncDoc, run: Option<&RunRecord>) {
@@ -260,7 +283,7 @@ fn confirm(yes: bool, question: &str, word: &str) -> Result<(), ServiceError> {
 
 async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
     let access = access::looking(args)?;
-    let plan = access.service.plan(crate::service::PlanTarget::Stored { name: name.to_string() }, verify).await?;
+    let plan = access.service.plan(PlanTarget::Stored { name: name.to_string() }, verify).await?;
     if out.json {
         print_json(&plan);
     } else {
@@ -385,6 +408,9 @@ async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outc
         }
         ConnectionCommand::List { .. } => {
             let views = access.service.connections().await?;
+            for broken in access::store(args)?.connections().into_iter().filter_map(|l| l.result.err()) {
+                note(&format!("warning: {}", crate::model::text::sanitise(&broken.to_string())));
+            }
             if out.json {
                 let public: Vec<Value> = views.into_iter().map(|v| v.public).collect();
                 print_json(&json!({ "connections": public }));

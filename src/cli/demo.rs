@@ -69,7 +69,6 @@ async fn headless(world: &World, store: &Store, out: &Out) -> Outcome {
             prioritize: None,
         };
         rounds.push(follow::runs(service.clone(), names.iter().map(request).collect(), false).await?.records);
-        rounds.push(follow::runs(service.clone(), names.iter().map(request).collect(), false).await?.records);
     }
     service.close().await;
     let good = rounds.iter().flatten().all(|r| r.status == RunStatus::Succeeded) && rounds[1].iter().all(|r| r.counts.writes() == 0);

@@ -61,7 +61,18 @@ pub fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let code = match runtime.block_on(commands::dispatch(&args, &out)) {
+    let work = async {
+        if args.command.as_ref().is_some_and(Command::interruptible) {
+            tokio::select! {
+                done = commands::dispatch(&args, &out) => done,
+                () = serve::until_stopped() => Ok(130),
+            }
+        } else {
+            commands::dispatch(&args, &out).await
+        }
+    };
+    let code = match runtime.block_on(work) {
+        Ok(0 | 10) if output::LOST.load(std::sync::atomic::Ordering::Relaxed) => 1,
         Ok(code) => code,
         Err(error) => {
             out.error(&error);

@@ -83,10 +83,20 @@ pub fn print_json(value: &impl Serialize) {
     }
 }
 
+/// True once a result could not be written (a full disk).
+pub static LOST: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// Text to standard output. A closed pipe ends the output, not the program.
 pub fn print_text(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") }).and_then(|()| out.flush());
+    let newline: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.write_all(newline)).and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && !LOST.swap(true, std::sync::atomic::Ordering::Relaxed)
+    {
+        note(&format!("error: the result could not be written to standard output: {error}"));
+    }
 }
 
 /// A line to standard error.

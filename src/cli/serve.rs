@@ -10,7 +10,7 @@ use crate::service::local::Local;
 /// Runs every enabled sync once, or keeps them running until told to stop.
 pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     log_to_stderr(args.verbose, format);
-    let held = access::engine(args, "kms-sync run")?;
+    let held = access::engine(args, "kms-sync run").await?;
     let local = held.local.clone();
     if once {
         if local.engine().settings().paused {
@@ -28,7 +28,7 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
         };
         held.finish().await;
         let succeeded = records.iter().filter(|r| r.status == RunStatus::Succeeded).count();
-        let all = records.len() + refused;
+        let all = records.len() + refused + super::commands::warn_of_broken(args)?;
         note(&format!("{succeeded} of {all} syncs succeeded"));
         return Ok(i32::from(succeeded < all));
     }

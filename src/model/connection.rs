@@ -136,7 +136,7 @@ impl Connection {
             return Err(problems);
         };
         let mut reader = super::sync::Reader { object, prefix: "", problems: &mut problems };
-        let name = reader.text("name", true, 64).unwrap_or_default();
+        let name = reader.text("name", true, usize::MAX).unwrap_or_default();
         let app = reader.text("app", true, 64).unwrap_or_default();
         let method = reader.text("method", true, 64).unwrap_or_default();
         let description = reader.text("description", false, 256).filter(|d| !d.is_empty());

@@ -80,6 +80,9 @@ pub struct Ledger {
     pub rows: std::collections::HashMap<String, LedgerRow>,
     /// Folded keys that other local syncs own at the same target, with the sync's name.
     pub others: std::collections::HashMap<String, String>,
+    /// Objects (by their handle) that other local syncs wrote through another target, which this
+    /// one's listing may reach: an object that holds many keys, a wider or narrower place.
+    pub other_objects: std::collections::HashMap<String, String>,
     /// Folded keys the operator approved for deletion or overwriting.
     pub approved: std::collections::HashSet<String>,
     /// Folded foreign keys the operator chose to keep, always.

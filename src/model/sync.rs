@@ -164,14 +164,14 @@ impl SyncConfig {
             }
         }
         let mut reader = Reader { object, prefix: "", problems: &mut problems };
-        let name = reader.text("name", true, 256).unwrap_or_default().to_lowercase();
+        let name = reader.text("name", true, usize::MAX).unwrap_or_default().to_lowercase();
         let project_id = reader.text("projectId", true, 256).unwrap_or_default();
         let description = reader.text("description", false, 256).filter(|d| !d.is_empty());
         let connection_id = reader.text("connectionId", true, 256).unwrap_or_default();
         let source_connection = reader.text("sourceConnection", false, 256).filter(|d| !d.is_empty());
         let environment = match object.get("environment").and_then(|e| e.get("slug")).and_then(Value::as_str) {
             Some(slug) => slug.trim().to_string(),
-            None => reader.text("environment", true, 64).unwrap_or_default(),
+            None => reader.text("environment", true, usize::MAX).unwrap_or_default(),
         };
         let path_of_answer = object.get("folder").and_then(|f| f.get("path")).and_then(Value::as_str);
         let secret_path = match (object.get("secretPath"), path_of_answer) {

@@ -401,7 +401,9 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
         if wanted.contains(fold.as_str()) {
             continue;
         }
-        if let Some(other) = inputs.ledger.others.get(fold) {
+        let own = inputs.ledger.rows.get(fold).is_some_and(|r| live(r) && same_object(entry, r));
+        let object = entry.id.as_ref().filter(|_| !own).and_then(|id| inputs.ledger.other_objects.get(id));
+        if let Some(other) = inputs.ledger.others.get(fold).or(object) {
             *foreign_syncs.entry(other).or_default() += 1;
             continue;
         }
@@ -446,6 +448,13 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
             count(found.len(), "key"),
             why.join("; ")
         ));
+        for (fold, at) in found {
+            let entry = &inputs.inventory.entries[at];
+            if let Some(row) = inputs.ledger.rows.get(&fold).filter(|r| live(r) && same_object(entry, r)) {
+                let reason = format!("not deleted, because the source could not be read completely: {}", why.join("; "));
+                plan.skipped.push(Skipped { key: Some(entry.key.clone()), source_key: Some(row.source_key.clone()), reason });
+            }
+        }
         return;
     }
     for (fold, at) in found {
@@ -498,6 +507,18 @@ fn settle_asks(inputs: &Inputs<'_>, plan: &mut Plan) {
             // Until a run has succeeded here, nothing is written before the operator has seen the list.
             ask.stops |= !inputs.ledger.settled;
         }
+    }
+    let matcher = Matcher::new(inputs.config, inputs.destination.keys());
+    let mut earlier: Vec<&str> =
+        inputs.ledger.rows.values().filter(|r| r.value_hash.is_some() && !matcher.matches(&r.key)).map(|r| r.key.as_str()).collect();
+    if !earlier.is_empty() {
+        earlier.sort_unstable();
+        let names = earlier.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+        let more = if earlier.len() > 5 { ", …" } else { "" };
+        plan.warnings.push(format!(
+            "{} that this sync wrote under an earlier Key Schema stay there ({names}{more}): remove them by hand, or give the schema back and remove them first.",
+            count(earlier.len(), "key")
+        ));
     }
     let withheld = plan.changes.iter().filter(|c| c.action == Action::Delete && c.ask.as_ref().is_some_and(|a| !a.stops)).count();
     if withheld > 0 {

@@ -138,15 +138,27 @@ impl Plan {
     /// Why the run must stop before its first write, if it must.
     pub fn stops(&self) -> Option<String> {
         let stopping: Vec<_> = self.asks().filter(|c| c.ask.as_ref().is_some_and(|a| a.stops)).collect();
-        let first = stopping.first()?;
-        let reason = first.ask.as_ref().map(|a| a.reason.as_str()).unwrap_or_default();
-        let names: Vec<_> = stopping.iter().take(5).map(|c| c.key.as_str()).collect();
-        let more = if stopping.len() > 5 { format!(" and {} more", stopping.len() - 5) } else { String::new() };
+        stopping.first()?;
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for change in &stopping {
+            let reason = change.ask.as_ref().map(|a| a.reason.as_str()).unwrap_or_default();
+            match reasons.iter_mut().find(|(r, _)| *r == reason) {
+                Some((_, keys)) => keys.push(&change.key),
+                None => reasons.push((reason, vec![&change.key])),
+            }
+        }
+        let told: Vec<String> = reasons
+            .iter()
+            .take(4)
+            .map(|(reason, keys)| {
+                let more = if keys.len() > 5 { format!(" and {} more", keys.len() - 5) } else { String::new() };
+                format!("{}{more}: {reason}", keys.iter().take(5).copied().collect::<Vec<_>>().join(", "))
+            })
+            .collect();
         Some(format!(
-            "Needs approval, nothing was written: {} ({}: {}{more}). Look at the plan, then approve in the terminal app or run again with --allow-delete.",
+            "Needs approval, nothing was written: {} ({}). Look at the plan, then approve in the terminal app or run again with --allow-delete.",
             count(stopping.len(), "key"),
-            reason,
-            names.join(", "),
+            told.join("; "),
         ))
     }
 

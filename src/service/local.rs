@@ -15,7 +15,8 @@ use crate::engine::runner::RunSpec;
 use crate::http::Cx;
 use crate::model::board::{Card, LastRun};
 use crate::model::connection::{Connection, ConnectionView};
-use crate::model::sync::{ConnectionRef, SyncConfig, SyncState};
+use crate::model::run::RunStatus;
+use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState};
 use crate::model::{Finding, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};
@@ -164,7 +165,16 @@ impl Local {
     }
 
     fn doc_with(&self, config: &SyncConfig, known: &Known) -> Result<SyncDoc> {
-        let state = self.store.sync_state(&config.name)?;
+        let mut state = self.store.sync_state(&config.name)?;
+        for job in [&mut state.sync, &mut state.import, &mut state.remove] {
+            if job.status == Some(JobStatus::Running)
+                && let Some(id) = &job.job_id
+                && let Some(run) = self.store.run(id)?.filter(|r| r.status == RunStatus::Interrupted)
+            {
+                // Its process is dead; the next engine writes that down.
+                (job.status, job.message) = (Some(JobStatus::Failed), run.message);
+            }
+        }
         let connection = known.find(&config.connection_id).map(|c| ConnectionRef { app: c.app.clone(), name: c.name.clone(), id: c.id.clone() });
         let account = known.account(config.source_connection.as_deref()).map(|a| a.name.clone());
         let mut doc = SyncDoc::new(config, &state, connection);
@@ -194,7 +204,7 @@ impl Local {
             problems.add("sourceConnection", "unknown-connection", error.message);
         }
         if replaces.is_none_or(|old| old.name != config.name) && self.store.syncs().iter().any(|l| l.name == config.name) {
-            problems.add("name", "unique", format!("A sync named {} exists already.", config.name));
+            problems.0.extend(taken(&config.name).0);
         }
         problems.into_result(config).map_err(ServiceError::from)
     }
@@ -277,6 +287,12 @@ impl Local {
         let config = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config).next();
         Ok(self.engine.pool().open(connection).await?.test(&cx, config.as_ref()).await?)
     }
+}
+
+fn taken(name: &str) -> Problems {
+    let mut problems = Problems::default();
+    problems.add("name", "unique", format!("A sync named {name} exists already."));
+    problems
 }
 
 /// The stored connections, read once for many syncs.
@@ -371,8 +387,14 @@ impl Service for Local {
     }
 
     async fn create_sync(&self, input: SyncInput) -> Result<SyncDoc> {
-        let config = self.checked(&input, None)?;
-        self.store.save_sync(&config)?;
+        let mut config = self.checked(&input, None)?;
+        if config.source_connection.is_none() {
+            // A second account that is added later must not make this sync ambiguous.
+            config.source_connection = self.engine.pool().account(None).ok().map(|a| a.name);
+        }
+        if !self.store.create_sync(&config)? {
+            return Err(taken(&config.name).into());
+        }
         self.publish_card(&config);
         self.clocks.wake();
         self.doc(&config)

@@ -104,6 +104,11 @@ impl Auth {
     }
 
     /// True for `st.` tokens, which are tied to one project and may override what is asked.
+    /// True when the token is had by logging in.
+    pub fn logs_in(&self) -> bool {
+        matches!(self.method, Method::Universal { .. })
+    }
+
     pub fn is_service_token(&self) -> bool {
         matches!(&self.method, Method::Token(token) if token.expose().starts_with("st."))
     }

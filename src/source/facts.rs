@@ -63,6 +63,8 @@ impl Kms {
     /// Proves the credentials and says what this identity sees.
     pub async fn whoami(&self, cx: &Cx) -> Result<TestReport, ApiError> {
         let mut report = TestReport { identity: self.auth.identity(), notes: Vec::new() };
+        // A login proves the identity; a ready token is proved by the first call that it opens.
+        let mut proved = self.auth.logs_in();
         if self.auth.is_service_token() {
             let token = self.service_token(cx).await?;
             let scopes: Vec<_> = token.scopes.iter().map(|s| format!("{}:{}", s.environment, s.secret_path)).collect();
@@ -71,6 +73,7 @@ impl Kms {
         } else {
             match self.call(cx, &Call::get("GET /api/v1/identities/details", "api/v1/identities/details")).await {
                 Ok(answer) => {
+                    proved = true;
                     if let Some(skew) = answer.clock_skew().filter(|s| s.abs() > SKEW) {
                         report.notes.push(format!("this machine's clock differs by {} s from the server's: set it right", skew.abs()));
                     }
@@ -92,7 +95,7 @@ impl Kms {
                 let more = if projects.len() > names.len() { ", …" } else { "" };
                 report.notes.push(format!("{} project(s) visible: {}{more}", projects.len(), names.join(", ")));
             }
-            Err(error) if error.kind == ErrorKind::Permission => {
+            Err(error) if error.kind == ErrorKind::Permission && proved => {
                 report.notes.push("projects cannot be listed with these credentials: type the project's id".to_string());
             }
             Err(error) => return Err(error),

@@ -199,6 +199,17 @@ impl Store {
         files::write(&self.sync_path(&config.name), format!("{document}\n").as_bytes())
     }
 
+    /// Stores a new sync; `false` when one of that name exists, also when another process made
+    /// it a moment ago.
+    pub fn create_sync(&self, config: &SyncConfig) -> Result<bool, StoreError> {
+        if !is_name(&config.name) {
+            return Err(StoreError::new(StoreErrorKind::Invalid, format!("{:?} is not a sync's name", brief(&config.name, 80))));
+        }
+        let document = serde_json::to_string_pretty(config).map_err(|e| StoreError::new(StoreErrorKind::Invalid, e.to_string()))?;
+        files::ensure_dir(&self.dirs().syncs(), true)?;
+        files::stage(&self.sync_path(&config.name), format!("{document}\n").as_bytes())?.commit_new()
+    }
+
     /// Removes a sync's file; its state stays until [`Store::forget_sync`].
     pub fn remove_sync(&self, name: &str) -> Result<(), StoreError> {
         if is_name(name) && files::remove(&self.sync_path(name))? { Ok(()) } else { Err(not_found("sync", name, std::iter::empty())) }

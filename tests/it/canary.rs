@@ -190,6 +190,9 @@ async fn no_secret_leaves_the_memory() {
         yard.rig.set("KEY_0", &round);
         let name = &names[0];
         engine.says(&format!("{name} failed")).await;
+        let next = canary(&format!("Next{format}"));
+        secrets.push((format!("the value after a failure in the {format} log"), next.clone()));
+        yard.rig.set("KEY_0", &next);
         engine.says(&format!("{name}: 1 updated")).await;
         // A face's questions go over the socket.
         for args in [vec!["connection", "test", "kms"], vec!["sync", name, "--json"], vec!["connection", "list", "--json"]] {

@@ -114,9 +114,12 @@ impl Items {
         let mut out = Vec::new();
         for row in ask.ledger.rows.values().filter(|r| is_recent(r) && r.key.starts_with(ask.prefix)) {
             let Some(arn) = &row.remote_id else { continue };
+            // A key that this sync deleted is listed as deleted, or not at all.
+            let buried = row.value_hash.is_none() && row.intent.is_none();
             let stale = match secrets.get(&row.key) {
-                None => true,
+                None => !buried,
                 Some((listed, _)) if listed.arn != *arn => false,
+                Some((listed, _)) if buried => !listed.deleted,
                 Some((listed, _)) if listed.deleted => listed.current == row.stamp,
                 Some((listed, _)) => listed.current != row.stamp && listed.current == row.previous_stamp,
             };

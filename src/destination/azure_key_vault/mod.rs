@@ -85,6 +85,10 @@ impl Provider for KeyVault {
     fn check(&self, config: &Map, options: &SyncOptions, problems: &mut Problems) {
         let mut reader = Reader { object: config, prefix: "destinationConfig.", problems };
         let given = reader.text("vaultBaseUrl", true, 2048).unwrap_or_default();
+        if !given.is_empty() && !given.contains("://") {
+            problems.add("destinationConfig.vaultBaseUrl", "url", "Vault Base URL must be a URL such as https://my-key-vault.vault.azure.net.");
+            return;
+        }
         if !given.is_empty()
             && let Err((rule, message)) = address::VaultUrl::parse(&given)
         {

@@ -103,6 +103,17 @@ impl Store {
             )?
             .into_iter()
             .collect();
+            ledger.other_objects = pairs(
+                c,
+                "SELECT DISTINCT ledger.remote_id, syncs.name FROM places
+                 JOIN syncs ON syncs.id = places.sync_id
+                 JOIN ledger ON ledger.place = places.id
+                 WHERE places.target <> ?1 AND places.sync_id <> ?2
+                 AND ledger.remote_id IS NOT NULL AND ledger.value_hash IS NOT NULL",
+                [target, sync_id],
+            )?
+            .into_iter()
+            .collect();
             Ok(ledger)
         })
     }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use kms_sync::sandbox::host::{Effect, Fault};
 use kms_sync::service::Service;
 use kms_sync::service::attach::reach;
 use serde_json::json;
@@ -16,11 +17,19 @@ async fn next(yard: &Yard, name: &str) -> Option<String> {
     board.cards.get(name)?.next.as_ref().map(|n| n.why.clone())
 }
 
+/// Both mostly wait: together they take no longer than one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_are_tried_again_and_rejections_are_not() {
+    tokio::join!(a_failing_run_is_tried_five_times_and_then_rests(), a_rejected_login_waits_for_the_operator());
+}
+
 async fn a_failing_run_is_tried_five_times_and_then_rests() {
-    let yard = Yard::aws().await;
+    // Trouble that may pass, at a place where creating is not repeated within a run.
+    let yard = Yard::bitbucket().await;
     yard.rig.set("KEY", "one");
-    yard.place().refuse_one("KEY");
+    let body = json!({"type": "error", "error": {"message": "Something went wrong"}}).to_string();
+    let headers = vec![("content-type".to_string(), "application/json".to_string())];
+    yard.place().host().faults.add(Fault::always("POST ", 1.0, Effect::Answer { status: 500, headers, body }));
     yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
     let engine = yard.engine(&[]).await;
     let failures = || engine.lines().iter().filter(|l| l.contains("web failed")).count();
@@ -44,13 +53,12 @@ async fn a_failing_run_is_tried_five_times_and_then_rests() {
     // It rests: what comes next is the poll of its source.
     assert_eq!(next(&yard, "web").await.as_deref(), Some("poll"));
     // A change ends the rest, and the count of attempts begins anew.
-    yard.place().forgive();
+    yard.place().host().faults.clear();
     yard.rig.set("OTHER", "two");
     sure("both keys", || yard.place().values().len() == 2).await;
     assert_eq!(failures(), 5, "{:?}", engine.lines());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rejected_login_waits_for_the_operator() {
     let yard = Yard::aws().await;
     yard.settings(&json!({"pollIntervalSecs": 10}));

@@ -40,6 +40,11 @@ impl Yard {
         Self::with(vec![places::aws::start().await]).await
     }
 
+    /// Bitbucket alone.
+    pub async fn bitbucket() -> Self {
+        Self::with(vec![places::bitbucket::start().await]).await
+    }
+
     async fn with(places: Vec<Box<dyn Place>>) -> Self {
         let rig = Rig::new().await;
         let yard = Self { rig, places };
