@@ -83,7 +83,7 @@ fn request(sync: &str, kind: RunKind) -> RunRequest {
 }
 
 /// Says which sync files cannot be used, and answers how many there are.
-pub fn warn_of_broken(args: &Args) -> Result<usize, ServiceError> {
+fn warn_of_broken(args: &Args) -> Result<usize, ServiceError> {
     let broken: Vec<_> = access::store(args)?.syncs().into_iter().filter_map(|l| l.result.err()).collect();
     for file in &broken {
         note(&format!("warning: {}", crate::model::text::sanitise(&file.to_string())));

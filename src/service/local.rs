@@ -169,7 +169,7 @@ impl Local {
         for job in [&mut state.sync, &mut state.import, &mut state.remove] {
             if job.status == Some(JobStatus::Running)
                 && let Some(id) = &job.job_id
-                && let Some(run) = self.store.run(id)?.filter(|r| r.status == RunStatus::Interrupted)
+                && let Some(run) = self.store.run(id)?.filter(|r| r.status == RunStatus::Interrupted && r.finished_at.is_some())
             {
                 // Its process is dead; the next engine writes that down.
                 (job.status, job.message) = (Some(JobStatus::Failed), run.message);
