@@ -142,8 +142,8 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
             Err(LockError::Store(error)) => return Err(error.into()),
             Err(busy) => busy,
         };
-        let stays = matches!(&busy, LockError::HeldBy { what, .. } if STAYING.contains(&what.as_str()));
-        if stays {
+        let passing = matches!(&busy, LockError::HeldBy { what, .. } if PASSING.contains(&what.as_str()));
+        if !passing {
             return Err(ServiceError::new(ServiceErrorKind::Busy, format!("{busy}. One engine per state directory: stop that one first.")));
         }
         if !std::mem::replace(&mut told, true) {
@@ -153,5 +153,6 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
     }
 }
 
-/// Holders that do not end by themselves.
-const STAYING: &[&str] = &["kms-sync run", "the terminal app", "kms-sync demo"];
+/// Holders that end by themselves.
+const PASSING: &[&str] =
+    &["kms-sync sync", "kms-sync import", "kms-sync create", "kms-sync delete", "kms-sync remove-secrets", "kms-sync connection seal"];
