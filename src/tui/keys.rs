@@ -143,7 +143,7 @@ pub static BINDINGS: &[Binding] = &[
     key(C::Form, &["Tab", "Ctrl-N"], A::Next, "field", "Next field"),
     key(C::Form, &["Enter"], A::Enter, "next", "Confirm and go to the next field or step"),
     key(C::Form, &["Esc"], A::Back, "back", "Back"),
-    key(C::Form, &["PageDown", "Ctrl-S"], A::Submit, "", "On to the next step from any field"),
+    key(C::Form, &["PageDown", "Ctrl-S"], A::Submit, "step", "On to the next step from any field"),
     key(C::Form, &["PageUp"], A::Back, "", "Back to the step before"),
     key(C::Form, &["Down"], A::Down, "", "Next field, or open the list"),
     key(C::Form, &["Up"], A::Up, "", "Previous field"),
