@@ -28,7 +28,7 @@ enum Column {
 const COLUMNS: &[(Column, &str, u16, u16)] = &[
     (Column::Status, "STATUS", 0, 12),
     (Column::Name, "NAME", 0, 0),
-    (Column::Destination, "DESTINATION", 62, 0),
+    (Column::Destination, "DESTINATION", 70, 0),
     (Column::Source, "SOURCE", 104, 0),
     (Column::Schema, "KEY SCHEMA", 130, 0),
     (Column::Connection, "CONNECTION", 118, 14),
@@ -74,7 +74,7 @@ pub fn draw(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: Rect) {
         ui.put_right(
             area.right(),
             area.y,
-            &format!("{}-{} of {}", top + 1, (top + rows).min(dashboard.order.len()), dashboard.order.len()),
+            &format!("{}-{}/{}", top + 1, (top + rows).min(dashboard.order.len()), dashboard.order.len()),
             Role::Dim,
             16,
         );
