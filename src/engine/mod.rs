@@ -321,7 +321,7 @@ impl Engine {
             ticking.cancel();
             ended.unwrap_or_else(|_| Ended::defect())
         };
-        let (counts, secrets, _) = progress.take(cx.redactor());
+        let (counts, secrets) = progress.take(cx.redactor());
         record.status = ended.status;
         record.message = ended.message.clone();
         record.finished_at = Some(crate::model::now());

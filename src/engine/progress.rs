@@ -20,7 +20,6 @@ struct Gathered {
     counts: Counts,
     secrets: Vec<SecretOutcome>,
     failed_writes: usize,
-    withheld: usize,
     may_pass: bool,
     metered: Option<std::time::Instant>,
 }
@@ -66,11 +65,7 @@ impl Progress {
     pub fn done(&self, outcome: SecretOutcome) {
         self.with(|g| {
             g.counts.add(outcome.outcome);
-            match outcome.outcome {
-                Outcome::Failed => g.failed_writes += 1,
-                Outcome::Withheld => g.withheld += 1,
-                _ => {}
-            }
+            g.failed_writes += usize::from(outcome.outcome == Outcome::Failed);
             g.secrets.push(outcome.clone());
         });
         self.publish(|sync| Event::Done { sync, outcome });
@@ -131,8 +126,8 @@ impl Progress {
     }
 
     /// Counts, and outcomes sorted by what needs the operator most; texts pass the redactor.
-    pub fn take(&self, redactor: &Redactor) -> (Counts, Vec<SecretOutcome>, usize) {
-        let (counts, mut secrets, withheld) = self.with(|g| (g.counts, std::mem::take(&mut g.secrets), g.withheld));
+    pub fn take(&self, redactor: &Redactor) -> (Counts, Vec<SecretOutcome>) {
+        let (counts, mut secrets) = self.with(|g| (g.counts, std::mem::take(&mut g.secrets)));
         for secret in &mut secrets {
             // To whoever reads the record a conflict is a failure with a reason.
             if secret.outcome == Outcome::Conflict {
@@ -144,7 +139,7 @@ impl Progress {
             }
         }
         secrets.sort_by(|a, b| (attention(a.outcome), &a.key).cmp(&(attention(b.outcome), &b.key)));
-        (counts, secrets, withheld)
+        (counts, secrets)
     }
 }
 

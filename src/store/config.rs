@@ -191,23 +191,22 @@ impl Store {
 
     /// Stores a sync, replacing the one of the same name in one step.
     pub fn save_sync(&self, config: &SyncConfig) -> Result<(), StoreError> {
-        if !is_name(&config.name) {
-            return Err(StoreError::new(StoreErrorKind::Invalid, format!("{:?} is not a sync's name", brief(&config.name, 80))));
-        }
-        let document = serde_json::to_string_pretty(config).map_err(|e| StoreError::new(StoreErrorKind::Invalid, e.to_string()))?;
-        files::ensure_dir(&self.dirs().syncs(), true)?;
-        files::write(&self.sync_path(&config.name), format!("{document}\n").as_bytes())
+        self.stage_sync(config)?.commit()
     }
 
     /// Stores a new sync; `false` when one of that name exists, also when another process made
     /// it a moment ago.
     pub fn create_sync(&self, config: &SyncConfig) -> Result<bool, StoreError> {
+        self.stage_sync(config)?.commit_new()
+    }
+
+    fn stage_sync(&self, config: &SyncConfig) -> Result<files::Staged, StoreError> {
         if !is_name(&config.name) {
             return Err(StoreError::new(StoreErrorKind::Invalid, format!("{:?} is not a sync's name", brief(&config.name, 80))));
         }
         let document = serde_json::to_string_pretty(config).map_err(|e| StoreError::new(StoreErrorKind::Invalid, e.to_string()))?;
         files::ensure_dir(&self.dirs().syncs(), true)?;
-        files::stage(&self.sync_path(&config.name), format!("{document}\n").as_bytes())?.commit_new()
+        files::stage(&self.sync_path(&config.name), format!("{document}\n").as_bytes())
     }
 
     /// Removes a sync's file; its state stays until [`Store::forget_sync`].

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
 use super::{DbError, from_json, nanos, time, to_json};
-use crate::model::sync::{Job, SyncState};
+use crate::model::sync::SyncState;
 use crate::model::{Memory, Time};
 use crate::store::{Store, StoreError};
 
@@ -16,23 +16,6 @@ pub struct Cursor {
     pub checked_at: Time,
     /// When the source was last seen to differ.
     pub changed_at: Option<Time>,
-}
-
-fn fresh() -> SyncState {
-    let now = crate::model::now();
-    SyncState {
-        id: uuid::Uuid::new_v4().to_string(),
-        version: 1,
-        created_at: now,
-        updated_at: now,
-        sync: Job::default(),
-        import: Job::default(),
-        remove: Job::default(),
-        folder_id: None,
-        environment_id: None,
-        environment_name: None,
-        needs_approval: false,
-    }
 }
 
 fn find(connection: &Connection, name: &str) -> Result<Option<SyncState>, DbError> {
@@ -72,7 +55,7 @@ impl Store {
             if let Some(state) = find(t, name)? {
                 return Ok(state);
             }
-            let state = fresh();
+            let state = SyncState::fresh();
             put(t, name, &state)?;
             Ok(state)
         })
@@ -90,7 +73,7 @@ impl Store {
                 let state = match find(t, name)? {
                     Some(state) => state,
                     None => {
-                        let state = fresh();
+                        let state = SyncState::fresh();
                         put(t, name, &state)?;
                         state
                     }
