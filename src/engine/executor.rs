@@ -17,8 +17,10 @@ use crate::model::ledger::{Hasher, Intent, Ledger, LedgerRow};
 use crate::model::plan::Action;
 use crate::model::run::{Outcome, SecretOutcome};
 use crate::plan::{Change, Plan, count};
-use crate::store::Store;
+use crate::store::{Noted, Store};
 
+/// What the history of a run that was cut off says of a key whose write was announced.
+const UNCONFIRMED: &str = "announced, and not confirmed before the run was cut off: the next run finds out whether it was written";
 /// The same refusal on this many keys ends that kind of operation for the run.
 const SAME_REFUSAL: usize = 3;
 
@@ -48,9 +50,10 @@ struct Task<'p> {
 impl Execution<'_> {
     /// Applies what the plan allows. Outcomes go to the progress; the error is the database's.
     pub async fn apply(&self, plan: &Plan) -> Result<(), String> {
-        let committer = Committer::start(self.store.clone(), self.sync_id.to_string(), self.target.to_string());
+        let run = self.progress.run().to_string();
+        let committer = Committer::start(self.store.clone(), run, self.sync_id.to_string(), self.target.to_string());
         for row in &plan.adopt {
-            committer.confirm(row.clone());
+            committer.adopt(row.clone());
         }
         if !plan.forget.is_empty() {
             let (store, sync_id, target, folds) = (self.store.clone(), self.sync_id.to_string(), self.target.to_string(), plan.forget.clone());
@@ -118,8 +121,9 @@ impl Execution<'_> {
         let result = target.apply(self.cx, &self.op(task, desired)).await;
         match result {
             Ok(written) => {
-                committer.confirm(self.row(change, wish, &written));
-                self.succeeded(change, written);
+                let done = self::done(change, &written);
+                committer.confirm(self.row(change, wish, &written), done.clone());
+                self.succeeded(change, done);
             }
             Err(error) => {
                 stop.learn(change.action, &error);
@@ -129,33 +133,27 @@ impl Execution<'_> {
                 if !error.ambiguous && unsent {
                     self.retract(&[task]).await.unwrap_or_else(|e| tracing::warn!("{e}"));
                 }
-                self.failed(change, &error);
+                self.failed(change, &error, committer);
             }
         }
     }
 
-    fn succeeded(&self, change: &Change, written: Written) {
-        if written.untouched {
-            self.progress.unchanged(&change.key);
-            return;
+    fn succeeded(&self, change: &Change, done: Option<SecretOutcome>) {
+        match done {
+            Some(done) => self.progress.done(done),
+            None => self.progress.unchanged(&change.key),
         }
-        let done = match written.instead.unwrap_or(change.action) {
-            Action::Create => Outcome::Created,
-            Action::Update => Outcome::Updated,
-            Action::Restore => Outcome::Restored,
-            Action::Delete => Outcome::Deleted,
-            Action::Import => Outcome::Imported,
-        };
-        self.progress.done(outcome(change, done, written.note.or_else(|| change.reason.clone())));
     }
 
-    fn failed(&self, change: &Change, error: &ApiError) {
+    fn failed(&self, change: &Change, error: &ApiError, committer: &Committer) {
         let text = self.cx.redact(&error.text());
         if error.kind.passing() || error.ambiguous {
             self.progress.may_pass_later();
         }
         let what = if error.kind == ErrorKind::Cancelled { Outcome::NotReached } else { Outcome::Failed };
-        self.progress.done(outcome(change, what, Some(text)));
+        let told = outcome(change, what, Some(text));
+        committer.note(told.clone());
+        self.progress.done(told);
     }
 
     fn not_reached(&self, changes: &[&Change], reason: &str) {
@@ -195,7 +193,7 @@ impl Execution<'_> {
                     self.retract(&all).await?;
                 }
                 for change in &changes {
-                    self.failed(change, &error);
+                    self.failed(change, &error, committer);
                 }
                 Ok(())
             }
@@ -214,12 +212,13 @@ impl Execution<'_> {
                     written.stamp = written.stamp.or_else(|| done.stamp.clone());
                     written.id = written.id.or_else(|| done.id.clone());
                     let wish = change.desired.map(|i| &plan.desired[i]);
-                    committer.confirm(self.row(change, wish, &written));
-                    self.succeeded(change, written);
+                    let done = self::done(change, &written);
+                    committer.confirm(self.row(change, wish, &written), done.clone());
+                    self.succeeded(change, done);
                 }
                 Some(Err(error)) => {
                     back.push(task);
-                    self.failed(change, &error);
+                    self.failed(change, &error, committer);
                 }
                 None => {
                     back.push(task);
@@ -235,7 +234,7 @@ impl Execution<'_> {
                 }
                 let adopted = plan.adopt.iter().find(|r| r.fold == kept.fold);
                 if let Some(row) = adopted.or_else(|| self.ledger.rows.get(&kept.fold)) {
-                    committer.confirm(LedgerRow {
+                    committer.adopt(LedgerRow {
                         previous_stamp: row.stamp.clone(),
                         stamp: done.stamp.clone(),
                         remote_id: done.id.clone().or_else(|| row.remote_id.clone()),
@@ -286,8 +285,13 @@ impl Execution<'_> {
         if rows.is_empty() {
             return Ok(());
         }
+        let unsure = |task: &Task<'_>| {
+            let outcome = outcome(task.change, Outcome::NotReached, Some(UNCONFIRMED.to_string()));
+            Noted { run: self.progress.run().to_string(), key: task.change.key.clone(), outcome: Some(outcome) }
+        };
+        let noted: Vec<Noted> = tasks.iter().map(unsure).collect();
         let (store, sync_id, target) = (self.store.clone(), self.sync_id.to_string(), self.target.to_string());
-        blocking(move || store.intend(&sync_id, &target, &rows)).await
+        blocking(move || store.put_rows(&sync_id, &target, &rows, &noted)).await
     }
 
     /// Takes announcements back: nothing was written for them.
@@ -403,6 +407,18 @@ impl Stop {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// What a write that was answered came to; `None` when it was needless.
+fn done(change: &Change, written: &Written) -> Option<SecretOutcome> {
+    let what = match written.instead.unwrap_or(change.action) {
+        Action::Create => Outcome::Created,
+        Action::Update => Outcome::Updated,
+        Action::Restore => Outcome::Restored,
+        Action::Delete => Outcome::Deleted,
+        Action::Import => Outcome::Imported,
+    };
+    (!written.untouched).then(|| outcome(change, what, written.note.clone().or_else(|| change.reason.clone())))
 }
 
 fn outcome(change: &Change, outcome: Outcome, reason: Option<String>) -> SecretOutcome {

@@ -293,7 +293,7 @@ impl Engine {
     async fn execute(&self, job: Queued, cancel: CancellationToken) {
         let Queued { id, spec, result, .. } = job;
         let name = spec.config.name.clone();
-        let progress = Arc::new(Progress::new(self.inner.hub.clone(), &name));
+        let progress = Arc::new(Progress::new(self.inner.hub.clone(), &name, &id));
         let shown = progress.clone();
         let cx = Cx::new(cancel, Arc::new(move |waiting| shown.waiting(waiting)));
         if let Some(running) = self.queue().running.get_mut(&name) {

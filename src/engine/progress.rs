@@ -12,6 +12,7 @@ use crate::model::run::{Counts, Outcome, SecretOutcome};
 pub struct Progress {
     hub: Option<Arc<Hub>>,
     sync: String,
+    run: String,
     gathered: Mutex<Gathered>,
 }
 
@@ -25,14 +26,19 @@ struct Gathered {
 }
 
 impl Progress {
-    /// Progress that is published on a hub.
-    pub fn new(hub: Arc<Hub>, sync: &str) -> Self {
-        Self { hub: Some(hub), sync: sync.to_string(), gathered: Mutex::default() }
+    /// Progress of a run that is published on a hub.
+    pub fn new(hub: Arc<Hub>, sync: &str, run: &str) -> Self {
+        Self { hub: Some(hub), sync: sync.to_string(), run: run.to_string(), gathered: Mutex::default() }
     }
 
-    /// Progress that nobody watches.
+    /// Progress that nobody watches, of no run.
     pub fn silent() -> Self {
-        Self { hub: None, sync: String::new(), gathered: Mutex::default() }
+        Self { hub: None, sync: String::new(), run: String::new(), gathered: Mutex::default() }
+    }
+
+    /// The run's id.
+    pub fn run(&self) -> &str {
+        &self.run
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Gathered) -> R) -> R {
@@ -125,30 +131,29 @@ impl Progress {
         self.with(|g| g.failed_writes)
     }
 
+    /// What is known so far, as [`Self::take`] would tell it.
+    pub fn so_far(&self, redactor: &Redactor) -> (Counts, Vec<SecretOutcome>) {
+        let (counts, secrets) = self.with(|g| (g.counts, g.secrets.clone()));
+        (counts, told(secrets, redactor))
+    }
+
     /// Counts, and outcomes sorted by what needs the operator most; texts pass the redactor.
     pub fn take(&self, redactor: &Redactor) -> (Counts, Vec<SecretOutcome>) {
-        let (counts, mut secrets) = self.with(|g| (g.counts, std::mem::take(&mut g.secrets)));
-        for secret in &mut secrets {
-            // To whoever reads the record a conflict is a failure with a reason.
-            if secret.outcome == Outcome::Conflict {
-                secret.outcome = Outcome::Failed;
-            }
-            let written = matches!(secret.outcome, Outcome::Created | Outcome::Updated | Outcome::Restored | Outcome::Deleted | Outcome::Imported);
-            if let Some(reason) = secret.reason.as_ref().filter(|_| !written) {
-                secret.reason = Some(redactor.redact(reason));
-            }
-        }
-        secrets.sort_by(|a, b| (attention(a.outcome), &a.key).cmp(&(attention(b.outcome), &b.key)));
-        (counts, secrets)
+        let (counts, secrets) = self.with(|g| (g.counts, std::mem::take(&mut g.secrets)));
+        (counts, told(secrets, redactor))
     }
 }
 
-fn attention(outcome: Outcome) -> u8 {
-    match outcome {
-        Outcome::Failed | Outcome::Conflict => 0,
-        Outcome::Withheld => 1,
-        Outcome::NotReached => 2,
-        Outcome::Skipped => 3,
-        _ => 4,
+fn told(mut secrets: Vec<SecretOutcome>, redactor: &Redactor) -> Vec<SecretOutcome> {
+    for secret in &mut secrets {
+        // To whoever reads the record a conflict is a failure with a reason.
+        if secret.outcome == Outcome::Conflict {
+            secret.outcome = Outcome::Failed;
+        }
+        if let Some(reason) = secret.reason.as_ref().filter(|_| !secret.outcome.written()) {
+            secret.reason = Some(redactor.redact(reason));
+        }
     }
+    secrets.sort_by(|a, b| (a.outcome.rank(), &a.key).cmp(&(b.outcome.rank(), &b.key)));
+    secrets
 }

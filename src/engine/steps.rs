@@ -187,7 +187,17 @@ impl Runner {
             progress.done(SecretOutcome { key: change.key.clone(), source_key, outcome, reason: Some(reason) });
         }
         opened.source = importing::merged(std::mem::take(&mut opened.source), &done);
+        self.record(cx, progress).await;
         Ok(frozen)
+    }
+
+    /// Keeps what the run has to tell so far, for the case that its process dies.
+    async fn record(&self, cx: &Cx, progress: &Progress) {
+        let (counts, outcomes) = progress.so_far(cx.redactor());
+        let (store, run) = (self.store.clone(), progress.run().to_string());
+        if let Err(error) = blocking(move || store.note_run(&run, counts.unchanged, &outcomes)).await {
+            tracing::warn!("the run's progress could not be recorded: {error}");
+        }
     }
 
     /// Reads what must be read and computes the plan.
@@ -241,6 +251,10 @@ impl Runner {
     pub(super) async fn apply(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &Opened, plan: &Plan) -> Result<(), Stopped> {
         let hasher = self.store.hasher().map_err(|e| e.to_string())?;
         let target = opened.destination.identity();
+        // A run that writes nothing has nothing that could be cut off.
+        if plan.allowed().next().is_some() {
+            self.record(cx, progress).await;
+        }
         let execution = Execution {
             cx,
             store: &self.store,

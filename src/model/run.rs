@@ -150,6 +150,24 @@ pub enum Outcome {
     NotReached,
 }
 
+impl Outcome {
+    /// True for writes that were done, at either side.
+    pub fn written(self) -> bool {
+        matches!(self, Self::Created | Self::Updated | Self::Restored | Self::Deleted | Self::Imported)
+    }
+
+    /// Where it stands in a record: what needs the operator most comes first.
+    pub fn rank(self) -> u8 {
+        match self {
+            Self::Failed | Self::Conflict => 0,
+            Self::Withheld => 1,
+            Self::NotReached => 2,
+            Self::Skipped => 3,
+            _ => 4,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretOutcome {

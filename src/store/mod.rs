@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use rand::TryRngCore;
 
-pub use db::Cursor;
+pub use db::{Cursor, Noted};
 pub use dirs::Dirs;
 pub use doctor::doctor;
 pub use error::{Broken, Loaded, StoreError, StoreErrorKind};

@@ -36,11 +36,16 @@ impl Process {
     }
 }
 
-/// Boot id and start time in clock ticks, from proc(5) where there is one.
+/// Boot id and start time in clock ticks, from proc(5) where there is one. A zombie has
+/// neither: it waits for its parent and does nothing any more.
 fn mark_of(pid: u32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command's name may hold spaces and parentheses; fields are counted after the last one.
-    let started = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().nth(19)?.to_string();
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
+    let started = fields.get(19)?.to_string();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return Some(String::new());
+    }
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     Some(format!("{}/{started}", boot.trim()))
 }
@@ -56,6 +61,12 @@ mod tests {
         let process = Process { pid, mark: mark_of(pid).unwrap_or_default() };
         assert!(process.alive());
         child.kill().unwrap();
+        // Not waited for yet: a zombie, soon.
+        let begun = std::time::Instant::now();
+        while process.alive() && begun.elapsed() < std::time::Duration::from_secs(10) {
+            std::thread::yield_now();
+        }
+        assert!(!process.alive());
         child.wait().unwrap();
         assert!(!process.alive());
         assert!(Process::me().alive());

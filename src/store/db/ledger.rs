@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::runs::{Noted, note};
 use super::{DbError, from_json, nanos, time, to_json};
 use crate::model::ledger::{Ledger, LedgerRow};
 use crate::store::{Store, StoreError};
@@ -120,21 +121,26 @@ impl Store {
 
     /// Announces writes before they are sent: rows with `intent` set, durable together.
     pub fn intend(&self, sync_id: &str, target: &str, rows: &[LedgerRow]) -> Result<(), StoreError> {
-        self.put_rows(sync_id, target, rows)
+        self.put_rows(sync_id, target, rows, &[])
     }
 
     /// Records rows after their writes (`intent` cleared by the caller), durable together.
     pub fn confirm(&self, sync_id: &str, target: &str, rows: &[LedgerRow]) -> Result<(), StoreError> {
-        self.put_rows(sync_id, target, rows)
+        self.put_rows(sync_id, target, rows, &[])
     }
 
-    fn put_rows(&self, sync_id: &str, target: &str, rows: &[LedgerRow]) -> Result<(), StoreError> {
-        if rows.is_empty() {
+    /// Writes rows together with what the run they belong to has to tell of their keys, so that
+    /// the history of a run that is cut off says neither more nor less than the ledger.
+    pub fn put_rows(&self, sync_id: &str, target: &str, rows: &[LedgerRow], noted: &[Noted]) -> Result<(), StoreError> {
+        if rows.is_empty() && noted.is_empty() {
             return Ok(());
         }
         self.db().write(|t| {
-            let place = make_place(t, sync_id, target)?;
-            upsert(t, place, rows)
+            if !rows.is_empty() {
+                let place = make_place(t, sync_id, target)?;
+                upsert(t, place, rows)?;
+            }
+            note(t, noted)
         })
     }
 

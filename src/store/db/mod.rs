@@ -21,6 +21,7 @@ use super::error::{StoreError, StoreErrorKind, shown};
 use super::files::{self, Access};
 use crate::model::Time;
 
+pub use runs::Noted;
 pub use states::Cursor;
 
 /// How long a statement waits for another process that writes.

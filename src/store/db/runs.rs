@@ -3,9 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{DbError, from_json, nanos, time, to_json};
-use crate::model::run::{RunRecord, RunStatus};
+use crate::model::run::{Counts, Outcome, RunRecord, RunStatus, SecretOutcome};
 use crate::store::process::Process;
-use crate::store::{Store, StoreError};
+use crate::store::{EngineLock, Store, StoreError};
 
 /// How many runs of each sync are kept.
 const KEPT_RUNS: usize = 200;
@@ -61,15 +61,79 @@ fn put(connection: &Connection, record: &RunRecord, process: Option<&Process>) -
     Ok(())
 }
 
-/// What an unfinished run of a dead process is.
-fn interrupted(mut record: RunRecord, process: &Process) -> RunRecord {
+/// What a run that is still going tells of one key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Noted {
+    /// The run's id.
+    pub run: String,
+    pub key: String,
+    /// `None`: there is nothing to tell of this key any more.
+    pub outcome: Option<SecretOutcome>,
+}
+
+/// An import is told beside what becomes of the same key at the destination.
+fn side(outcome: Outcome) -> &'static str {
+    if outcome == Outcome::Imported { "source" } else { "destination" }
+}
+
+/// Keeps what runs tell of their keys; later words replace earlier ones.
+pub(super) fn note(connection: &Connection, noted: &[Noted]) -> Result<(), DbError> {
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO run_keys (run, key, side, outcome, at) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let mut drop = connection.prepare_cached("DELETE FROM run_keys WHERE run = ?1 AND key = ?2 AND side = 'destination'")?;
+    for Noted { run, key, outcome } in noted {
+        match outcome {
+            Some(o) => put.execute(params![run, key, side(o.outcome), to_json(o)?, nanos(crate::model::now())])?,
+            None => drop.execute([run, key])?,
+        };
+    }
+    Ok(())
+}
+
+/// An unfinished run as it is after the death of its process: what it recorded, and when it
+/// recorded the last of it. The same however often and by whomever it is asked for.
+fn interrupted(connection: &Connection, mut record: RunRecord, process: &Process) -> Result<RunRecord, DbError> {
+    let mut statement = connection.prepare_cached("SELECT outcome, at FROM run_keys WHERE run = ?1")?;
+    let mut rows = statement.query([&record.id])?;
+    let mut last = record.started_at;
+    while let Some(row) = rows.next()? {
+        record.secrets.push(from_json("a run's outcome", &row.get::<_, String>(0)?)?);
+        last = last.max(time(row.get(1)?));
+    }
+    record.secrets.sort_by(|a, b| (a.outcome.rank(), &a.key).cmp(&(b.outcome.rank(), &b.key)));
+    record.secrets.iter().for_each(|s| record.counts.add(s.outcome));
+    let open = record.secrets.iter().filter(|s| s.outcome == Outcome::NotReached).count();
     record.status = RunStatus::Interrupted;
-    record.finished_at = Some(crate::model::now());
+    record.finished_at = Some(last);
     record.message = Some(format!(
-        "The process that ran it (pid {}) ended before the run did. What was written is recorded; the next run goes on from there.",
-        process.pid
+        "The process that ran it (pid {}) ended before the run did: {} recorded as written, {open} announced and not confirmed. The next run goes on from there.",
+        process.pid,
+        record.counts.writes(),
     ));
-    record
+    Ok(record)
+}
+
+/// Who may be carrying out the runs that are open.
+enum Engine {
+    /// The process that holds the state directory's engine, or nobody.
+    Held(Option<Process>),
+    /// The lock cannot be looked at.
+    Unknown,
+}
+
+impl Engine {
+    fn of(store: &Store) -> Self {
+        EngineLock::holder(store.dirs()).map_or(Self::Unknown, |holder| Self::Held(holder.map(|h| h.process)))
+    }
+
+    /// True while that process carries out its runs. Only the engine's holder does: a process
+    /// number says less, for it may belong to a zombie, or to somebody else by now.
+    fn runs(&self, process: &Process) -> bool {
+        *process == Process::me()
+            || match self {
+                Self::Held(holder) => holder.as_ref() == Some(process),
+                Self::Unknown => process.alive(),
+            }
+    }
 }
 
 impl Store {
@@ -78,10 +142,22 @@ impl Store {
         self.db().write(|t| put(t, record, Some(&Process::me())))
     }
 
+    /// Keeps what a run that is going has to tell so far: keys found unchanged, and outcomes.
+    pub fn note_run(&self, id: &str, unchanged: u64, outcomes: &[SecretOutcome]) -> Result<(), StoreError> {
+        let noted = |o: &SecretOutcome| Noted { run: id.to_string(), key: o.key.clone(), outcome: Some(o.clone()) };
+        let noted: Vec<Noted> = outcomes.iter().map(noted).collect();
+        let counts = Counts { unchanged, ..Counts::default() };
+        self.db().write(|t| {
+            t.prepare_cached("UPDATE runs SET counts = ?2 WHERE id = ?1")?.execute(params![id, to_json(&counts)?])?;
+            note(t, &noted)
+        })
+    }
+
     /// Records how a run ended, and drops the oldest runs of its sync beyond 200.
     pub fn finish_run(&self, record: &RunRecord) -> Result<(), StoreError> {
         self.db().write(|t| {
             put(t, record, None)?;
+            t.prepare_cached("DELETE FROM run_keys WHERE run = ?1")?.execute([&record.id])?;
             t.prepare_cached(
                 "DELETE FROM runs WHERE sync = ?1 AND process IS NULL
                  AND seq <= (SELECT seq FROM runs WHERE sync = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
@@ -99,47 +175,66 @@ impl Store {
 
     /// The newest ended run of a sync, without its per-secret outcomes.
     pub fn last_run(&self, name: &str) -> Result<Option<RunRecord>, StoreError> {
-        Ok(self.select(&format!("SELECT {BRIEF} FROM runs WHERE sync = ?1 ORDER BY seq DESC"), name, 1)?.pop())
+        let last = self.select(&format!("SELECT {BRIEF} FROM runs WHERE sync = ?1 ORDER BY seq DESC"), name, 1)?.pop();
+        Ok(last.map(|r| RunRecord { secrets: Vec::new(), ..r }))
     }
 
-    /// One run by id, ended or not.
+    /// One run by id: ended, interrupted, or (without an end) still going.
     pub fn run(&self, id: &str) -> Result<Option<RunRecord>, StoreError> {
+        Ok(self.select(&format!("SELECT {COLUMNS} FROM runs WHERE id = ?1"), id, 1)?.pop().or(self.going(id)?))
+    }
+
+    fn going(&self, id: &str) -> Result<Option<RunRecord>, StoreError> {
         self.db().read(|c| {
             let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM runs WHERE id = ?1"))?;
             Ok(statement.query_row([id], |row| Ok(read(row))).optional()?.transpose()?.map(|(record, _)| record))
         })
     }
 
-    fn select(&self, sql: &str, name: &str, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
-        self.db().read(|c| {
+    /// The first `limit` ended runs of a query with one parameter.
+    fn select(&self, sql: &str, parameter: &str, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
+        let found = self.db().read(|c| {
             let mut statement = c.prepare_cached(sql)?;
-            let mut rows = statement.query([name])?;
-            let mut out = Vec::new();
-            while out.len() < limit
+            let mut rows = statement.query([parameter])?;
+            let (mut out, mut ended) = (Vec::new(), 0);
+            while ended < limit
                 && let Some(row) = rows.next()?
             {
-                match read(row)? {
-                    (record, None) => out.push(record),
-                    (_, Some(process)) if process.alive() => {}
-                    (record, Some(process)) => out.push(interrupted(record, &process)),
-                }
+                let (record, process) = read(row)?;
+                ended += usize::from(process.is_none());
+                out.push((record, process));
             }
             Ok(out)
-        })
+        })?;
+        // Looked at outside the database: it may take a moment.
+        let engine = found.iter().any(|(_, p)| p.is_some()).then(|| Engine::of(self));
+        let going = |process: &Process| engine.as_ref().is_some_and(|e| e.runs(process));
+        let mut out = Vec::new();
+        for (record, process) in found {
+            match process {
+                None => out.push(record),
+                Some(process) if going(&process) => {}
+                Some(process) => out.push(self.db().read(|c| interrupted(c, record, &process))?),
+            }
+        }
+        out.truncate(limit);
+        Ok(out)
     }
 
     /// Closes the runs that dead processes left open, and returns them. Call it with the
     /// engine's lock held, at start.
     pub fn mark_interrupted(&self) -> Result<Vec<RunRecord>, StoreError> {
+        let me = Process::me();
         let open = |c: &Connection| -> Result<Vec<RunRecord>, DbError> {
             let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM runs WHERE process IS NOT NULL ORDER BY seq"))?;
             let mut rows = statement.query([])?;
             let mut out = Vec::new();
             while let Some(row) = rows.next()? {
+                // Whoever began it gave the lock up, or it would not be ours.
                 if let (record, Some(process)) = read(row)?
-                    && !process.alive()
+                    && process != me
                 {
-                    out.push(interrupted(record, &process));
+                    out.push(interrupted(c, record, &process)?);
                 }
             }
             Ok(out)
@@ -151,6 +246,7 @@ impl Store {
             let dead = open(t)?;
             for record in &dead {
                 put(t, record, None)?;
+                t.prepare_cached("DELETE FROM run_keys WHERE run = ?1")?.execute([&record.id])?;
             }
             Ok(dead)
         })

@@ -74,6 +74,15 @@ const STEPS: &[&str] = &[
         key   TEXT PRIMARY KEY NOT NULL,
         value TEXT NOT NULL
     ) WITHOUT ROWID;",
+    // 1 → 2: what an unfinished run has recorded so far, for the case that its process dies.
+    "CREATE TABLE run_keys (
+        run     TEXT NOT NULL,
+        key     TEXT NOT NULL,
+        side    TEXT NOT NULL CHECK (side IN ('source', 'destination')),
+        outcome TEXT NOT NULL,
+        at      INTEGER NOT NULL,
+        PRIMARY KEY (run, key, side)
+    ) WITHOUT ROWID;",
 ];
 
 /// The version this program writes.

@@ -39,6 +39,7 @@ fn forget(connection: &Connection, name: &str) -> Result<(), DbError> {
     connection.execute(&format!("DELETE FROM ledger WHERE place {OF_SYNC}"), [name])?;
     connection.execute(&format!("DELETE FROM decisions WHERE place {OF_SYNC}"), [name])?;
     connection.execute("DELETE FROM places WHERE sync_id = (SELECT id FROM syncs WHERE name = ?1)", [name])?;
+    connection.execute("DELETE FROM run_keys WHERE run IN (SELECT id FROM runs WHERE sync = ?1)", [name])?;
     connection.execute("DELETE FROM runs WHERE sync = ?1", [name])?;
     connection.execute("DELETE FROM syncs WHERE name = ?1", [name])?;
     Ok(())

@@ -7,7 +7,8 @@ use super::super::files::{self, Access};
 use super::super::process::Process;
 use super::super::{Settings, Store, StoreErrorKind};
 use super::{Room, await_line, database::row, dirs_in, spawn, spawn_limited};
-use crate::model::run::RunStatus;
+use crate::model::run::{Outcome, RunStatus, SecretOutcome};
+use crate::store::Noted;
 
 #[test]
 fn a_write_that_does_not_end_leaves_the_old_file_alone() {
@@ -65,7 +66,12 @@ pub fn child_writes_ledger(root: &Path) {
         let mut row = row(&format!("K{n}"), "hash");
         store.intend("sync-1", "aws:x", &[super::database::intending(row.clone())]).unwrap();
         row.stamp = Some(format!("v{n}"));
-        store.confirm("sync-1", "aws:x", &[row]).unwrap();
+        let outcome =
+            |what, reason: Option<&str>| SecretOutcome { key: row.key.clone(), source_key: None, outcome: what, reason: reason.map(Into::into) };
+        let noted = |o| Noted { run: "run-1".into(), key: format!("K{n}"), outcome: Some(o) };
+        store.put_rows("sync-1", "aws:x", &[], &[noted(outcome(Outcome::NotReached, Some("announced")))]).unwrap();
+        let done = noted(outcome(Outcome::Created, None));
+        store.put_rows("sync-1", "aws:x", &[row], &[done]).unwrap();
         println!("done {n}");
         let _ = std::io::stdout().flush();
     }
@@ -91,11 +97,21 @@ fn killed_at_any_moment_every_confirmed_row_is_there() {
 
     let history = room.store.runs("one", 10).unwrap();
     assert_eq!(history[0].status, RunStatus::Interrupted, "told even before an engine starts again");
+    // The record says what the ledger says, and the same however often it is asked for.
+    let confirmed = ledger.rows.values().filter(|r| r.intent.is_none()).count();
+    let told = |o: Outcome| history[0].secrets.iter().filter(|s| s.outcome == o).count();
+    assert_eq!((history[0].counts.created as usize, told(Outcome::Created)), (confirmed, confirmed));
+    assert!(told(Outcome::NotReached) <= 1);
+    let until = history[0].finished_at.unwrap();
+    assert!(until > history[0].started_at && until <= crate::model::now());
+    assert_eq!(room.again().runs("one", 10).unwrap(), history);
+    assert_eq!(room.store.run("run-1").unwrap().as_ref(), history.first());
     let marked = room.store.mark_interrupted().unwrap();
     assert_eq!((marked.len(), marked[0].id.as_str(), marked[0].status), (1, "run-1", RunStatus::Interrupted));
     assert!(marked[0].message.as_ref().unwrap().contains(&child.id().to_string()));
     assert!(room.store.mark_interrupted().unwrap().is_empty());
-    assert_eq!(room.store.runs("one", 10).unwrap()[0].finished_at, marked[0].finished_at);
+    assert_eq!(room.store.runs("one", 10).unwrap(), marked);
+    assert_eq!(marked, history, "written down as it was told");
 }
 
 #[test]

@@ -62,7 +62,20 @@ fn a_new_database_is_made_on_first_use_only() {
     assert_eq!((state.version, room.again().sync_state("one").unwrap()), (1, state));
     let raw = state_of(&room);
     assert_eq!(raw.query_row("PRAGMA journal_mode", [], |r| r.get::<_, String>(0)).unwrap(), "wal");
-    assert_eq!(raw.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).unwrap(), 1);
+    assert_eq!(raw.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).unwrap(), 2);
+}
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date() {
+    let room = Room::new();
+    let mut ended = run("r1", "one");
+    ended.finished_at = Some(crate::model::now());
+    room.store.finish_run(&ended).unwrap();
+    state_of(&room).execute_batch("DROP TABLE run_keys; PRAGMA user_version=1").unwrap();
+    let store = room.again();
+    assert_eq!(store.runs("one", 5).unwrap(), [ended]);
+    store.note_run("r2", 0, &[]).unwrap();
+    store.forget_sync("one").unwrap();
 }
 
 #[test]
@@ -73,7 +86,7 @@ fn a_newer_database_is_refused_and_left_alone() {
     let error = room.again().sync_state("one").unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Database);
     assert!(error.text().contains("newer kms-sync") && error.fix.is_some(), "{error}");
-    state_of(&room).pragma_update(None, "user_version", 1).unwrap();
+    state_of(&room).pragma_update(None, "user_version", 2).unwrap();
     assert!(room.again().sync_state("one").is_ok());
 }
 
