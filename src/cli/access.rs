@@ -33,6 +33,11 @@ impl Access {
         self.held.is_none()
     }
 
+    /// The engine of this process, when it is here.
+    pub fn local(&self) -> Option<Arc<Local>> {
+        self.held.as_ref().map(|h| h.local.clone())
+    }
+
     /// True when this command waits for what is in its way.
     pub fn waits(&self) -> bool {
         self.found.as_ref().is_some_and(|f| f.wait)
@@ -154,5 +159,12 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
 }
 
 /// Holders that end by themselves.
-const PASSING: &[&str] =
-    &["kms-sync sync", "kms-sync import", "kms-sync create", "kms-sync delete", "kms-sync remove-secrets", "kms-sync connection seal"];
+const PASSING: &[&str] = &[
+    "kms-sync run --once",
+    "kms-sync sync",
+    "kms-sync import",
+    "kms-sync create",
+    "kms-sync delete",
+    "kms-sync remove-secrets",
+    "kms-sync connection seal",
+];

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::access::{self, Access};
 use super::args::{ConnectionCommand, Prioritize, SealWay};
-use super::follow::{self, Followed};
+use super::follow::{Followed, to_the_end as follow};
 use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
 use super::{Args, Command, Outcome, demo, serve};
 use crate::model::Problems;
@@ -292,20 +292,6 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
     Ok(if plan.is_noop() { 0 } else { 10 })
 }
 
-/// Starts runs, shows their progress, and waits for all; Ctrl-C cancels them once.
-async fn follow(access: &mut Access, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
-    loop {
-        match follow::runs(access.service.clone(), requests.clone(), access.waits()).await {
-            // A run that ended with its engine goes on where it stood.
-            Err(gone) if gone.kind == ServiceErrorKind::Unreachable && access.elsewhere() => {
-                note("the engine that was asked has ended; going on with the next");
-                access.renew().await?;
-            }
-            ended => return ended,
-        }
-    }
-}
-
 async fn runs(mut access: Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {
     let known = async {
         for request in &requests {
@@ -335,7 +321,7 @@ fn report(out: &Out, records: &[RunRecord]) {
     }
 }
 
-fn code(records: &[RunRecord]) -> i32 {
+pub(super) fn code(records: &[RunRecord]) -> i32 {
     if records.iter().any(|r| r.status == RunStatus::Cancelled) { 130 } else { i32::from(records.iter().any(|r| r.status != RunStatus::Succeeded)) }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::access::Access;
 use super::output::note;
 use super::{progress, serve};
 use crate::model::run::{RunRecord, RunRequest};
@@ -76,6 +77,20 @@ pub async fn runs(service: Arc<dyn Service>, requests: Vec<RunRequest>, wait: bo
     match early {
         Some(error) if records.is_empty() || error.kind == ServiceErrorKind::Unreachable => Err(error),
         early => Ok(Followed { records, refused: early.is_some() }),
+    }
+}
+
+/// Like [`runs`]; when the engine that was asked ends, the next one is asked to go on.
+pub async fn to_the_end(access: &mut Access, requests: Vec<RunRequest>) -> Result<Followed, ServiceError> {
+    loop {
+        match runs(access.service.clone(), requests.clone(), access.waits()).await {
+            // A run that ended with its engine goes on where it stood.
+            Err(gone) if gone.kind == ServiceErrorKind::Unreachable && access.elsewhere() => {
+                note("the engine that was asked has ended; going on with the next");
+                access.renew().await?;
+            }
+            ended => return ended,
+        }
     }
 }
 

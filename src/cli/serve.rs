@@ -2,36 +2,19 @@
 
 use super::args::LogFormat;
 use super::output::note;
-use super::{Args, Outcome, access};
-use crate::model::run::RunStatus;
-use crate::service::Service;
+use super::{Args, Outcome, access, commands, follow};
+use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::service::local::Local;
+use crate::service::{RunRequest, Service, ServiceErrorKind};
 
 /// Runs every enabled sync once, or keeps them running until told to stop.
 pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     log_to_stderr(args.verbose, format);
+    if once {
+        return self::once(args).await;
+    }
     let held = access::engine(args, "kms-sync run").await?;
     let local = held.local.clone();
-    if once {
-        if local.engine().settings().paused {
-            note("auto-sync is paused: nothing was run");
-            return Ok(0);
-        }
-        let (records, refused) = tokio::select! {
-            done = local.clocks().once() => done,
-            () = until_stopped() => {
-                note("stopping: what is in flight is finished first");
-                local.close().await;
-                held.finish().await;
-                return Ok(130);
-            }
-        };
-        held.finish().await;
-        let succeeded = records.iter().filter(|r| r.status == RunStatus::Succeeded).count();
-        let all = records.len() + refused;
-        note(&format!("{succeeded} of {all} syncs succeeded"));
-        return Ok(i32::from(succeeded < all));
-    }
     local.start_auto();
     tracing::info!("ready");
     systemd("READY=1");
@@ -41,6 +24,68 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     local.close().await;
     held.finish().await;
     Ok(0)
+}
+
+/// Runs every enabled sync once: in this process, or through the engine that is running.
+async fn once(args: &Args) -> Outcome {
+    let access = access::running(args, "kms-sync run --once", true).await?;
+    if access::store(args)?.settings()?.paused {
+        note("auto-sync is paused: nothing was run");
+        access.close().await;
+        return Ok(0);
+    }
+    let Some(local) = access.local() else { return elsewhere(args, access).await };
+    let (records, refused) = tokio::select! {
+        done = local.clocks().once() => done,
+        () = until_stopped() => {
+            note("stopping: what is in flight is finished first");
+            local.close().await;
+            access.close().await;
+            return Ok(130);
+        }
+    };
+    access.close().await;
+    Ok(counted(&records, refused))
+}
+
+/// Asks the running engine for a run of each enabled sync, and stays to their end. Its hooks
+/// are told by that engine.
+async fn elsewhere(args: &Args, mut access: access::Access) -> Outcome {
+    let (mut requests, mut refused) = (Vec::new(), 0);
+    for loaded in access::store(args)?.syncs() {
+        match loaded.result {
+            Ok(config) if config.is_enabled => requests.push(RunRequest::new(&config.name, RunKind::Sync, Trigger::Auto)),
+            Ok(_) => {}
+            Err(broken) => {
+                refused += 1;
+                tracing::error!("{}: {broken}", loaded.name);
+            }
+        }
+    }
+    let asked = requests.len();
+    let records = match follow::to_the_end(&mut access, requests).await {
+        Ok(followed) => followed.records,
+        Err(error) if error.kind == ServiceErrorKind::Unreachable => return Err(error),
+        // None could be started; each was told.
+        Err(error) => {
+            tracing::error!("{error}");
+            Vec::new()
+        }
+    };
+    access.close().await;
+    refused += asked - records.len();
+    Ok(match commands::code(&records) {
+        130 => 130,
+        _ => counted(&records, refused),
+    })
+}
+
+/// Says how it went, and gives the exit code.
+fn counted(records: &[RunRecord], refused: usize) -> i32 {
+    let succeeded = records.iter().filter(|r| r.status == RunStatus::Succeeded).count();
+    let all = records.len() + refused;
+    note(&format!("{succeeded} of {all} syncs succeeded"));
+    i32::from(succeeded < all)
 }
 
 /// Tells a service manager of type notify, where there is one (sd_notify(3)).

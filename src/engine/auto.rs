@@ -2,8 +2,14 @@
 //!
 //! The poll asks each distinct source once per interval with a conditional request, however
 //! many syncs share it; what has not changed costs nothing more. The drift check re-reads a
-//! destination every few hours. Failed runs are tried again with growing pauses, five times;
-//! then the sync rests until its source changes or somebody runs it.
+//! destination every few hours ([`drift`]). Failed runs are tried again with growing pauses,
+//! five times; then the sync rests until something changes or somebody runs it ([`attempts`]).
+//! What all this comes to is told by [`shown`].
+
+mod attempts;
+mod drift;
+mod hints;
+mod shown;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +23,18 @@ use tokio_util::sync::CancellationToken;
 use super::pool;
 use super::{Engine, Finished, carried};
 use crate::http::{Cx, ErrorKind};
-use crate::model::board::Next;
 use crate::model::run::{RunKind, RunRequest, RunStatus, Trigger};
 use crate::model::sync::SyncConfig;
+use crate::model::sync::SyncWait;
 use crate::model::{Memory, Time};
 use crate::source::{Polled, SourceMap, SourceRef};
 use crate::store::Settings;
 
-/// Attempts of an automatic run before its sync rests.
-const ATTEMPTS: u32 = 5;
-/// Pause before the second attempt; doubled each time.
-const RETRY_BASE: Duration = Duration::from_secs(3);
+pub use shown::waits;
+
+use attempts::{End, Pending, Retry};
+use hints::Listener;
+
 /// Longest pause between polls of a source that keeps failing.
 const POLL_CEILING: Duration = Duration::from_secs(15 * 60);
 /// After a hint that something changed, further changes are given this long to arrive.
@@ -61,20 +68,30 @@ struct Group {
     failures: u32,
     /// The account's connection, as it was when the group was made.
     print: String,
-    /// Set when polling is pointless until the account's connection changes or the operator asks.
-    blocked: Option<String>,
+    /// Set while the source cannot be read.
+    trouble: Option<Trouble>,
     polling: bool,
 }
 
-/// What one sync waits for.
-#[derive(Default, Clone)]
-struct Pending {
-    attempts: u32,
-    retry: Option<Instant>,
-    drift: Option<Instant>,
-    /// The content that arrived while a run was going.
-    again: Option<String>,
+/// Why a source cannot be read.
+#[derive(Clone)]
+struct Trouble {
+    text: String,
+    since: Time,
+    /// When it is tried again; `None` when that is pointless until the account's connection
+    /// changes or the operator asks.
+    next: Option<Time>,
 }
+
+impl Group {
+    /// True when polling is pointless for now.
+    fn blocked(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|t| t.next.is_none())
+    }
+}
+
+/// Where the loop's helpers report to.
+type Hearing = tokio::sync::mpsc::UnboundedSender<Heard>;
 
 #[derive(Default)]
 struct State {
@@ -82,19 +99,10 @@ struct State {
     pending: HashMap<String, Pending>,
     /// Listeners to servers' event streams, by account.
     listeners: HashMap<String, Listener>,
-}
-
-/// Listens to one server's event stream. It ends when it is dropped.
-struct Listener {
-    places: Vec<SourceRef>,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    /// What was last recorded of each sync's waiting.
+    waits: HashMap<String, Option<SyncWait>>,
+    /// The syncs were looked at before.
+    begun: bool,
 }
 
 /// What the loop hears of.
@@ -157,7 +165,7 @@ impl Clocks {
             let settings = engine.settings();
             self.listen(&mut state, &heard);
             let due = if settings.paused { None } else { self.begin_due(&mut state, &settings, &heard) };
-            self.show(&state, &settings);
+            self.show(&mut state, &settings);
             let sleep = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -188,9 +196,10 @@ impl Clocks {
         let renewed = self.inner.renewed.swap(false, Ordering::Relaxed);
         let mut groups: HashMap<SourceKey, Group> = HashMap::new();
         let mut names = Vec::new();
+        let begun = std::mem::replace(&mut state.begun, true);
         for config in engine.store().syncs().into_iter().filter_map(|l| l.result.ok()).filter(|c| c.is_enabled) {
             let Ok(account) = engine.pool().account(config.source_connection.as_deref()) else { continue };
-            names.push(config.name.clone());
+            names.push((config.name.clone(), engine.pool().connection(&config.connection_id).map(|c| pool::fingerprint(&c)).unwrap_or_default()));
             let print = pool::fingerprint(&account);
             let group = groups.entry((account.id, pool::place(&config))).or_default();
             group.print = print;
@@ -199,15 +208,19 @@ impl Clocks {
         for (key, group) in &mut groups {
             if let Some(old) = state.groups.remove(key) {
                 // A new or edited sync needs the content, which an unchanged answer does not bring.
-                let joined = group.syncs.iter().any(|s| !old.syncs.contains(s));
-                let blocked = old.blocked.filter(|_| !renewed && old.print == group.print);
-                let freed = old.failures > 0 && (renewed || old.print != group.print);
-                group.due = if blocked.is_none() && freed { Some(Instant::now()) } else { old.due };
-                group.etag = if joined { None } else { old.etag };
-                group.failures = if freed { 0 } else { old.failures };
-                group.blocked = blocked;
+                let joined: Vec<_> = group.syncs.iter().filter(|s| !old.syncs.contains(s)).collect();
+                let edited = joined.iter().any(|s| state.pending.contains_key(&s.name));
+                let freed = old.trouble.is_some() && (renewed || old.print != group.print);
+                group.due = if freed { Some(Instant::now()) } else { old.due };
                 // A poll under way does not answer for what has just changed.
-                group.hinted = if joined || freed { Some(Instant::now()) } else { old.hinted };
+                group.hinted = match (freed || edited, joined.is_empty()) {
+                    (true, _) => Some(Instant::now()),
+                    (false, false) => Some(Instant::now() + DEBOUNCE),
+                    (false, true) => old.hinted,
+                };
+                group.etag = if joined.is_empty() { old.etag } else { None };
+                group.failures = if freed { 0 } else { old.failures };
+                group.trouble = old.trouble.filter(|_| !freed);
                 group.polling = old.polling;
             } else {
                 let cursor = engine.store().cursor(&cursor_key(key)).ok().flatten();
@@ -216,47 +229,31 @@ impl Clocks {
                 let seen = seen.as_ref().and_then(|s| s.as_str());
                 let all = seen.is_some_and(|content| group.syncs.iter().all(|s| carried::is(engine.store(), s, content)));
                 group.etag = cursor.filter(|_| all).and_then(|c| c.etag);
-                group.due = Some(Instant::now() + jitter(Duration::from_millis(500)));
+                // Whoever makes a sync may start its first run, too: that one goes first.
+                group.due = Some(Instant::now() + if begun { DEBOUNCE } else { jitter(Duration::from_millis(500)) });
             }
         }
         state.groups = groups;
         // A listener that gave up may have been given better credentials.
-        state.listeners.retain(|_, l| !l.task.is_finished());
-        state.pending.retain(|name, _| names.contains(name));
-        for name in names {
-            state.pending.entry(name).or_default();
-        }
-    }
-
-    /// Keeps one listener per account, on the places its syncs read from.
-    fn listen(&self, state: &mut State, heard: &tokio::sync::mpsc::UnboundedSender<Heard>) {
-        let mut wanted: HashMap<String, (Vec<SourceRef>, Option<String>)> = HashMap::new();
-        for ((account, place), group) in &state.groups {
-            let slot = wanted.entry(account.clone()).or_default();
-            slot.0.push(place.clone());
-            slot.1 = group.syncs.first().and_then(|s| s.source_connection.clone());
-        }
-        state.listeners.retain(|account, _| wanted.contains_key(account));
-        for (account, (mut places, named)) in wanted {
-            places.sort_by(|a, b| (&a.project_id, &a.environment, &a.path).cmp(&(&b.project_id, &b.environment, &b.path)));
-            if state.listeners.get(&account).is_some_and(|l| l.places == places) {
-                continue;
+        state.listeners.retain(|_, l| !l.over());
+        state.pending.retain(|name, _| names.iter().any(|(n, _)| n == name));
+        for (name, connection) in names {
+            let pending = state.pending.entry(name).or_default();
+            let mended = std::mem::replace(&mut pending.connection, connection.clone()) != connection;
+            if renewed || mended {
+                pending.wake();
             }
-            let stop = self.inner.stop.child_token();
-            let work = listening(self.inner.engine.clone(), account.clone(), named, places.clone(), stop.clone(), heard.clone());
-            let task = tokio::spawn(work);
-            state.listeners.insert(account, Listener { places, stop, task });
         }
     }
 
     /// Starts everything that is due, and says when to look again.
-    fn begin_due(&self, state: &mut State, settings: &Settings, heard: &tokio::sync::mpsc::UnboundedSender<Heard>) -> Option<Instant> {
+    fn begin_due(&self, state: &mut State, settings: &Settings, heard: &Hearing) -> Option<Instant> {
         let now = Instant::now();
         let mut next: Option<Instant> = None;
         let mut note = |at: Instant| next = Some(next.map_or(at, |n| n.min(at)));
         for (key, group) in &mut state.groups {
             let due = group.due.into_iter().chain(group.hinted).min();
-            let Some(due) = due.filter(|_| !group.polling && group.blocked.is_none()) else { continue };
+            let Some(due) = due.filter(|_| !group.polling && !group.blocked()) else { continue };
             if due > now {
                 note(due);
                 continue;
@@ -265,31 +262,35 @@ impl Clocks {
             group.hinted = None;
             self.poll(key.clone(), group.syncs[0].clone(), group.etag.clone(), heard.clone());
         }
-        let syncs: Vec<SyncConfig> = state.groups.values().flat_map(|g| g.syncs.iter().cloned()).collect();
-        for config in syncs {
+        let syncs: Vec<(SyncConfig, bool)> = state.groups.values().flat_map(|g| g.syncs.iter().map(|s| (s.clone(), g.blocked()))).collect();
+        for (config, blocked) in syncs {
             let Some(pending) = state.pending.get_mut(&config.name) else { continue };
-            if let Some(at) = pending.retry {
-                if at > now {
-                    note(at);
+            if let Some(retry) = &pending.retry {
+                if retry.at > now {
+                    note(retry.at);
                 } else if !self.inner.engine.is_busy(&config.name) {
+                    let trigger = retry.trigger;
                     pending.retry = None;
-                    self.submit(&config.name, Trigger::Auto, None);
+                    self.submit(&config.name, trigger, None);
                 }
             }
-            let Some(period) = drift_period(settings) else { continue };
-            let at = *pending.drift.get_or_insert_with(|| now + jitter(period));
-            if at > now {
-                note(at);
-            } else if !self.inner.engine.is_busy(&config.name) {
-                pending.drift = Some(now + jitter(period));
-                note(now + period / 2);
-                self.drift(&config, settings);
+            let Some(period) = drift::period(settings) else { continue };
+            if pending.drift.is_none_or(|d| d.period != period) {
+                pending.drift = Some(drift::due(self.inner.engine.store(), &config.name, period, rand::random()));
+            }
+            let Some(due) = &mut pending.drift else { continue };
+            if due.at > now {
+                note(due.at);
+            } else if !blocked && !self.inner.engine.is_busy(&config.name) {
+                due.at = now + jitter(period);
+                note(due.at);
+                self.check(&config, settings);
             }
         }
         next
     }
 
-    fn poll(&self, key: SourceKey, config: SyncConfig, etag: Option<String>, heard: tokio::sync::mpsc::UnboundedSender<Heard>) {
+    fn poll(&self, key: SourceKey, config: SyncConfig, etag: Option<String>, heard: Hearing) {
         let (engine, stop) = (self.inner.engine.clone(), self.inner.stop.clone());
         tokio::spawn(async move {
             let cx = Cx::new(stop.child_token(), Arc::new(|_| {}));
@@ -331,18 +332,16 @@ impl Clocks {
                 if group.failures == 1 {
                     engine.hub().notice("error", format!("{}:{} could not be read: {text}", key.1.environment, key.1.path), None);
                 }
-                if matches!(kind, ErrorKind::Auth | ErrorKind::NotTheService) {
-                    // A rejected login is not tried again on a timer: it would lock the identity.
-                    group.blocked = Some(text);
-                    group.due = None;
-                } else {
-                    let wait = interval.saturating_mul(2u32.saturating_pow(group.failures.min(10))).min(POLL_CEILING);
-                    group.due = Some(Instant::now() + jitter(wait));
-                }
+                // A rejected login is not tried again on a timer: it would lock the identity.
+                let pointless = matches!(kind, ErrorKind::Auth | ErrorKind::NotTheService);
+                let wait = jitter(interval.saturating_mul(2u32.saturating_pow(group.failures.min(10))).min(POLL_CEILING));
+                let since = group.trouble.as_ref().map_or_else(crate::model::now, |t| t.since);
+                group.trouble = Some(Trouble { text, since, next: (!pointless).then(|| ahead(wait)) });
+                group.due = (!pointless).then(|| Instant::now() + wait);
             }
             Ok((polled, print)) => {
-                if group.failures > 0 {
-                    group.failures = 0;
+                group.failures = 0;
+                if group.trouble.take().is_some() {
                     engine.hub().notice("info", format!("{}:{} can be read again", key.1.environment, key.1.path), None);
                 }
                 let Polled::Changed { map, etag } = polled else { return };
@@ -364,52 +363,25 @@ impl Clocks {
                         continue;
                     }
                     if let Some(pending) = state.pending.get_mut(&config.name) {
-                        pending.attempts = 0;
-                        pending.retry = None;
+                        if !pending.learn(print.as_ref().map(|content| carried::mark(config, content))) {
+                            continue;
+                        }
                         if engine.is_busy(&config.name) {
                             pending.again = Some(print.clone().unwrap_or_default());
                             continue;
                         }
                     }
-                    self.submit(&config.name, Trigger::Auto, Some(map.clone()));
+                    let started = self.submit(&config.name, Trigger::Auto, Some(map.clone()));
+                    if let Some(pending) = state.pending.get_mut(&config.name).filter(|_| !started) {
+                        pending.retry = Some(Retry::after(DEBOUNCE, Trigger::Auto));
+                    }
                 }
             }
         }
     }
 
-    fn drift(&self, config: &SyncConfig, settings: &Settings) {
-        if settings.drift_action == crate::store::DriftAction::Repair {
-            self.submit(&config.name, Trigger::Drift, None);
-            return;
-        }
-        let (engine, config) = (self.inner.engine.clone(), config.clone());
-        tokio::spawn(async move {
-            let Ok(state) = engine.store().sync_state(&config.name) else { return };
-            let name = config.name.clone();
-            let spec = super::runner::RunSpec {
-                config,
-                state,
-                kind: RunKind::Sync,
-                trigger: Trigger::Drift,
-                verify: true,
-                allow_delete: false,
-                withhold: false,
-                prioritize: None,
-                source: None,
-            };
-            match engine.runner().plan(&spec, &Cx::quiet()).await {
-                Ok(plan) if plan.is_noop() => {}
-                Ok(plan) => engine.hub().notice(
-                    "warn",
-                    format!("{name} has drifted: {} would change", crate::plan::count(plan.changes.len(), "key")),
-                    Some(&name),
-                ),
-                Err(error) => engine.hub().notice("warn", format!("{name} could not be checked for drift: {}", error.text()), Some(&name)),
-            }
-        });
-    }
-
-    fn submit(&self, sync: &str, trigger: Trigger, source: Option<Arc<SourceMap>>) {
+    /// False when the run could not be queued.
+    fn submit(&self, sync: &str, trigger: Trigger, source: Option<Arc<SourceMap>>) -> bool {
         let request = RunRequest {
             sync: sync.to_string(),
             kind: RunKind::Sync,
@@ -419,9 +391,11 @@ impl Clocks {
             withhold: false,
             prioritize: None,
         };
-        if let Err(error) = self.inner.engine.submit(&request, source) {
+        let queued = self.inner.engine.submit(&request, source);
+        if let Err(error) = &queued {
             tracing::warn!(sync, "an automatic run was not started: {error}");
         }
+        queued.is_ok()
     }
 
     fn finished(&self, state: &mut State, finished: &Finished) {
@@ -431,14 +405,14 @@ impl Clocks {
             if let Some(pending) = state.pending.get_mut(&record.sync)
                 && pending.again.take().is_some()
             {
-                pending.retry = Some(Instant::now());
+                pending.retry = Some(Retry::after(Duration::ZERO, Trigger::Auto));
             }
             return;
         }
         if record.status == RunStatus::Succeeded {
             // Its source could be read, so the login works again.
-            for group in state.groups.values_mut().filter(|g| g.blocked.is_some() && g.syncs.iter().any(|s| s.name == record.sync)) {
-                group.blocked = None;
+            for group in state.groups.values_mut().filter(|g| g.blocked() && g.syncs.iter().any(|s| s.name == record.sync)) {
+                group.trouble = None;
                 group.due = Some(Instant::now());
             }
         }
@@ -447,47 +421,25 @@ impl Clocks {
         let config = state.groups.values().flat_map(|g| &g.syncs).find(|s| s.name == record.sync);
         let store = self.inner.engine.store();
         let carried = |content: &String| config.is_some_and(|c| carried::is(store, c, content));
-        let again = pending.again.take().is_some_and(|content| !carried(&content));
-        match record.status {
-            RunStatus::Failed if finished.retryable && record.trigger != Trigger::Manual && pending.attempts + 1 < ATTEMPTS => {
-                let wait = RETRY_BASE.saturating_mul(2u32.pow(pending.attempts));
-                pending.attempts += 1;
-                pending.retry = Some(Instant::now() + jitter(wait));
-            }
-            RunStatus::Succeeded => {
-                pending.attempts = 0;
-                pending.retry = again.then(Instant::now);
-            }
-            _ => pending.retry = again.then(Instant::now),
-        }
-    }
-
-    /// Publishes when each sync will be looked at next, and why then.
-    fn show(&self, state: &State, settings: &Settings) {
-        let now = Instant::now();
-        let time = |at: Instant| {
-            let ahead = at.saturating_duration_since(now);
-            // Rounded to seconds, so that a look that changes nothing publishes nothing.
-            Time::from_second((crate::model::now().as_second()).saturating_add(ahead.as_secs() as i64)).unwrap_or_else(|_| crate::model::now())
+        let again = pending.again.take().filter(|content| !carried(content));
+        let end = End {
+            status: record.status,
+            retryable: finished.retryable,
+            trigger: record.trigger,
+            at: record.finished_at.unwrap_or(record.started_at),
+            again: again.as_deref(),
         };
-        for (key, group) in &state.groups {
-            for config in &group.syncs {
-                let pending = state.pending.get(&config.name).cloned().unwrap_or_default();
-                let next = if settings.paused {
-                    None
-                } else if let Some(at) = pending.retry {
-                    Some(Next { at: time(at), why: format!("attempt {} of {ATTEMPTS}", pending.attempts + 1) })
-                } else if let Some(text) = &group.blocked {
-                    let why = format!("{}:{} cannot be read: {text}", key.1.environment, key.1.path);
-                    Some(Next { at: crate::model::now(), why })
-                } else {
-                    group.due.into_iter().chain(group.hinted).min().map(|at| Next { at: time(at), why: "poll".into() })
-                };
-                self.inner.engine.hub().next(&config.name, next);
-            }
+        pending.ended(&end, rand::random());
+        // A first run, say, that a poll did not start: the poll that follows brings no news.
+        if record.trigger != Trigger::Manual
+            && pending.tried.is_none()
+            && let (Some(config), Some(content)) = (config, &finished.content)
+        {
+            pending.tried = Some(carried::mark(config, content));
         }
-        let budgets: std::collections::BTreeMap<String, String> = self.inner.engine.pool().budgets().into_iter().collect();
-        self.inner.engine.hub().facts(|f| f.budgets = budgets);
+        if record.trigger == Trigger::Drift && pending.retry.is_none() {
+            drift::done(store, &record.sync);
+        }
     }
 
     /// Runs every enabled sync once and waits for the end, hooks included: for cron. The
@@ -535,48 +487,10 @@ impl Clocks {
     }
 }
 
-/// Turns a server's events into hints. Ends when the server offers none.
-async fn listening(
-    engine: Engine,
-    account: String,
-    named: Option<String>,
-    places: Vec<SourceRef>,
-    stop: CancellationToken,
-    heard: tokio::sync::mpsc::UnboundedSender<Heard>,
-) {
-    let cx = Cx::new(stop.clone(), Arc::new(|_| {}));
-    let mut failures = 0u32;
-    while !stop.is_cancelled() {
-        let result = match engine.pool().source(named.as_deref()).await {
-            Ok((_, source)) => source.hint(&cx, &places).await,
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(false) => return,
-            Ok(true) => {
-                failures = 0;
-                if heard.send(Heard::Hint(account.clone())).is_err() {
-                    return;
-                }
-            }
-            Err(error) if matches!(error.kind, ErrorKind::Auth | ErrorKind::Permission | ErrorKind::Invalid | ErrorKind::NotTheService) => {
-                tracing::debug!("no hints from the KMS: {}", error.text());
-                return;
-            }
-            Err(_) => {
-                failures += 1;
-                let wait = Duration::from_secs(2u64.saturating_pow(failures.min(6))).min(Duration::from_secs(60));
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(jitter(wait)) => {}
-                }
-            }
-        }
-    }
-}
-
-fn drift_period(settings: &Settings) -> Option<Duration> {
-    settings.drift_hours.filter(|h| *h > 0).map(|h| Duration::from_secs(h * 3600))
+/// A moment from now on the wall clock, in whole seconds.
+fn ahead(wait: Duration) -> Time {
+    let now = crate::model::now();
+    Time::from_second(now.as_second().saturating_add_unsigned(wait.as_secs())).unwrap_or(now)
 }
 
 /// Give or take a tenth, so that many sources do not march in step.

@@ -11,7 +11,7 @@ fn key(sync_id: &str) -> String {
 }
 
 /// The content, and a print of everything in the configuration that decides what is written where.
-fn mark(config: &SyncConfig, content: &str) -> String {
+pub(super) fn mark(config: &SyncConfig, content: &str) -> String {
     let mut document = serde_json::to_value(config).unwrap_or_default();
     if let Some(members) = document.as_object_mut() {
         for harmless in ["name", "description", "isEnabled"] {

@@ -79,6 +79,23 @@ struct Queue {
     telling: bool,
 }
 
+impl Queue {
+    /// The run that auto-sync has started for a sync before its creator did: there is one first
+    /// run, whoever starts it.
+    fn first_run(&mut self, name: &str, request: &RunRequest) -> Option<String> {
+        if let Some(queued) = self.waiting.iter_mut().find(|q| q.spec.config.name == name && q.spec.kind == request.kind) {
+            let spec = &mut queued.spec;
+            spec.trigger = request.trigger;
+            spec.allow_delete |= request.allow_delete;
+            spec.withhold |= request.withhold;
+            return Some(queued.id.clone());
+        }
+        // One that has begun cannot be told what the creator agreed to.
+        let same = |r: &&Running| r.kind == request.kind && !request.allow_delete && !request.withhold;
+        self.running.get(name).filter(same).map(|r| r.id.clone())
+    }
+}
+
 struct Queued {
     id: String,
     spec: RunSpec,
@@ -91,6 +108,7 @@ struct Queued {
 
 struct Running {
     id: String,
+    kind: RunKind,
     connection: String,
     cancel: CancellationToken,
     /// Set when it begins to work.
@@ -113,6 +131,8 @@ pub enum NotQueued {
 pub struct Finished {
     pub record: RunRecord,
     pub retryable: bool,
+    /// Fingerprint of what it took from its source, when it came so far.
+    pub content: Option<String>,
 }
 
 impl Engine {
@@ -191,6 +211,11 @@ impl Engine {
         let connection = config.connection_id.clone();
         {
             let mut queue = self.queue();
+            if request.trigger == Trigger::Created
+                && let Some(first) = queue.first_run(&name, request)
+            {
+                return Ok(first);
+            }
             if queue.running.contains_key(&name) || queue.waiting.iter().any(|q| q.spec.config.name == name) {
                 return Err(NotQueued::Going(name));
             }
@@ -281,7 +306,8 @@ impl Engine {
     }
 
     fn begin(&self, queue: &mut Queue, job: Queued, cancel: CancellationToken) {
-        let running = Running { id: job.id.clone(), connection: job.spec.config.connection_id.clone(), cancel: cancel.clone(), cx: None };
+        let running =
+            Running { id: job.id.clone(), kind: job.spec.kind, connection: job.spec.config.connection_id.clone(), cancel: cancel.clone(), cx: None };
         queue.running.insert(job.spec.config.name.clone(), running);
         let engine = self.clone();
         self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });
@@ -346,7 +372,8 @@ impl Engine {
         if ended.login_refused {
             self.inner.pool.note_refused(spec.config.source_connection.as_deref());
         }
-        let finished = Finished { retryable: ended.retryable, record: record.clone() };
+        let content = ended.learned.and_then(|l| l.content);
+        let finished = Finished { retryable: ended.retryable, record: record.clone(), content };
         self.inner.hub.publish(Event::Finished { sync: name.clone(), record: Box::new(record.clone()) });
         let _ = self.inner.ended.send(Arc::new(finished));
         // Nobody may be waiting for this run.

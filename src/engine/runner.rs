@@ -31,6 +31,23 @@ pub struct RunSpec {
     pub source: Option<Arc<SourceMap>>,
 }
 
+impl RunSpec {
+    /// A look at what a sync by hand would do.
+    pub fn look(config: SyncConfig, state: SyncState, verify: bool) -> Self {
+        Self {
+            config,
+            state,
+            kind: RunKind::Sync,
+            trigger: Trigger::Manual,
+            verify,
+            allow_delete: false,
+            withhold: false,
+            prioritize: None,
+            source: None,
+        }
+    }
+}
+
 /// How a run ended, besides what the progress gathered.
 pub struct Ended {
     pub status: RunStatus,

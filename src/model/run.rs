@@ -54,6 +54,13 @@ pub struct RunRequest {
     pub prioritize: Option<Priority>,
 }
 
+impl RunRequest {
+    /// A run that reads no more than it must, deletes only what the sync owns, and asks for the rest.
+    pub fn new(sync: impl Into<String>, kind: RunKind, trigger: Trigger) -> Self {
+        Self { sync: sync.into(), kind, trigger, verify: false, allow_delete: false, withhold: false, prioritize: None }
+    }
+}
+
 /// Whose value wins when both sides of an import have a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display, strum::EnumString)]
 #[serde(rename_all = "kebab-case")]

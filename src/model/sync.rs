@@ -139,6 +139,7 @@ const ANSWER_FIELDS: &[&str] = &[
     "lastRemovedAt",
     "connection",
     "folder",
+    "waiting",
 ];
 const OPTION_FIELDS: &[&str] = &["initialSyncBehavior", "keySchema", "disableSecretDeletion", "includeAllSubFolders"];
 
@@ -466,7 +467,7 @@ pub struct Job {
     pub at: Option<Time>,
 }
 
-/// The documented answer, members in the documented order, plus `sourceConnection`.
+/// The documented answer, members in the documented order, plus `sourceConnection` and `waiting`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncDoc {
@@ -499,6 +500,19 @@ pub struct SyncDoc {
     pub destination: String,
     pub destination_config: Map,
     pub source_connection: Option<String>,
+    /// Why the running engine does not go on with it, if it does not.
+    pub waiting: Option<SyncWait>,
+}
+
+/// What keeps auto-sync from going on with a sync: its source cannot be read, or its runs fail.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncWait {
+    pub reason: String,
+    /// When the trouble began.
+    pub since: Time,
+    /// When it is tried again; `None`: not before something changes, or somebody asks.
+    pub next_at: Option<Time>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -555,6 +569,7 @@ impl SyncDoc {
             destination: config.destination.clone(),
             destination_config: config.destination_config.clone(),
             source_connection: config.source_connection.clone(),
+            waiting: None,
         }
     }
 }

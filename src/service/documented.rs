@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
@@ -31,7 +32,20 @@ pub fn router(service: Arc<dyn Service>) -> axum::Router {
         .route("/api/v1/secret-syncs/{kind}/sync-name/{name}", get(show))
         .route("/api/v1/secret-syncs/{kind}/{id}/{action}", post(act))
         .route("/api/v1/app-connections", get(connections))
+        .fallback(async |method: Method, uri: Uri| {
+            let text = format!("Route {method}:{} not found", crate::model::text::brief(uri.path(), 200));
+            error(StatusCode::NOT_FOUND, "Not Found", text.into())
+        })
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            let text = format!("{method} is not allowed for {}", crate::model::text::brief(uri.path(), 200));
+            error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", text.into())
+        })
         .with_state(service)
+}
+
+/// An answer in the server's error shape.
+pub(super) fn error(status: StatusCode, name: &str, message: Value) -> Response {
+    (status, Json(json!({"statusCode": status.as_u16(), "message": message, "error": name}))).into_response()
 }
 
 /// An error in the server's shape.
@@ -59,7 +73,7 @@ impl IntoResponse for Refusal {
                 .map(|p| json!({"code": p.rule, "path": p.field.split('.').filter(|s| !s.is_empty()).collect::<Vec<_>>(), "message": p.message}))
                 .collect()
         };
-        (status, Json(json!({"statusCode": status.as_u16(), "message": message, "error": name}))).into_response()
+        error(status, name, message)
     }
 }
 
@@ -87,22 +101,33 @@ async fn options() -> Json<Value> {
     Json(json!({ "secretSyncOptions": options.into_iter().map(option).collect::<Vec<_>>() }))
 }
 
-/// The body as JSON, whatever its content type: `curl -d` sends another one by itself.
-fn parsed(body: &[u8]) -> Result<Value, Refusal> {
+/// The body as JSON. `curl -d` calls it a form by itself, and some clients call it nothing;
+/// what is called something else is refused, as the server does.
+fn parsed(headers: &HeaderMap, body: &[u8]) -> Result<Value, Response> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if !matches!(&*essence, "" | "application/json" | "application/x-www-form-urlencoded") {
+        let text = format!("Unsupported Media Type: {}", crate::model::text::brief(&essence, 80));
+        return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type", text.into()));
+    }
     serde_json::from_slice(body).map_err(|e| {
         let mut problems = crate::model::Problems::default();
         problems.add("", "json", format!("The body is not valid JSON (line {} column {}).", e.line(), e.column()));
-        ServiceError::from(problems).into()
+        Refusal(problems.into()).into_response()
     })
 }
 
-async fn create(State(service): App, Path(kind): Path<String>, body: bytes::Bytes) -> Answer {
+async fn create(State(service): App, Path(kind): Path<String>, headers: HeaderMap, body: bytes::Bytes) -> Result<Answer, Response> {
+    let document = parsed(&headers, &body)?;
+    Ok(created(&*service, kind, document).await)
+}
+
+async fn created(service: &dyn Service, kind: String, document: Value) -> Answer {
     known(&kind)?;
-    let document = parsed(&body)?;
     let doc = service.create_sync(SyncInput { document, destination: Some(kind) }).await?;
     // As on the server: a sync with auto-sync on runs at once. Its end is asked for by GET.
     if doc.is_enabled {
-        service.start(request(&doc.name, RunKind::Sync, Trigger::Created)).await?;
+        service.start(RunRequest::new(&doc.name, RunKind::Sync, Trigger::Created)).await?;
     }
     one(service.sync(&doc.name).await?)
 }
@@ -111,16 +136,20 @@ async fn show(State(service): App, Path((kind, id)): Path<(String, String)>) -> 
     one(found(&*service, &kind, &id).await?)
 }
 
-async fn update(State(service): App, Path((kind, id)): Path<(String, String)>, body: bytes::Bytes) -> Answer {
-    let doc = found(&*service, &kind, &id).await?;
-    let document = parsed(&body)?;
+async fn update(State(service): App, Path((kind, id)): Path<(String, String)>, headers: HeaderMap, body: bytes::Bytes) -> Result<Answer, Response> {
+    let document = parsed(&headers, &body)?;
+    Ok(updated(&*service, kind, &id, document).await)
+}
+
+async fn updated(service: &dyn Service, kind: String, id: &str, document: Value) -> Answer {
+    let doc = found(service, &kind, id).await?;
     one(service.update_sync(&doc.name, SyncInput { document, destination: Some(kind) }).await?)
 }
 
 async fn remove(State(service): App, Path((kind, id)): Path<(String, String)>, Query(asked): Asked) -> Answer {
     let doc = found(&*service, &kind, &id).await?;
     if asked.get("removeSecrets").is_some_and(|v| v == "true") {
-        let run = service.start(request(&doc.name, RunKind::Remove, Trigger::Manual)).await?;
+        let run = service.start(RunRequest::new(&doc.name, RunKind::Remove, Trigger::Manual)).await?;
         let record = service.finished(&run).await?;
         if record.status != RunStatus::Succeeded {
             let text = record.message.unwrap_or_else(|| "The secrets could not be removed.".into());
@@ -153,7 +182,7 @@ async fn act(State(service): App, Path((kind, id, action)): Path<(String, String
             return Err(ServiceError::from(problems).into());
         }
     };
-    service.start(RunRequest { prioritize, ..request(&doc.name, kind, Trigger::Manual) }).await?;
+    service.start(RunRequest { prioritize, ..RunRequest::new(&doc.name, kind, Trigger::Manual) }).await?;
     one(service.sync(&doc.name).await?)
 }
 
@@ -164,10 +193,6 @@ async fn connections(State(service): App) -> Answer {
 
 fn one(doc: SyncDoc) -> Answer {
     Ok(Json(json!({ "secretSync": doc })))
-}
-
-fn request(sync: &str, kind: RunKind, trigger: Trigger) -> RunRequest {
-    RunRequest { sync: sync.to_string(), kind, trigger, verify: false, allow_delete: false, withhold: false, prioritize: None }
 }
 
 fn known(kind: &str) -> Result<(), Refusal> {

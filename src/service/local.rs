@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::*;
 use crate::destination::registry;
 use crate::engine::Engine;
-use crate::engine::auto::Clocks;
+use crate::engine::auto::{Clocks, waits};
 use crate::engine::hub::Hub;
 use crate::engine::runner::RunSpec;
 use crate::http::Cx;
@@ -20,7 +20,7 @@ use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState};
 use crate::model::{Finding, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};
-use crate::store::{Store, StoreError};
+use crate::store::{EngineLock, Store, StoreError};
 
 /// How long a closing engine lets runs finish by themselves.
 const GRACE: Duration = Duration::from_secs(10);
@@ -178,6 +178,9 @@ impl Local {
         let connection = known.find(&config.connection_id).map(|c| ConnectionRef { app: c.app.clone(), name: c.name.clone(), id: c.id.clone() });
         let account = known.account(config.source_connection.as_deref()).map(|a| a.name.clone());
         let mut doc = SyncDoc::new(config, &state, connection);
+        // What a dead engine was waiting for is nobody's wait any more.
+        let engine = || EngineLock::holder(self.store.dirs()).is_ok_and(|h| h.is_some());
+        doc.waiting = waits(&self.store, &state.id).filter(|_| config.is_enabled && engine());
         doc.source_connection = config.source_connection.clone().or(account);
         Ok(doc)
     }
@@ -207,20 +210,6 @@ impl Local {
             problems.0.extend(taken(&config.name).0);
         }
         problems.into_result(config).map_err(ServiceError::from)
-    }
-
-    fn spec(&self, config: SyncConfig, state: SyncState, verify: bool) -> RunSpec {
-        RunSpec {
-            config,
-            state,
-            kind: RunKind::Sync,
-            trigger: Trigger::Manual,
-            verify,
-            allow_delete: false,
-            withhold: false,
-            prioritize: None,
-            source: None,
-        }
     }
 
     /// Warnings about other syncs that write the same place.
@@ -480,7 +469,7 @@ impl Service for Local {
             }
         };
         let overlaps = self.overlaps(&config, replaces.as_deref());
-        let mut plan = self.engine.runner().plan(&self.spec(config, state, verify), &Cx::quiet()).await?;
+        let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &Cx::quiet()).await?;
         plan.warnings.extend(overlaps);
         Ok(plan)
     }

@@ -19,7 +19,7 @@ use crate::model::board::{Board, Event};
 use crate::model::connection::ConnectionView;
 use crate::model::plan::PlanDoc;
 pub use crate::model::run::{Priority, RunRequest};
-use crate::model::run::{RunKind, RunRecord, Trigger};
+use crate::model::run::{RunKind, RunRecord};
 use crate::model::sync::SyncDoc;
 use crate::model::{Choice, TestReport};
 use crate::model::{Finding, Map, Problems};

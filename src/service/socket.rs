@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{KeepAlive, Sse};
@@ -114,7 +115,14 @@ fn router(service: Arc<dyn Service>, stop: CancellationToken) -> axum::Router {
     axum::Router::new().route("/v1/service/{method}", post(call)).route("/v1/events", get(events)).with_state(App { service, stop }).merge(documented)
 }
 
-async fn call(State(app): State<App>, Path(method): Path<String>, Json(arguments): Json<Value>) -> Response {
+async fn call(State(app): State<App>, Path(method): Path<String>, arguments: Result<Json<Value>, JsonRejection>) -> Response {
+    let Json(arguments) = match arguments {
+        Ok(arguments) => arguments,
+        Err(refused) => {
+            let error = ServiceError::new(ServiceErrorKind::Invalid, "The call's arguments are one JSON array, sent as application/json.");
+            return (refused.status(), Json(error)).into_response();
+        }
+    };
     match wire::dispatch(&*app.service, &method, arguments).await {
         Ok(value) => Json(value).into_response(),
         Err(error) => (StatusCode::UNPROCESSABLE_ENTITY, Json(error)).into_response(),

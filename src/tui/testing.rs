@@ -451,6 +451,7 @@ fn document(name: &str) -> SyncDoc {
         destination: "aws-secrets-manager".into(),
         destination_config: json!({"region": "eu-central-1", "mappingBehavior": "one-to-one"}).as_object().cloned().expect("an object"),
         source_connection: None,
+        waiting: None,
     }
 }
 
