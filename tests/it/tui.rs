@@ -76,7 +76,7 @@ fn pick(pty: &mut Pty, label: &str, value: &str) {
 }
 
 /// Walks through the five steps for a documented request, and waits for the run.
-fn walk(pty: &mut Pty, request: &Value) {
+pub(crate) fn walk(pty: &mut Pty, request: &Value) {
     let provider = registry::find(text(request, "destination")).expect("a known destination");
     let spec = provider.spec();
     pty.see("Where should the secrets go?");
@@ -193,7 +193,7 @@ fn from_nothing_to_oci_vault() {
     from_nothing("oci-vault");
 }
 
-fn signal(pid: i32, signal: rustix::process::Signal) {
+pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).expect("a pid"), signal).expect("the signal is sent");
 }
 

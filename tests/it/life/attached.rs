@@ -54,15 +54,7 @@ impl Face {
 }
 
 fn request(name: &str) -> RunRequest {
-    RunRequest {
-        sync: name.into(),
-        kind: RunKind::Sync,
-        trigger: Trigger::Manual,
-        verify: false,
-        allow_delete: false,
-        withhold: false,
-        prioritize: None,
-    }
+    RunRequest::new(name, RunKind::Sync, Trigger::Manual)
 }
 
 fn slow(yard: &Yard, millis: u64) {
@@ -152,7 +144,7 @@ async fn an_engine_goes_on_when_its_face_leaves() {
     yard.rig.set("LATER", "one");
     sure("the change of the new engine's time", || yard.place().values().len() == 22).await;
     // And a program that wants to be the engine now is refused.
-    let other = yard.rig.run(&["run", "--once"]).await;
+    let other = yard.rig.run(&["run"]).await;
     assert_eq!(other.code, 1);
     assert!(other.stderr.contains(&format!("pid {}", std::process::id())), "{}", other.stderr);
     face.service.close().await;

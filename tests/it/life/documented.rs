@@ -24,6 +24,19 @@ impl Curl {
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
+    /// Any method, body and content type; none when it is empty.
+    async fn send(&self, method: &str, path: &str, body: &str, kind: &str) -> (u16, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = self.0.request(method, format!("http://localhost{path}")).body(body.to_string());
+        if !kind.is_empty() {
+            request = request.header("content-type", kind);
+        }
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{status} {e}: {text}")))
+    }
+
     /// Asks until the sync is not pending or running any more.
     async fn settled(&self, path: &str) -> Value {
         let begun = std::time::Instant::now();
@@ -110,4 +123,84 @@ async fn bad_requests_are_answered_as_documented() {
     let (status, _) = curl.get(&format!("{path}/3c90c3cc-0d44-4b50-8888-8dd25736052a")).await;
     assert_eq!(status, 404);
     assert_eq!(yard.store().syncs().len(), 0, "nothing was stored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sample_update_changes_a_sync_over_the_socket() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
+    yard.rig.set("KEY", "one");
+    let engine = yard.engine(&[]).await;
+    let curl = Curl::new(&yard);
+    let path = "/api/v1/secret-syncs/aws-secrets-manager";
+    let mut document = yard.document("my-sync", yard.place(), "/app", true, None);
+    document.as_object_mut().expect("an object").remove("destination");
+    let (status, made) = curl.post(path, &document.to_string(), "application/json").await;
+    assert_eq!(status, 200, "{made:#}");
+    let id = made["secretSync"]["id"].as_str().expect("an id").to_string();
+    curl.settled(&format!("{path}/{id}")).await;
+
+    // The update request of the documentation, as curl sends it: whole objects, other members kept.
+    let change = json!({"name": "my-aws-sync", "description": "an example sync",
+        "syncOptions": {"initialSyncBehavior": "overwrite-destination", "keySchema": "app_{{secretKey}}", "disableSecretDeletion": true},
+        "destinationConfig": yard.place().config()});
+    let (status, answer) = curl.send("PATCH", &format!("{path}/{id}"), &change.to_string(), "application/json").await;
+    assert_eq!(status, 200, "{answer:#}");
+    let sync = &answer["secretSync"];
+    let expected = (json!(id), json!("my-aws-sync"), json!("an example sync"), json!(2), json!(true));
+    assert_eq!((sync["id"].clone(), sync["name"].clone(), sync["description"].clone(), sync["version"].clone(), sync["isEnabled"].clone()), expected);
+    assert_eq!((&sync["syncOptions"]["keySchema"], &sync["folder"]["path"]), (&json!("app_{{secretKey}}"), &json!("/app")));
+    // The engine carries it out by itself, and the old name is gone.
+    super::yard::sure("the key by its new name", || yard.place().values().contains_key("app_KEY")).await;
+    assert!(yard.place().values().contains_key("KEY"), "deletion is off now");
+    let (status, _) = curl.get(&format!("{path}/sync-name/my-sync")).await;
+    assert_eq!(status, 404);
+
+    // Auto-sync off by either of its names.
+    let (status, answer) = curl.send("PATCH", &format!("{path}/{id}"), "{\"isAutoSyncEnabled\":false}", "application/json").await;
+    assert_eq!((status, &answer["secretSync"]["isEnabled"]), (200, &json!(false)), "{answer:#}");
+
+    // A bad update changes nothing.
+    let bad = json!({"syncOptions": {"initialSyncBehavior": "overwrite-destination", "keySchema": "no placeholder"}});
+    let (status, answer) = curl.send("PATCH", &format!("{path}/{id}"), &bad.to_string(), "application/json").await;
+    assert_eq!((status, &answer["error"]), (422, &json!("ValidationFailure")), "{answer:#}");
+    let (_, after) = curl.get(&format!("{path}/{id}")).await;
+    assert_eq!((&after["secretSync"]["version"], &after["secretSync"]["syncOptions"]), (&json!(3), &sync["syncOptions"]), "{:#?}", engine.lines());
+
+    let (status, gone) = curl.send("DELETE", &format!("{path}/{id}?removeSecrets=false"), "", "").await;
+    assert_eq!((status, &gone["secretSync"]["id"]), (200, &json!(id)));
+    assert_eq!(yard.store().syncs().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_socket_does_not_take_is_told_in_the_documented_shape() {
+    let yard = Yard::aws().await;
+    let _engine = yard.engine(&[]).await;
+    let curl = Curl::new(&yard);
+    let document = yard.document("web", yard.place(), "/app", false, None).to_string();
+    let path = "/api/v1/secret-syncs/aws-secrets-manager";
+    for (method, path, body, kind, status, error) in [
+        ("GET", "/", "", "", 404, "Not Found"),
+        ("GET", "/api/v1/nothing/here", "", "", 404, "Not Found"),
+        ("POST", "/api/v1/secret-syncs/github", &*document, "application/json", 404, "NotFound"),
+        ("PATCH", "/api/v1/secret-syncs/aws-secrets-manager/3c90c3cc-0d44-4b50-8888-8dd25736052a", "{}", "application/json", 404, "NotFound"),
+        ("POST", path, &*document, "text/xml", 415, "Unsupported Media Type"),
+        ("POST", path, &*document, "text/plain; charset=utf-8", 415, "Unsupported Media Type"),
+        ("PATCH", "/api/v1/secret-syncs/aws-secrets-manager/x", "{}", "multipart/form-data", 415, "Unsupported Media Type"),
+        ("PUT", path, &*document, "application/json", 405, "Method Not Allowed"),
+    ] {
+        let (got, answer) = curl.send(method, path, body, kind).await;
+        assert_eq!((got, &answer["statusCode"], &answer["error"]), (status, &json!(status), &json!(error)), "{method} {path}: {answer:#}");
+        assert!(answer["message"].as_str().is_some_and(|m| !m.is_empty()), "{answer:#}");
+    }
+    assert_eq!(yard.store().syncs().len(), 0, "nothing was stored");
+    // With no type at all, and with curl's own, a document is a document.
+    for (name, kind) in [("one", ""), ("two", "application/x-www-form-urlencoded"), ("three", "application/json; charset=utf-8")] {
+        let document = yard.document(name, yard.place(), "/app", false, Some(&format!("{name}_{{{{secretKey}}}}"))).to_string();
+        let (status, answer) = curl.send("POST", path, &document, kind).await;
+        assert_eq!(status, 200, "{answer:#}");
+    }
+    // This program's own routes answer in its own shape.
+    let (status, answer) = curl.send("POST", "/v1/service/syncs", "[]", "text/plain").await;
+    assert_eq!((status, &answer["kind"]), (415, &json!("invalid")), "{answer:#}");
 }

@@ -75,40 +75,6 @@ async fn a_stop_lets_the_run_in_flight_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn once_is_for_cron() {
-    let yard = Yard::aws().await;
-    yard.rig.set("KEY", "one");
-    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
-    yard.create(&yard.document("manual", yard.place(), "/app", false, Some("m_{{secretKey}}"))).await;
-    let good = yard.rig.run(&["run", "--once"]).await;
-    assert_eq!(good.code, 0, "{}", good.stderr);
-    assert!(good.stderr.contains("1 of 1 syncs succeeded"), "{}", good.stderr);
-    assert_eq!(yard.place().values().len(), 1);
-
-    yard.rig.set("KEY_2", "two");
-    yard.place().refuse_one("KEY_2");
-    let bad = yard.rig.run(&["run", "--once"]).await;
-    assert_eq!(bad.code, 1, "{}", bad.stderr);
-    assert!(bad.stderr.contains("0 of 1 syncs succeeded"), "{}", bad.stderr);
-    yard.place().forgive();
-
-    // A file that cannot be used must not pass as success, and stops nobody else.
-    std::fs::write(yard.rig.config_dir().join("syncs/torn.json"), "{\"name\":").expect("a file");
-    let torn = yard.rig.run(&["run", "--once"]).await;
-    assert_eq!(torn.code, 1, "{}", torn.stderr);
-    assert!(torn.stderr.contains("torn.json") && torn.stderr.contains("1 of 2 syncs succeeded"), "{}", torn.stderr);
-    std::fs::remove_file(yard.rig.config_dir().join("syncs/torn.json")).expect("a file");
-
-    // A pause holds for cron too.
-    yard.settings(&json!({"paused": true}));
-    yard.rig.set("KEY_3", "three");
-    let paused = yard.rig.run(&["run", "--once"]).await;
-    assert_eq!(paused.code, 0, "{}", paused.stderr);
-    assert!(paused.stderr.contains("paused"), "{}", paused.stderr);
-    assert_eq!(yard.place().values().len(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_engines_never_share_a_directory() {
     let yard = Yard::aws().await;
     yard.rig.set("KEY", "one");
@@ -117,9 +83,6 @@ async fn two_engines_never_share_a_directory() {
     let second = yard.rig.run(&["run"]).await;
     assert_eq!(second.code, 1);
     assert!(second.stderr.contains(&format!("pid {}", engine.id())), "{}", second.stderr);
-    let once = yard.rig.run(&["run", "--once"]).await;
-    assert_eq!(once.code, 1, "{}", once.stderr);
-
     // A run by the command line goes through the engine that is there.
     let answer = yard.rig.run(&["sync", "web", "--json"]).await.expect(0);
     assert_eq!((&answer["runs"][0]["status"], &answer["runs"][0]["trigger"]), (&json!("succeeded"), &json!("manual")));

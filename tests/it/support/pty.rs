@@ -14,7 +14,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 struct Seen {
     parser: vt100::Parser,
-    bytes: usize,
+    /// Everything that was written, as it came.
+    raw: Vec<u8>,
     closed: bool,
 }
 
@@ -45,7 +46,7 @@ impl Pty {
         drop(pair.slave);
         let mut reader = pair.master.try_clone_reader().expect("a reader");
         let writer = pair.master.take_writer().expect("a writer");
-        let seen = Arc::new((Mutex::new(Seen { parser: vt100::Parser::new(rows, columns, 0), bytes: 0, closed: false }), Condvar::new()));
+        let seen = Arc::new((Mutex::new(Seen { parser: vt100::Parser::new(rows, columns, 0), raw: Vec::new(), closed: false }), Condvar::new()));
         let shared = seen.clone();
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
@@ -53,7 +54,7 @@ impl Pty {
                 let read = reader.read(&mut buffer).unwrap_or(0);
                 let mut seen = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.closed = read == 0;
-                seen.bytes += read;
+                seen.raw.extend_from_slice(&buffer[..read]);
                 seen.parser.process(&buffer[..read]);
                 shared.1.notify_all();
                 if read == 0 {
@@ -107,7 +108,12 @@ impl Pty {
 
     /// Bytes written by the program so far.
     pub fn bytes(&self) -> usize {
-        self.seen().bytes
+        self.seen().raw.len()
+    }
+
+    /// True when the program has written this, escape sequences included.
+    pub fn wrote(&self, what: &[u8]) -> bool {
+        self.seen().raw.windows(what.len()).any(|w| w == what)
     }
 
     /// True while the program holds the alternate screen.

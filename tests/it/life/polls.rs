@@ -1,0 +1,169 @@
+//! What a poll sends and gets, and what people see while it gets nothing.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use kms_sync::sandbox::host::{Effect, Fault, Host};
+use kms_sync::sandbox::kms;
+use serde_json::{Value, json};
+
+use super::yard::{Yard, sure, until};
+
+/// One reading of secrets as it went over the wire.
+#[derive(Debug, Clone, PartialEq)]
+struct Reading {
+    if_none_match: Option<String>,
+    status: u16,
+    etag: Option<String>,
+}
+
+type Readings = Arc<Mutex<Vec<Reading>>>;
+
+/// The rig's KMS on another port, where the headers of every reading are kept.
+async fn watched(yard: &Yard) -> (Host, Readings) {
+    let kept: Readings = Arc::default();
+    let router = kms::router(yard.rig.kms.clone()).layer(axum::middleware::from_fn_with_state(kept.clone(), keep));
+    (Host::start(router, None).await.expect("a port"), kept)
+}
+
+async fn keep(State(kept): State<Readings>, request: Request, next: Next) -> Response {
+    let reading = request.method() == "GET" && request.uri().path() == "/api/v4/secrets";
+    let text = |headers: &axum::http::HeaderMap, name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let if_none_match = text(request.headers(), "if-none-match");
+    let response = next.run(request).await;
+    if reading {
+        let etag = text(response.headers(), "etag");
+        kept.lock().expect("readings").push(Reading { if_none_match, status: response.status().as_u16(), etag });
+    }
+    response
+}
+
+async fn account(yard: &Yard, url: &str) {
+    let document = json!({"name": "kms", "app": "hanzo-kms", "method": "universal-auth", "baseUrl": url,
+        "credentials": {"clientId": yard.rig.client_id, "clientSecret": crate::support::rig::CLIENT_SECRET}});
+    yard.rig.run_with(&["connection", "add", "--replace", "-f", "-"], &document).await.expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_is_conditional_and_unchanged_is_a_304() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
+    let (host, readings) = watched(&yard).await;
+    account(&yard, &host.url).await;
+    yard.rig.set("KEY", "one");
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let engine = yard.engine(&[]).await;
+    engine.says("web: 1 created").await;
+    let all = || readings.lock().expect("readings").clone();
+    let tag = all().last().and_then(|r| r.etag.clone()).expect("a tag");
+    assert_eq!(all()[0], Reading { if_none_match: None, status: 200, etag: Some(tag.clone()) });
+    let known = all().len();
+    let destination = yard.place().host().log.lines().len();
+    let unchanged = until("a second poll", || all().get(known).cloned(), || engine.lines().join("\n")).await;
+    assert_eq!((unchanged.if_none_match.as_deref(), unchanged.status), (Some(&*tag), 304));
+    assert_eq!(yard.place().host().log.lines().len(), destination, "the destination was not asked");
+
+    // A change is a 200 with another tag, and from then on that one is sent.
+    yard.rig.set("KEY", "two");
+    engine.says("web: 1 updated").await;
+    let changed = all().into_iter().rfind(|r| r.status == 200).expect("a reading");
+    let next = changed.etag.clone().expect("a tag");
+    assert!(changed.if_none_match.as_deref() == Some(&*tag) && next != tag, "{:?}", all());
+    let known = all().len();
+    let again = until("another poll", || all().get(known).cloned(), || engine.lines().join("\n")).await;
+    assert_eq!((again.if_none_match.as_deref(), again.status), (Some(&*next), 304));
+
+    // Over a restart, too: what was carried is not read again.
+    drop(engine);
+    let known = all().len();
+    let _engine = yard.engine(&[]).await;
+    let first = until("the first poll after the restart", || all().get(known).cloned(), String::new).await;
+    assert_eq!((first.if_none_match.as_deref(), first.status), (Some(&*next), 304));
+}
+
+/// The member `waiting` of a sync, by the command line.
+async fn waiting(yard: &Yard, name: &str) -> Value {
+    yard.rig.run(&["show", name, "--json"]).await.expect(0)["secretSync"]["waiting"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_is_away_is_seen_until_it_is_back() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
+    yard.rig.set("KEY", "one");
+    let document = yard.document("web", yard.place(), "/app", true, None);
+    yard.create(&document).await;
+    let engine = yard.engine(&[]).await;
+    engine.says("web: 1 created").await;
+    assert_eq!(waiting(&yard, "web").await, Value::Null);
+
+    let begun = kms_sync::model::now();
+    yard.rig.kms_host.faults.add(Fault::always("/api/v4/secrets", 1.0, Effect::status(503, "{}")));
+    engine.says("dev:/app could not be read").await;
+    let wait = waiting(&yard, "web").await;
+    let reason = wait["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("dev:/app cannot be read: "), "{wait:#}");
+    let time = |name: &str| wait[name].as_str().and_then(|t| t.parse::<kms_sync::model::Time>().ok()).unwrap_or_else(|| panic!("{wait:#}"));
+    assert!(time("since") >= begun && time("nextAt") > time("since"), "{wait:#}");
+    // The list says the same, and so does the board of whoever is attached.
+    let list = yard.rig.run(&["list", "--json"]).await.expect(0);
+    assert_eq!(list["secretSyncs"][0]["waiting"], wait);
+    assert_eq!(list["secretSyncs"][0]["syncStatus"], "succeeded", "what was documented is as it was");
+    let remote = kms_sync::service::attach::reach(&yard.dirs()).await.expect("the engine");
+    let board = kms_sync::service::Service::watch(&*remote).await.expect("a picture").board;
+    let next = board.cards["web"].next.clone().expect("a next look");
+    assert!(next.why.starts_with("since ") && next.why.contains("dev:/app cannot be read"), "{next:?}");
+    assert_eq!(next.at.to_string(), wait["nextAt"].as_str().unwrap_or_default());
+    // What is printed can be given back.
+    let shown = yard.rig.run(&["show", "web", "--json"]).await.expect(0);
+    yard.rig.run_with(&["update", "web", "-f", "-"], &shown).await.expect(0);
+
+    yard.rig.kms_host.faults.clear();
+    engine.says("dev:/app can be read again").await;
+    sure("an end of waiting", || futures::executor::block_on(remote_wait(&yard)) == Value::Null).await;
+
+    // Nobody waits when nobody is the engine.
+    yard.rig.kms_host.faults.add(Fault::always("/api/v4/secrets", 1.0, Effect::status(503, "{}")));
+    until("the outage", || Some(futures::executor::block_on(remote_wait(&yard))).filter(|w| !w.is_null()), String::new).await;
+    drop(engine);
+    assert_eq!(waiting(&yard, "web").await, Value::Null);
+}
+
+/// The same member, by the engine's socket.
+async fn remote_wait(yard: &Yard) -> Value {
+    let local = kms_sync::service::local::Local::new(yard.store());
+    let doc = kms_sync::service::Service::sync(&*local, "web").await.expect("a sync");
+    serde_json::to_value(doc.waiting).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_syncs_first_run_is_one_run() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
+    for i in 0..4 {
+        yard.rig.set(&format!("KEY_{i}"), "one");
+    }
+    // Slow enough for every clock to have its chance.
+    yard.place().host().faults.add(Fault::always("CreateSecret", 1.0, Effect::Delay(Duration::from_millis(1500))));
+    let engine = yard.engine(&[]).await;
+    for (n, folder) in ["/app", "/app", "/other"].into_iter().enumerate() {
+        yard.rig.kms.add_folder(&yard.rig.project, "dev", folder);
+        yard.rig.kms.set(&yard.rig.project, "dev", folder, "KEY_0", "one");
+        let name = format!("sync-{n}");
+        let document = yard.document(&name, yard.place(), folder, true, Some(&format!("s{n}_{{{{secretKey}}}}")));
+        let answer = yard.rig.run_with(&["create", "-f", "-", "--json"], &document).await.expect(0);
+        assert_eq!(answer["run"]["status"], "succeeded", "{answer:#}");
+        assert_eq!(answer["run"]["trigger"], "created");
+    }
+    // A whole round of polls later there is still one run of each, and one request per key.
+    yard.rig.kms_host.log.clear();
+    sure("polls of both folders", || yard.rig.kms_host.log.count("GET /api/v4/secrets?") >= 4).await;
+    for n in 0..3 {
+        let history = yard.rig.run(&["history", &format!("sync-{n}"), "--json"]).await.expect(0);
+        assert_eq!(history["runs"].as_array().map(Vec::len), Some(1), "{history:#}\n{:#?}", engine.lines());
+    }
+    assert_eq!(yard.place().host().log.count("CreateSecret"), 9);
+}
