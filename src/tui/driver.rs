@@ -173,8 +173,13 @@ impl Driver {
             Some(Event::Lagged) => self.watch(),
             Some(event) => {
                 self.message(Msg::Event(Box::new(event)))?;
-                while let Some(event) = self.events.as_mut().and_then(|e| e.try_recv().ok()) {
-                    self.message(Msg::Event(Box::new(event)))?;
+                // What came meanwhile belongs to the same frame; a gap in it asks for a new picture.
+                while let Some(events) = &mut self.events {
+                    match events.try_recv() {
+                        Ok(Event::Lagged) | Err(broadcast::error::TryRecvError::Lagged(_)) => self.watch(),
+                        Ok(event) => self.message(Msg::Event(Box::new(event)))?,
+                        Err(_) => break,
+                    }
                 }
             }
             None => {

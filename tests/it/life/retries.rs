@@ -50,8 +50,16 @@ async fn a_failing_run_is_tried_five_times_and_then_rests() {
         let pause = (at[i + 1] - at[i]).as_secs_f64();
         assert!(pause >= base * 0.85 && pause < base * 1.1 + 3.0, "pause {i}: {pause}");
     }
-    // It rests: what comes next is the poll of its source.
-    assert_eq!(next(&yard, "web").await.as_deref(), Some("poll"));
+    // It rests, and says so.
+    let resting = next(&yard, "web").await.unwrap_or_default();
+    assert!(resting.starts_with("5 attempts failed"), "{resting}");
+    let shown = yard.rig.run(&["show", "web", "--json"]).await.expect(0);
+    let wait = &shown["secretSync"]["waiting"];
+    assert_eq!((&wait["reason"], &wait["nextAt"]), (&json!(resting), &serde_json::Value::Null), "{shown:#}");
+    // A file that changes nothing for it does not end the rest.
+    yard.settings(&json!({"pollIntervalSecs": 10}));
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    assert_eq!(failures(), 5, "{:?}", engine.lines());
     // A change ends the rest, and the count of attempts begins anew.
     yard.place().host().faults.clear();
     yard.rig.set("OTHER", "two");

@@ -167,7 +167,7 @@ async fn a_terminal_takes_over_from_a_stopped_engine() {
     set(&yard, 5..6);
     yard.rig.run(&["sync", "web", "--json"]).await.expect(0);
     assert_eq!(yard.place().values().len(), 6);
-    pty.see("sync by hand");
+    pty.see("web in sync: 1 created");
 
     // The line drops, and the service can come back.
     signal(pty.pid(), Signal::HUP);
