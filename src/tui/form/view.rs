@@ -231,6 +231,13 @@ fn draw_value(ui: &mut Ui<'_>, item: &Item, focused: bool, at: Rect, room: Room)
                 }
             }
         }
+        _ if item.origin == Some(Origin::Stored) => {
+            let x = ui.put(at.x, at.y, MASK, Role::Text, width);
+            ui.put(x + 1, at.y, "stored; typing replaces it", Role::Dim, at.right().saturating_sub(x + 1) as usize);
+            if focused {
+                ui.cursor(at.x, at.y);
+            }
+        }
         Kind::Secret { .. } if item.origin.is_none_or(|o| o == Origin::Typed) => draw_secret(ui, item, focused, at),
         Kind::Pick { .. } | Kind::Path => {
             if item.is_empty() {
@@ -279,7 +286,7 @@ fn draw_secret(ui: &mut Ui<'_>, item: &Item, focused: bool, at: Rect) {
     let width = at.width as usize;
     let lines = item.line.text().lines().count();
     if item.line.is_empty() {
-        ui.put(at.x, at.y, if item.required { &item.placeholder } else { "(none)" }, Role::Dim, width);
+        ui.put(at.x, at.y, if item.required || item.held { &item.placeholder } else { "(none)" }, Role::Dim, width);
         if focused {
             ui.cursor(at.x, at.y);
         }
