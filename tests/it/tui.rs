@@ -115,8 +115,8 @@ fn walk(pty: &mut Pty, request: &Value) {
     pty.key("PageDown");
     pty.see("Initial Sync Behavior");
     if let Some(note) = spec.import_note {
-        // Said where there is room for it, and never an import offered.
-        assert!(!spec.can_import && !pty.screen().contains("Import Secrets"), "{note}\n{}", pty.screen());
+        pty.see(note);
+        assert!(!spec.can_import && !pty.screen().contains("Import Secrets"), "{}", pty.screen());
     }
     if let Some(schema) = request["syncOptions"]["keySchema"].as_str() {
         pty.focus("Key Schema");
