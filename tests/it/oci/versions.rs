@@ -29,7 +29,7 @@ fn given_up(bench: &Bench, key: &str) -> Vec<u64> {
     secret.versions.iter().filter(|v| v.time_of_deletion.is_some()).map(|v| v.number).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_thirty_first_version_is_explained() {
     let bench = bench().await;
     filled(&bench, "A", 30).await;
@@ -50,7 +50,7 @@ async fn the_thirty_first_version_is_explained() {
     assert!(note.as_deref().is_some_and(|n| n.contains("version 30") && n.contains("refused")), "{note:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pruning_frees_the_oldest_deprecated_version() {
     let bench = bench().await;
     filled(&bench, "A", 30).await;
@@ -78,7 +78,7 @@ async fn pruning_frees_the_oldest_deprecated_version() {
     assert_eq!(given_up(&bench, "C"), Vec::<u64>::new());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn versions_in_use_are_never_taken() {
     let bench = bench().await;
     filled(&bench, "A", 30).await;
@@ -98,7 +98,7 @@ async fn versions_in_use_are_never_taken() {
     assert_eq!((given_up(&bench, "B"), bench.state.value("B").as_deref()), (vec![], Some("v30")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pruning_survives_trouble() {
     let bench = bench().await;
     // The answer is lost: it is looked for, and no second version goes.
@@ -134,7 +134,7 @@ async fn pruning_survives_trouble() {
     assert!(error.text().contains("pending deletion"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_version_is_erased_when_its_time_comes() {
     let bench = bench().await;
     filled(&bench, "A", 30).await;
