@@ -312,6 +312,14 @@ impl Service for Attach {
         self.now().choices(ask).await
     }
 
+    async fn draft(&self) -> Result<Option<Draft>> {
+        self.now().draft().await
+    }
+
+    async fn keep_draft(&self, draft: Option<Draft>) -> Result<()> {
+        self.now().keep_draft(draft).await
+    }
+
     async fn pause(&self, paused: bool) -> Result<()> {
         self.now().pause(paused).await
     }

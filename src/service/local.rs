@@ -17,13 +17,15 @@ use crate::model::board::{Card, LastRun};
 use crate::model::connection::{Connection, ConnectionView};
 use crate::model::run::RunStatus;
 use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState};
-use crate::model::{Finding, Problems};
+use crate::model::{Finding, Memory, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};
 use crate::store::{Store, StoreError};
 
 /// How long a closing engine lets runs finish by themselves.
 const GRACE: Duration = Duration::from_secs(10);
+/// The fact that holds the unfinished sync.
+const DRAFT: &str = "draft";
 
 /// The application service of this process.
 pub struct Local {
@@ -269,13 +271,15 @@ impl Local {
             app: connection.app.clone(),
             method: connection.method.clone(),
             public: registry::app(&connection.app).map(|spec| connection.public(spec)).unwrap_or_default(),
+            held: registry::app(&connection.app).map(|spec| connection.held(spec)).unwrap_or_default(),
             used_by: syncs.iter().filter(uses).map(|s| s.name.clone()).collect(),
         }
     }
 
-    fn parse_connection(&self, document: &Value) -> Result<Connection> {
+    fn parse_connection(&self, document: Value) -> Result<Connection> {
         let apps: Vec<&str> = registry::apps().iter().map(|a| a.app).collect();
-        Ok(Connection::parse(document, registry::app, &apps)?)
+        let document = self.store.with_stored_credentials(document)?;
+        Ok(Connection::parse(&document, registry::app, &apps)?)
     }
 
     async fn test(&self, connection: &Connection) -> Result<TestReport> {
@@ -531,7 +535,7 @@ impl Service for Local {
     }
 
     async fn save_connection(&self, document: Value, replace: bool) -> Result<ConnectionView> {
-        let mut connection = self.parse_connection(&document)?;
+        let mut connection = self.parse_connection(document)?;
         if let Ok(old) = self.store.connection(&connection.name) {
             if !replace {
                 let mut problems = Problems::default();
@@ -567,7 +571,7 @@ impl Service for Local {
     }
 
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
-        let connection = self.parse_connection(&document)?;
+        let connection = self.parse_connection(document)?;
         self.test(&connection).await
     }
 
@@ -585,6 +589,21 @@ impl Service for Local {
     async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>> {
         let session = self.engine.pool().session(&ask.connection).await?;
         Ok(session.choices(&Cx::quiet(), &ask.field, &ask.filled).await?)
+    }
+
+    async fn draft(&self) -> Result<Option<Draft>> {
+        // One of another version is as good as none.
+        Ok(self.store.get(DRAFT).and_then(|v| serde_json::from_value(v).ok()))
+    }
+
+    async fn keep_draft(&self, draft: Option<Draft>) -> Result<()> {
+        let value = serde_json::to_value(draft).map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e.to_string()))?;
+        let store = self.store.clone();
+        let kept = crate::engine::blocking(move || {
+            store.put(DRAFT, value);
+            Ok::<_, StoreError>(())
+        });
+        kept.await.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))
     }
 
     async fn pause(&self, paused: bool) -> Result<()> {

@@ -190,6 +190,14 @@ impl Service for Remote {
         self.call("choices", (ask,)).await
     }
 
+    async fn draft(&self) -> Result<Option<Draft>> {
+        self.call("draft", ()).await
+    }
+
+    async fn keep_draft(&self, draft: Option<Draft>) -> Result<()> {
+        self.call("keep_draft", (draft,)).await
+    }
+
     async fn pause(&self, paused: bool) -> Result<()> {
         self.call("pause", (paused,)).await
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Approval, ChoicesAsk, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+use super::{Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 
 /// Calls a method of `service` by its name.
 pub async fn dispatch(service: &dyn Service, method: &str, arguments: Value) -> Result<Value, ServiceError> {
@@ -51,6 +51,8 @@ pub async fn dispatch(service: &dyn Service, method: &str, arguments: Value) -> 
         "projects" => answer(service.projects(&one::<String>(arguments)?).await),
         "folders" => answer(service.folders(one::<FolderAsk>(arguments)?).await),
         "choices" => answer(service.choices(one::<ChoicesAsk>(arguments)?).await),
+        "draft" => answer(service.draft().await),
+        "keep_draft" => answer(service.keep_draft(one::<Option<Draft>>(arguments)?).await),
         "pause" => answer(service.pause(one::<bool>(arguments)?).await),
         "doctor" => answer(service.doctor().await),
         _ => Err(ServiceError::new(ServiceErrorKind::Invalid, "The engine does not know this call: it is of another version. Restart it.")),

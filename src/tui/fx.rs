@@ -14,7 +14,7 @@ use crate::model::connection::ConnectionView;
 use crate::model::plan::PlanDoc;
 use crate::model::run::RunRecord;
 use crate::model::sync::SyncDoc;
-use crate::service::{Approval, ChoicesAsk, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+use crate::service::{Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 use crate::source::Project;
 
 /// Names one call; answers carry it.
@@ -85,6 +85,8 @@ pub enum Call {
     },
     Pause(bool),
     Doctor,
+    Draft,
+    KeepDraft(Option<Draft>),
 }
 
 /// An answer, by its type. `Act` is that of a call whose success needs no data.
@@ -102,6 +104,7 @@ pub enum Reply {
     Run(Answer<String>),
     History(Answer<Vec<RunRecord>>),
     Findings(Answer<Vec<Finding>>),
+    Draft(Answer<Option<Draft>>),
     Act(Answer<()>),
 }
 
@@ -132,6 +135,10 @@ pub enum Move {
     Do(Verdict),
     /// A connection was stored.
     Stored(Box<ConnectionView>),
+    /// A new sync: the wizard, or first the question about the unfinished one.
+    NewSync,
+    /// Keeps an unfinished sync, or forgets it.
+    Keep(Option<Box<Draft>>),
     Refresh,
 }
 
@@ -264,5 +271,7 @@ pub async fn execute(service: Arc<dyn Service>, call: Call) -> Reply {
         Call::History { name, limit } => Reply::History(service.history(&name, limit).await),
         Call::Pause(on) => Reply::Act(service.pause(on).await),
         Call::Doctor => Reply::Findings(service.doctor().await),
+        Call::Draft => Reply::Draft(service.draft().await),
+        Call::KeepDraft(draft) => Reply::Act(service.keep_draft(draft).await),
     }
 }

@@ -213,6 +213,8 @@ pub fn word(call: &Call) -> &'static str {
         Call::History { .. } => "history",
         Call::Pause(_) => "pause",
         Call::Doctor => "doctor",
+        Call::Draft => "draft",
+        Call::KeepDraft(_) => "keep draft",
     }
 }
 
@@ -345,6 +347,7 @@ pub fn connections() -> Vec<ConnectionView> {
         app: app.into(),
         method: method.into(),
         public,
+        held: if app == "aws" { json!({"secretAccessKey": {"stored": true}}).as_object().cloned().unwrap_or_default() } else { Default::default() },
         used_by: if name == "prod-aws" { vec!["payments-prod".into(), "web-prod".into()] } else { Vec::new() },
     };
     vec![
@@ -498,6 +501,7 @@ pub fn answer(call: &Call) -> Option<Reply> {
             app: document["app"].as_str().unwrap_or_default().into(),
             method: document["method"].as_str().unwrap_or_default().into(),
             public: json!({}),
+            held: Default::default(),
             used_by: Vec::new(),
         })),
         Call::Plan { .. } => Reply::Plan(Ok(plan())),
@@ -508,9 +512,14 @@ pub fn answer(call: &Call) -> Option<Reply> {
         Call::Start(_) => Reply::Run(Ok("r2".into())),
         Call::History { .. } => Reply::History(Ok(history())),
         Call::Doctor => Reply::Findings(Ok(Vec::new())),
-        Call::Check { .. } | Call::Delete { .. } | Call::RemoveConnection { .. } | Call::Cancel { .. } | Call::Approve(_) | Call::Pause(_) => {
-            Reply::Act(Ok(()))
-        }
+        Call::Draft => Reply::Draft(Ok(None)),
+        Call::Check { .. }
+        | Call::Delete { .. }
+        | Call::RemoveConnection { .. }
+        | Call::Cancel { .. }
+        | Call::Approve(_)
+        | Call::Pause(_)
+        | Call::KeepDraft(_) => Reply::Act(Ok(())),
         Call::Watch => return None,
     })
 }

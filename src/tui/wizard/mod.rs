@@ -3,6 +3,7 @@
 //! destination is named here. Editing and duplicating walk the same steps.
 
 pub mod document;
+pub mod draft;
 pub mod pickers;
 pub mod review;
 pub mod review_view;
@@ -241,6 +242,9 @@ impl Wizard {
             self.run_test(world, fx, false);
         }
         self.validate(world);
+        if picked {
+            self.keep(world, fx);
+        }
         // A pick is a decision: the focus goes on by itself.
         if picked && self.forms[self.step].items[n].problem.is_none() {
             let last = self.forms[self.step].items.iter().rposition(|i| !i.hidden) == Some(n);
@@ -255,6 +259,7 @@ impl Wizard {
         self.step = step;
         self.reached = self.reached.max(step);
         self.validate(world);
+        self.keep(world, fx);
         if step == REVIEW {
             return self.begin_review(fx);
         }
@@ -277,11 +282,18 @@ impl Wizard {
         if !self.dirty {
             return fx.pop();
         }
-        let (what, stays) = match &self.replaces {
-            Some(name) => (format!("Leave {name} as it was?"), "The changes made here are lost; the stored sync is untouched."),
-            None => ("Leave without creating the sync?".into(), "What was filled in is lost; nothing has been created."),
+        let question = match &self.replaces {
+            Some(name) => {
+                let stays = "The changes made here are lost; the stored sync is untouched.";
+                Question::new(format!("Leave {name} as it was?"), vec![stays.into()], "Stay").button("Leave", Verdict::Discard)
+            }
+            None => {
+                let stays = "Nothing has been created. What was filled in can wait for you: n goes on with it.";
+                let question = Question::new("Leave without creating the sync?", vec![stays.into()], "Stay");
+                question.button("Leave, keep it", Verdict::SetAside).button("Leave, forget it", Verdict::Discard)
+            }
         };
-        fx.ask(Modal::Question(Question::new(what, vec![stays.into()], "Stay").button("Leave", Verdict::Discard)));
+        fx.ask(Modal::Question(question));
     }
 
     /// Abandons what is still asked for.
