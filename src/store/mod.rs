@@ -172,7 +172,7 @@ fn read_hash_key(path: &std::path::Path) -> Result<Option<[u8; 32]>, StoreError>
 }
 
 /// Runs a blocking piece of work off the async threads.
-async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(StoreError::new(StoreErrorKind::Io, if error.is_panic() { "an internal step failed" } else { "the program is ending" })),
