@@ -416,12 +416,27 @@ impl Service for Local {
     }
 
     async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc> {
+        // Members left out keep what they are now: nobody else may change them in between.
+        let _guard = self.store.config_guard()?;
         let old = self.config(name)?;
         if self.engine.is_busy(&old.name) {
             return Err(ServiceError::new(ServiceErrorKind::Busy, format!("A run of {} is going: wait for its end, or cancel it.", old.name)));
         }
         let document = laid_over(&old, &input.document)?;
-        let config = self.checked(&SyncInput { document, destination: input.destination }, Some(&old))?;
+        let mut config = self.checked(&SyncInput { document, destination: input.destination }, Some(&old))?;
+        // An answer names connections by id; a file keeps the name that its author gave.
+        let id = |name: &str| self.store.connection(name).map(|c| c.id).ok();
+        if id(&config.connection_id) == id(&old.connection_id) {
+            config.connection_id.clone_from(&old.connection_id);
+        }
+        if let (Some(new), Some(was)) = (&config.source_connection, &old.source_connection)
+            && id(new) == id(was)
+        {
+            config.source_connection.clone_from(&old.source_connection);
+        }
+        if config == old {
+            return self.doc(&old);
+        }
         self.store.save_sync(&config)?;
         if config.name != old.name {
             self.store.rename_sync(&old.name, &config.name)?;
@@ -458,6 +473,7 @@ impl Service for Local {
     }
 
     async fn set_enabled(&self, name: &str, enabled: bool) -> Result<SyncDoc> {
+        let _guard = self.store.config_guard()?;
         let mut config = self.config(name)?;
         if config.is_enabled != enabled {
             config.is_enabled = enabled;

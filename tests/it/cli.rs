@@ -106,3 +106,29 @@ async fn a_connection_s_id_is_its_own_and_what_is_stored_can_be_kept() {
     let kept = rig.run_with(&["connection", "add", "-f", "-", "--replace", "--json"], &edit).await.expect(0);
     assert_eq!((&kept["connection"]["endpoint"], &kept["connection"]["id"]), (&json!("http://127.0.0.1:10"), &first["id"]));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_that_changes_nothing_is_none_and_parallel_ones_are_all_kept() {
+    let rig = Rig::new().await;
+    connect(&rig, "http://127.0.0.1:9").await;
+    rig.run_with(&["create", "-f", "-", "--destination", "aws-secrets-manager", "--no-run"], &aws_sync(&rig, "web", "eu-west-3")).await.expect(0);
+    let before = rig.run(&["show", "web", "--json"]).await.expect(0);
+    let again = rig.run_with(&["update", "web", "-f", "-", "--json"], &before).await.expect(0);
+    assert_eq!(again["secretSync"]["version"], before["secretSync"]["version"]);
+    assert_eq!(again["secretSync"]["updatedAt"], before["secretSync"]["updatedAt"]);
+
+    for round in 0..5 {
+        let description = format!("round {round}");
+        let region = format!("eu-west-{}", 1 + round % 3);
+        let (enabled, command) = if round % 2 == 0 { (false, "disable") } else { (true, "enable") };
+        let (one, other) = (json!({"description": description}), json!({"destinationConfig": {"region": region, "mappingBehavior": "one-to-one"}}));
+        let (update, switch) = (["update", "web", "-f", "-"], [command, "web"]);
+        let (a, b, c) = tokio::join!(rig.run_with(&update, &one), rig.run_with(&update, &other), rig.run(&switch));
+        for answer in [a, b, c] {
+            answer.expect(0);
+        }
+        let after = rig.run(&["show", "web", "--json"]).await.expect(0)["secretSync"].clone();
+        let seen = (&after["description"], &after["destinationConfig"]["region"], &after["isEnabled"]);
+        assert_eq!(seen, (&json!(description), &json!(region), &json!(enabled)), "round {round}");
+    }
+}
