@@ -289,7 +289,7 @@ impl Session for OciSession {
     async fn choices(&self, cx: &Cx, field: &str, filled: &Map) -> Result<Vec<Choice>, ApiError> {
         self.learn(cx);
         let (compartment, vault) = (text(filled, "compartmentOcid"), text(filled, "vaultOcid"));
-        match field {
+        let listed = match field {
             "compartmentOcid" => self.compartments(cx).await,
             "vaultOcid" if compartment.is_empty() => Err(invalid("choose the compartment first")),
             "vaultOcid" => self.vaults(cx, compartment).await,
@@ -299,7 +299,12 @@ impl Session for OciSession {
                 self.keys(cx, compartment, vault).await
             }
             other => Err(invalid(format!("{other} has no list to choose from"))),
-        }
+        };
+        listed.map_err(|e| match e.kind {
+            // A missing right is no case for Oracle's support: the room is for what can be done.
+            ErrorKind::NotFound | ErrorKind::Permission => ApiError { request_id: None, ..e.advice("Type the OCID, or add the policy.") },
+            _ => e,
+        })
     }
 
     async fn open(&self, cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
