@@ -116,8 +116,8 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
     };
     let message = match (answer.status, kind) {
         // First what helps: the service's own sentence is the same for every missing right.
-        (403, _) => format!("{}: the policy lacks {} there: {said}", call.label, call.right),
-        (404, ErrorKind::NotFound) => format!("{}: it does not exist, or the policy lacks {} there: {said}", call.label, call.right),
+        (403, _) => format!("{}: the policy lacks {}: {said}", call.label, call.right),
+        (404, ErrorKind::NotFound) => format!("{}: not there, or the policy lacks {}: {said}", call.label, call.right),
         _ if said.is_empty() => format!("{} was refused", call.label),
         _ => format!("{}: {said}", call.label),
     };

@@ -177,7 +177,11 @@ impl Form {
             && popup.query.key(key)
         {
             popup.at = 0;
-            return FormEvent::Need { item: n, again: false };
+            // Only a path may lead to another list by typing; a refused one is not asked for
+            // again with every letter.
+            if self.items.get(n).is_some_and(|i| i.kind == Kind::Path) {
+                return FormEvent::Need { item: n, again: false };
+            }
         }
         FormEvent::None
     }

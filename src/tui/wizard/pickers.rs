@@ -74,11 +74,8 @@ impl Wizard {
             }
             return self.suggest(form, n);
         };
-        // Typing over a refusal does not ask again with every letter; opening the list does.
-        let typing = self.forms[form].popup.as_ref().is_some_and(|p| !p.query.text().is_empty());
         let item = &mut self.forms[form].items[n];
-        let answered = item.choices.value.is_some() || (typing && item.choices.error.is_some());
-        let fits = item.asked.as_ref() == Some(&stamp) && (item.choices.busy() || answered);
+        let fits = item.asked.as_ref() == Some(&stamp) && (item.choices.busy() || item.choices.value.is_some());
         if fits && !again {
             return;
         }
