@@ -125,10 +125,17 @@ impl Client {
         self.http.send(cx, SERVICE, call.label, policy, make).await
     }
 
-    /// Sends a call; anything but 2xx is an error.
+    /// Sends a call; anything but 2xx is an error, and so is a page that something in between
+    /// served as 200: nobody knows whether the service saw the call.
     pub async fn call(&self, cx: &Cx, call: &Call, ask: Ask<'_>) -> Result<Answer, ApiError> {
         let answer = self.send(cx, call, ask).await?;
-        if answer.ok() { Ok(answer) } else { Err(super::fault::error(cx, call, &answer)) }
+        if !answer.ok() {
+            return Err(super::fault::error(cx, call, &answer));
+        }
+        match answer.body.is_empty() {
+            true => Ok(answer),
+            false => answer.json::<serde::de::IgnoredAny>(SERVICE).map(|_| answer).map_err(|e| e.ambiguous(call.write)),
+        }
     }
 
     /// Sends a call and parses its answer.
