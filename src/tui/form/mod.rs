@@ -6,7 +6,7 @@ pub mod line;
 pub mod picker;
 pub mod view;
 
-use crossterm::event::{KeyCode, KeyEvent};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use tui_textarea::{Input, Key, TextArea};
 
 use super::fx::Load;
@@ -435,7 +435,7 @@ impl Form {
         };
         if item.picks() {
             return match key.code {
-                KeyCode::Char(c) => self.open(c.encode_utf8(&mut [0; 4])),
+                KeyCode::Char(c) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => self.open(c.encode_utf8(&mut [0; 4])),
                 KeyCode::Backspace => self.open_with_value(),
                 KeyCode::Delete if !item.required => {
                     item.line.set("");
@@ -487,7 +487,6 @@ impl Form {
 
 /// The textarea's own key type, built here so that both crates may use different crossterms.
 fn area_input(key: &KeyEvent) -> Input {
-    use crossterm::event::KeyModifiers;
     let code = match key.code {
         KeyCode::Char(c) => Key::Char(c),
         KeyCode::Enter => Key::Enter,
