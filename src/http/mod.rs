@@ -96,6 +96,14 @@ impl Answer {
 
     /// Parses the body; a parse error never quotes the body.
     pub fn json<T: serde::de::DeserializeOwned>(&self, service: &str) -> Result<T, ApiError> {
+        // None is asked for: whole values would pass through buffers that nobody wipes.
+        if let Some(coding) = self.header("content-encoding").filter(|c| !c.trim().is_empty() && !c.eq_ignore_ascii_case("identity")) {
+            let coding = crate::model::text::brief(coding, 20);
+            let text = format!("the answer is compressed ({coding}), which was not asked for");
+            return Err(ApiError::new(ErrorKind::NotTheService, service, text)
+                .status(self.status)
+                .advice("Something between here and the service changes answers: check the endpoint and the proxy settings of the connection."));
+        }
         if !self.is_json() {
             return Err(ApiError::new(
                 ErrorKind::NotTheService,
