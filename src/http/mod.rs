@@ -89,20 +89,24 @@ impl Answer {
 
     /// True when the body claims, and looks, to be JSON (an HTML page served as 200 does not).
     pub fn is_json(&self) -> bool {
-        let typed = self.header("content-type").is_none_or(|t| t.to_ascii_lowercase().contains("json"));
+        let typed = self.header("content-type").is_none_or(|t| t.to_ascii_lowercase().contains("json")) && self.compression().is_none();
         let first = self.body.iter().copied().find(|b| !b.is_ascii_whitespace() && !matches!(b, 0xef | 0xbb | 0xbf));
         typed && first != Some(b'<')
     }
 
+    /// The body's compression, where there is one: no request asks for any, because a
+    /// decompressor would leave copies of secrets behind.
+    fn compression(&self) -> Option<String> {
+        let word = self.header("content-encoding").map(str::trim).unwrap_or_default();
+        (!matches!(word.to_ascii_lowercase().as_str(), "" | "identity")).then(|| crate::model::text::brief(word, 40))
+    }
+
     /// Parses the body; a parse error never quotes the body.
     pub fn json<T: serde::de::DeserializeOwned>(&self, service: &str) -> Result<T, ApiError> {
-        // None is asked for: whole values would pass through buffers that nobody wipes.
-        if let Some(coding) = self.header("content-encoding").filter(|c| !c.trim().is_empty() && !c.eq_ignore_ascii_case("identity")) {
-            let coding = crate::model::text::brief(coding, 20);
-            let text = format!("the answer is compressed ({coding}), which was not asked for");
-            return Err(ApiError::new(ErrorKind::NotTheService, service, text)
+        if let Some(word) = self.compression() {
+            return Err(ApiError::new(ErrorKind::NotTheService, service, format!("the answer is compressed ({word}), which was not asked for"))
                 .status(self.status)
-                .advice("Something between here and the service changes answers: check the endpoint and the proxy settings of the connection."));
+                .advice("Something between here and the service changes its answers: check the proxy settings of the connection."));
         }
         if !self.is_json() {
             return Err(ApiError::new(
@@ -126,6 +130,9 @@ impl Answer {
 
     /// The body as text for error messages only: first line, without tags, at most 200 characters.
     pub fn excerpt(&self) -> String {
+        if let Some(word) = self.compression() {
+            return format!("a body compressed with {word}");
+        }
         let text = String::from_utf8_lossy(&self.body);
         let mut out = String::new();
         let mut tag = false;
@@ -419,6 +426,16 @@ mod tests {
         }
         assert_eq!(*body, expected);
         assert!(buffers.len() < 20, "{buffers:?}");
+    }
+
+    #[test]
+    fn a_compressed_body_is_named_not_shown() {
+        let zipped = answer(&[("content-type", "application/json"), ("content-encoding", "gzip")], "\u{1f}\u{8b}{}");
+        assert!(!zipped.is_json() && zipped.excerpt() == "a body compressed with gzip");
+        let error = zipped.json::<serde_json::Value>("kms").expect_err("not readable");
+        assert!(error.text().contains("gzip") && error.text().contains("proxy"), "{error}");
+        let plain = answer(&[("content-encoding", "identity")], "{}");
+        assert!(plain.is_json() && plain.json::<serde_json::Value>("kms").is_ok());
     }
 
     #[test]

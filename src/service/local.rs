@@ -17,13 +17,15 @@ use crate::model::board::{Card, LastRun};
 use crate::model::connection::{Connection, ConnectionView};
 use crate::model::run::RunStatus;
 use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState};
-use crate::model::{Finding, Problems};
+use crate::model::{Finding, Map, Memory, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};
 use crate::store::{Store, StoreError};
 
 /// How long a closing engine lets runs finish by themselves.
 const GRACE: Duration = Duration::from_secs(10);
+/// The fact that holds the unfinished sync.
+const DRAFT: &str = "draft";
 
 /// The application service of this process.
 pub struct Local {
@@ -269,22 +271,25 @@ impl Local {
             app: connection.app.clone(),
             method: connection.method.clone(),
             public: registry::app(&connection.app).map(|spec| connection.public(spec)).unwrap_or_default(),
+            held: registry::app(&connection.app).map(|spec| connection.held(spec)).unwrap_or_default(),
             used_by: syncs.iter().filter(uses).map(|s| s.name.clone()).collect(),
         }
     }
 
-    fn parse_connection(&self, document: &Value) -> Result<Connection> {
+    fn parse_connection(&self, document: Value) -> Result<Connection> {
         let apps: Vec<&str> = registry::apps().iter().map(|a| a.app).collect();
-        Ok(Connection::parse(document, registry::app, &apps)?)
+        let document = self.store.with_stored_credentials(document)?;
+        Ok(Connection::parse(&document, registry::app, &apps)?)
     }
 
-    async fn test(&self, connection: &Connection) -> Result<TestReport> {
+    async fn test(&self, connection: &Connection, config: Option<Map>) -> Result<TestReport> {
         let cx = Cx::quiet();
         if connection.app == source::APP.app {
             return Ok(self.engine.pool().open_source(connection).await?.test(&cx).await?);
         }
         let example = self.store.syncs().into_iter().filter_map(|l| l.result.ok());
-        let config = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config).next();
+        let mut known = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config);
+        let config = config.or_else(|| known.next());
         Ok(self.engine.pool().open(connection).await?.test(&cx, config.as_ref()).await?)
     }
 }
@@ -531,7 +536,7 @@ impl Service for Local {
     }
 
     async fn save_connection(&self, document: Value, replace: bool) -> Result<ConnectionView> {
-        let mut connection = self.parse_connection(&document)?;
+        let mut connection = self.parse_connection(document)?;
         if let Ok(old) = self.store.connection(&connection.name) {
             if !replace {
                 let mut problems = Problems::default();
@@ -563,12 +568,17 @@ impl Service for Local {
 
     async fn test_connection(&self, name: &str) -> Result<TestReport> {
         let connection = self.store.connection(name)?;
-        self.test(&connection).await
+        self.test(&connection, None).await
+    }
+
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
+        let connection = self.store.connection(name)?;
+        self.test(&connection, Some(config)).await
     }
 
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
-        let connection = self.parse_connection(&document)?;
-        self.test(&connection).await
+        let connection = self.parse_connection(document)?;
+        self.test(&connection, None).await
     }
 
     async fn projects(&self, account: &str) -> Result<Vec<Project>> {
@@ -585,6 +595,21 @@ impl Service for Local {
     async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>> {
         let session = self.engine.pool().session(&ask.connection).await?;
         Ok(session.choices(&Cx::quiet(), &ask.field, &ask.filled).await?)
+    }
+
+    async fn draft(&self) -> Result<Option<Draft>> {
+        // One of another version is as good as none.
+        Ok(self.store.get(DRAFT).and_then(|v| serde_json::from_value(v).ok()))
+    }
+
+    async fn keep_draft(&self, draft: Option<Draft>) -> Result<()> {
+        let value = serde_json::to_value(draft).map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e.to_string()))?;
+        let store = self.store.clone();
+        let kept = crate::engine::blocking(move || {
+            store.put(DRAFT, value);
+            Ok::<_, StoreError>(())
+        });
+        kept.await.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))
     }
 
     async fn pause(&self, paused: bool) -> Result<()> {
@@ -604,7 +629,7 @@ impl Service for Local {
             .map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))?;
         for connection in self.store.connections().into_iter().filter_map(|l| l.result.ok()) {
             let what = format!("connection {}", connection.name);
-            findings.push(match self.test(&connection).await {
+            findings.push(match self.test(&connection, None).await {
                 Ok(report) => {
                     let notes: Vec<String> = std::iter::once(report.identity).chain(report.notes).filter(|n| !n.is_empty()).collect();
                     Finding { ok: true, what, detail: notes.join("; "), fix: None }

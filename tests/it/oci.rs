@@ -4,7 +4,10 @@
 mod connection;
 mod faults;
 mod listing;
+mod runs;
+mod settling;
 mod vendor;
+mod versions;
 mod writes;
 
 use std::collections::BTreeMap;
