@@ -51,6 +51,19 @@ fn a_vault_that_does_not_answer_is_told_also_one_step_later() {
     h.keys("PageUp");
     let screen = h.screen();
     assert!(screen.contains("✗ does not work") && screen.contains("name does not resolve"), "{screen}");
+    h.keys("Tab");
+    h.text("2");
+    let screen = h.screen();
+    assert!(screen.contains("kv-billing2") && !screen.contains("✗ does not work"), "of the new address nothing is known yet: {screen}");
+}
+
+#[test]
+fn a_long_failure_is_read_without_moving() {
+    let long = format!("azure-key-vault 403 ForbiddenByRbac: list secrets: {} Assign the role.", "Caller is not authorized. ".repeat(16));
+    let mut h = at_the_vault(move |_| Some(Reply::Report(Err(refused(&long)))));
+    h.keys("Ctrl-T");
+    let screen = h.screen();
+    assert!(screen.contains("▸ Vault Base URL") && screen.contains("Assign the role."), "{screen}");
 }
 
 #[test]

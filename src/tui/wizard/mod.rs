@@ -245,6 +245,11 @@ impl Wizard {
         let picked = self.forms[self.step].items[n].picks() && !self.forms[self.step].items[n].is_empty();
         if id == "connectionId" {
             self.run_test(world, fx, false);
+        } else if id.starts_with("destinationConfig.") && self.tested.take().is_some() {
+            // What was found was found at another target.
+            self.test.clear(fx);
+            self.test = Load::default();
+            self.show_test();
         }
         self.validate(world);
         if picked {
