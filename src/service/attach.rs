@@ -296,6 +296,10 @@ impl Service for Attach {
         self.now().test_connection(name).await
     }
 
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
+        self.now().test_destination(name, config).await
+    }
+
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
         self.now().try_connection(document).await
     }

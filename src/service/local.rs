@@ -17,7 +17,7 @@ use crate::model::board::{Card, LastRun};
 use crate::model::connection::{Connection, ConnectionView};
 use crate::model::run::RunStatus;
 use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState};
-use crate::model::{Finding, Memory, Problems};
+use crate::model::{Finding, Map, Memory, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};
 use crate::store::{Store, StoreError, run_blocking};
@@ -284,12 +284,13 @@ impl Local {
         Ok(Connection::parse(&document, registry::app, &apps)?)
     }
 
-    async fn test(&self, cx: &Cx, connection: &Connection) -> Result<TestReport> {
+    async fn test(&self, cx: &Cx, connection: &Connection, config: Option<Map>) -> Result<TestReport> {
         if connection.app == source::APP.app {
             return Ok(self.engine.pool().open_source(connection).await?.test(cx).await?);
         }
         let example = self.store.syncs().into_iter().filter_map(|l| l.result.ok());
-        let config = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config).next();
+        let mut known = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config);
+        let config = config.or_else(|| known.next());
         Ok(self.engine.pool().open(connection).await?.test(cx, config.as_ref()).await?)
     }
 }
@@ -593,12 +594,17 @@ impl Service for Local {
 
     async fn test_connection(&self, name: &str) -> Result<TestReport> {
         let connection = self.store.connection(name)?;
-        self.test(&Cx::quiet(), &connection).await
+        self.test(&Cx::quiet(), &connection, None).await
+    }
+
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
+        let connection = self.store.connection(name)?;
+        self.test(&Cx::quiet(), &connection, Some(config)).await
     }
 
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
         let connection = self.parse_connection(document)?;
-        self.test(&Cx::quiet(), &connection).await
+        self.test(&Cx::quiet(), &connection, None).await
     }
 
     async fn projects(&self, account: &str) -> Result<Vec<Project>> {
@@ -649,7 +655,7 @@ impl Service for Local {
         for connection in self.store.connections().into_iter().filter_map(|l| l.result.ok()) {
             let cx = Cx::quiet();
             let what = format!("connection {}", connection.name);
-            findings.push(match self.test(&cx, &connection).await {
+            findings.push(match self.test(&cx, &connection, None).await {
                 Ok(report) => {
                     let notes: Vec<String> = std::iter::once(report.identity).chain(report.notes).filter(|n| !n.is_empty()).collect();
                     Finding { ok: true, what, detail: notes.join("; "), fix: None }

@@ -208,6 +208,8 @@ pub trait Service: Send + Sync {
     async fn remove_connection(&self, name: &str) -> Result<()>;
     /// Tests a stored connection.
     async fn test_connection(&self, name: &str) -> Result<TestReport>;
+    /// Tests a stored connection together with a target: the fields of a `destinationConfig`.
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport>;
     /// Tests a connection document without storing it.
     async fn try_connection(&self, document: Value) -> Result<TestReport>;
 

@@ -174,6 +174,10 @@ impl Service for Remote {
         self.call("test_connection", (name,)).await
     }
 
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
+        self.call("test_destination", (name, config)).await
+    }
+
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
         self.call("try_connection", (document,)).await
     }

@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::model::Map;
+
 use super::{Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 
 /// Calls a method of `service` by its name.
@@ -47,6 +49,10 @@ pub async fn dispatch(service: &dyn Service, method: &str, arguments: Value) -> 
         }
         "remove_connection" => answer(service.remove_connection(&one::<String>(arguments)?).await),
         "test_connection" => answer(service.test_connection(&one::<String>(arguments)?).await),
+        "test_destination" => {
+            let (name, config): (String, Map) = many(arguments)?;
+            answer(service.test_destination(&name, config).await)
+        }
         "try_connection" => answer(service.try_connection(one::<Value>(arguments)?).await),
         "projects" => answer(service.projects(&one::<String>(arguments)?).await),
         "folders" => answer(service.folders(one::<FolderAsk>(arguments)?).await),

@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::app::Page;
 use super::modal::{Modal, Verdict};
 use crate::destination::{Choice, TestReport};
-use crate::model::Finding;
 use crate::model::connection::ConnectionView;
 use crate::model::plan::PlanDoc;
 use crate::model::run::RunRecord;
 use crate::model::sync::SyncDoc;
+use crate::model::{Finding, Map};
 use crate::service::{Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 use crate::source::Project;
 
@@ -33,6 +33,11 @@ pub enum Call {
     Choices(ChoicesAsk),
     Test {
         name: String,
+    },
+    /// A connection together with a `destinationConfig`.
+    TestAt {
+        name: String,
+        config: Map,
     },
     Try {
         document: Value,
@@ -253,6 +258,7 @@ pub async fn execute(service: Arc<dyn Service>, call: Call) -> Reply {
         Call::Folders(ask) => Reply::Choices(service.folders(ask).await),
         Call::Choices(ask) => Reply::Choices(service.choices(ask).await),
         Call::Test { name } => Reply::Report(service.test_connection(&name).await),
+        Call::TestAt { name, config } => Reply::Report(service.test_destination(&name, config).await),
         Call::Try { document } => Reply::Report(service.try_connection(document).await),
         Call::SaveConnection { document, replace } => Reply::Connection(service.save_connection(document, replace).await),
         Call::RemoveConnection { name } => Reply::Act(service.remove_connection(&name).await),

@@ -195,6 +195,7 @@ pub fn word(call: &Call) -> &'static str {
         Call::Folders(_) => "folders",
         Call::Choices(_) => "choices",
         Call::Test { .. } => "test",
+        Call::TestAt { .. } => "test at",
         Call::Try { .. } => "try",
         Call::SaveConnection { .. } => "save",
         Call::RemoveConnection { .. } => "remove connection",
@@ -492,7 +493,7 @@ pub fn answer(call: &Call) -> Option<Reply> {
             _ => Vec::new(),
         })),
         Call::Choices(ask) => Reply::Choices(Ok(vec![choice(&format!("{}-one", ask.field), "One"), choice(&format!("{}-two", ask.field), "Two")])),
-        Call::Test { .. } | Call::Try { .. } => {
+        Call::Test { .. } | Call::TestAt { .. } | Call::Try { .. } => {
             Reply::Report(Ok(TestReport { identity: "account 123456789012 as arn:aws:iam::123456789012:user/ops".into(), notes: Vec::new() }))
         }
         Call::SaveConnection { document, .. } => Reply::Connection(Ok(ConnectionView {

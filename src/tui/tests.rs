@@ -6,6 +6,7 @@ use super::theme::Theme;
 use crate::model::board::{Board, Event};
 
 mod kept;
+mod targets;
 
 macro_rules! snapshot {
     ($name:expr, $harness:expr) => {{

@@ -248,6 +248,11 @@ impl Vault {
             error.code = Some(code);
             error = error.advice(advice);
         }
+        if let Some(theirs) = challenge.resource().filter(|r| !r.eq_ignore_ascii_case(self.tokens.resource())) {
+            let theirs = brief(theirs, 120);
+            error = error
+                .advice(format!("The vault asks for tokens for {theirs}: if you know it for yours, set tokenResource on the connection to that."));
+        }
         Refused { error, claims: challenge.claims(), final_word: false }
     }
 
@@ -318,6 +323,12 @@ impl Challenge {
     fn tenant(&self) -> Option<String> {
         let url = url::Url::parse(self.get("authorization").or_else(|| self.get("authorization_uri"))?).ok()?;
         url.path_segments()?.next().filter(|s| !s.is_empty()).map(str::to_owned)
+    }
+
+    /// Whom the vault wants tokens for.
+    fn resource(&self) -> Option<&str> {
+        let named = self.get("resource").or_else(|| self.get("scope"))?;
+        Some(named.trim_end_matches("/.default").trim_end_matches('/')).filter(|r| !r.is_empty())
     }
 
     /// The decoded claims a claims challenge asks for.

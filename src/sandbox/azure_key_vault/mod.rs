@@ -100,6 +100,11 @@ impl State {
         self.inner().authority = url.trim_end_matches('/').to_string();
     }
 
+    /// The resource that its tokens must be for, and its challenges name.
+    pub fn set_resource(&self, resource: &str) {
+        self.inner().resource = resource.to_string();
+    }
+
     /// Moves the vault to another tenant.
     pub fn set_tenant(&self, tenant: &str) {
         self.inner().tenant = tenant.to_string();

@@ -335,7 +335,9 @@ impl Edit {
         let inside = ui.frame(area, &self.title(), "");
         let body = Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside };
         let result = self.result(ui);
-        let rows = if result.is_some() { 3.min(body.height / 4) } else { 0 };
+        // What to do about a failure stands at the end of its text: it must not be cut off.
+        let lines = result.as_ref().map_or(0, |(text, _)| crate::tui::text::wrap(text, body.width.into()).len());
+        let rows = if lines > 0 { (lines as u16 + 1).clamp(3, 6).min(body.height / 3) } else { 0 };
         form_view::draw(ui, &self.form, Rect { height: body.height - rows, ..body }, &[]);
         if let Some((text, role)) = result {
             let at = Rect { y: body.bottom() - rows, height: rows, ..body };

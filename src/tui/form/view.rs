@@ -331,7 +331,13 @@ fn draw_band(ui: &mut Ui<'_>, form: &Form, area: Rect) {
     if let Some(item) = form.focused() {
         let (help, role) = below(item);
         let help = if help.is_empty() { item.label.clone() } else { help };
-        ui.paragraph(Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height - 1 }, &help, role);
+        let at = Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height - 1 };
+        let used = ui.paragraph(at, &help, role);
+        // Elsewhere a failure stands below its field; here it has no other place.
+        let failed = form.items.iter().filter(|i| !i.hidden).find_map(|i| i.notice.as_ref().filter(|(role, _)| *role == Role::Bad));
+        if let Some((_, notice)) = failed.filter(|(_, notice)| *notice != help) {
+            ui.paragraph(Rect { y: at.y + used, height: at.height.saturating_sub(used), ..at }, &format!("✗ {notice}"), Role::Bad);
+        }
     }
 }
 
