@@ -11,10 +11,13 @@ pub struct Field {
     pub help: &'static str,
     pub input: Input,
     pub required: bool,
-    /// Shown only while another field has this value.
+    /// Shown only while another field has this value; naming the field itself: only for a
+    /// document that has this value.
     pub only_if: Option<(&'static str, &'static str)>,
     /// The text a fresh form starts with.
     pub default: Option<&'static str>,
+    /// What a short text that people type here stands for; `None`: it is taken as it is.
+    pub expand: Option<fn(&str) -> Option<String>>,
     /// Another member filled from the picked choice's label (`devopsProjectName`).
     pub label_into: Option<&'static str>,
 }
@@ -42,7 +45,7 @@ pub enum Input {
 impl Field {
     /// A required free text field; the builder methods below change the rest.
     pub const fn text(name: &'static str, label: &'static str, help: &'static str) -> Self {
-        Self { name, label, help, input: Input::Text, required: true, only_if: None, default: None, label_into: None }
+        Self { name, label, help, input: Input::Text, required: true, only_if: None, default: None, expand: None, label_into: None }
     }
 
     pub const fn input(mut self, input: Input) -> Self {
@@ -62,6 +65,11 @@ impl Field {
 
     pub const fn default(mut self, value: &'static str) -> Self {
         self.default = Some(value);
+        self
+    }
+
+    pub const fn expand(mut self, expand: fn(&str) -> Option<String>) -> Self {
+        self.expand = Some(expand);
         self
     }
 

@@ -228,6 +228,24 @@ pub trait Itemised: Send + Sync {
     /// Carries out one operation, waiting where the provider needs it (visibly, through `cx`).
     /// A lost answer must be resolved here: the result says what is true at the destination.
     async fn apply(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError>;
+
+    /// Looks again at a key written a moment ago, whose [`Written::confirm_in`] has passed
+    /// (`stamp`: what was recorded then). One cheap read, and no waiting: what is not proved
+    /// now is left to the next run. After an error no more keys of this run are looked at.
+    async fn confirm(&self, _cx: &Cx, _key: &str, _stamp: &Stamp) -> Result<Confirmed, ApiError> {
+        Ok(Confirmed::Unproved)
+    }
+}
+
+/// What a second look at a write of ours shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Confirmed {
+    /// Our write stands, and this stamp stands for nothing else.
+    Ours(Stamp),
+    /// Nothing is proved.
+    Unproved,
+    /// Another hand has written the key since.
+    Overtaken,
 }
 
 /// One read-modify-write for all keys.
@@ -370,6 +388,9 @@ pub struct Written {
     pub untouched: bool,
     /// Shown beside the outcome (a tag that could not be set, a date of final deletion).
     pub note: Option<String>,
+    /// The stamp may be shared by another hand's write: [`Itemised::confirm`] is asked once,
+    /// this much later.
+    pub confirm_in: Option<std::time::Duration>,
 }
 
 /// One read-modify-write.

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::commit::Committer;
+use super::confirm::{Confirmer, Looks};
 use super::progress::Progress;
 use crate::destination::{Batch, BatchWritten, Desired, Destination, Document, Inventory, Itemised, Op, Shape, Written};
 use crate::http::{ApiError, Cx, ErrorKind};
@@ -60,16 +61,23 @@ impl Execution<'_> {
             blocking(move || store.forget_rows(&sync_id, &target, &folds)).await?;
         }
         let result = match self.destination.shape() {
-            Shape::Itemised(target) => self.itemised(target, plan, &committer).await,
+            Shape::Itemised(target) => {
+                let (looks, due) = Looks::new();
+                let record = |row| committer.adopt(row);
+                let confirmer = Confirmer { cx: self.cx, target, record: &record, progress: self.progress };
+                let writes = async { self.itemised(target, plan, &committer, looks).await };
+                tokio::join!(writes, confirmer.run(due)).0
+            }
             Shape::Document(target) => self.document(target, plan, &committer).await,
         };
         let saved = committer.finish().await;
         result.and(saved.map_err(|e| format!("the ledger could not be saved: {e}")))
     }
 
-    async fn itemised(&self, target: &dyn Itemised, plan: &Plan, committer: &Committer) -> Result<(), String> {
+    /// All waves. `looks` ends with them.
+    async fn itemised(&self, target: &dyn Itemised, plan: &Plan, committer: &Committer, looks: Looks) -> Result<(), String> {
         let (deletes, writes): (Vec<_>, Vec<_>) = plan.allowed().partition(|c| c.action == Action::Delete);
-        self.wave(target, &writes, &plan.desired, committer).await?;
+        self.wave(target, &writes, &plan.desired, committer, &looks).await?;
         if deletes.is_empty() {
             return Ok(());
         }
@@ -83,11 +91,18 @@ impl Execution<'_> {
             self.not_reached(&deletes, "cancelled before its turn");
             return Ok(());
         }
-        self.wave(target, &deletes, &plan.desired, committer).await
+        self.wave(target, &deletes, &plan.desired, committer, &looks).await
     }
 
     /// Runs operations concurrently, in their order, until done, cancelled or hopeless.
-    async fn wave(&self, target: &dyn Itemised, changes: &[&Change], desired: &[Desired], committer: &Committer) -> Result<(), String> {
+    async fn wave(
+        &self,
+        target: &dyn Itemised,
+        changes: &[&Change],
+        desired: &[Desired],
+        committer: &Committer,
+        looks: &Looks,
+    ) -> Result<(), String> {
         let tasks: Vec<Task<'_>> = changes.iter().map(|change| self.task(change)).collect();
         self.announce(&tasks, desired).await?;
         let stop = Stop::default();
@@ -104,7 +119,7 @@ impl Execution<'_> {
                     unsent.push(task);
                     continue;
                 }
-                going.push(self.one(target, task, desired, &stop, committer));
+                going.push(self.one(target, task, desired, &stop, committer, looks));
             }
             if going.next().await.is_none() {
                 break;
@@ -114,7 +129,7 @@ impl Execution<'_> {
         self.retract(&unsent).await
     }
 
-    async fn one(&self, target: &dyn Itemised, task: &Task<'_>, desired: &[Desired], stop: &Stop, committer: &Committer) {
+    async fn one(&self, target: &dyn Itemised, task: &Task<'_>, desired: &[Desired], stop: &Stop, committer: &Committer, looks: &Looks) {
         let change = task.change;
         self.progress.started(&change.key, doing(change.action));
         let wish = change.desired.map(|i| &desired[i]);
@@ -122,11 +137,16 @@ impl Execution<'_> {
         match result {
             Ok(written) => {
                 let done = self::done(change, &written);
-                committer.confirm(self.row(change, wish, &written), done.clone());
+                let row = self.row(change, wish, &written);
+                looks.add(&row, written.confirm_in);
+                committer.confirm(row, done.clone());
                 self.succeeded(change, done);
             }
             Err(error) => {
                 stop.learn(change.action, &error);
+                if error.kind.whole_connection() {
+                    looks.give_up();
+                }
                 // A create cut short while it waited for its turn has left nothing behind; other
                 // operations may have done their first half.
                 let unsent = error.kind != ErrorKind::Cancelled || change.action == Action::Create;

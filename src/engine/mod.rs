@@ -6,6 +6,7 @@
 pub mod auto;
 mod carried;
 mod commit;
+mod confirm;
 mod executor;
 pub mod hooks;
 pub mod hub;

@@ -77,6 +77,18 @@ impl Progress {
         self.publish(|sync| Event::Done { sync, outcome });
     }
 
+    /// Something more to say about a key whose work has ended.
+    pub fn remark(&self, key: &str, remark: &str) {
+        self.with(|g| {
+            if let Some(secret) = g.secrets.iter_mut().rfind(|s| s.key == key) {
+                secret.reason = Some(secret.reason.take().map_or_else(|| remark.to_string(), |reason| format!("{reason}; {remark}")));
+            }
+        });
+        if let Some(hub) = &self.hub {
+            hub.notice("warn", format!("{key}: {remark}"), Some(&self.sync));
+        }
+    }
+
     /// A planned write turned out to be needless.
     pub fn unchanged(&self, key: &str) {
         self.with(|g| g.counts.unchanged += 1);

@@ -89,13 +89,25 @@ impl Answer {
 
     /// True when the body claims, and looks, to be JSON (an HTML page served as 200 does not).
     pub fn is_json(&self) -> bool {
-        let typed = self.header("content-type").is_none_or(|t| t.to_ascii_lowercase().contains("json"));
+        let typed = self.header("content-type").is_none_or(|t| t.to_ascii_lowercase().contains("json")) && self.compression().is_none();
         let first = self.body.iter().copied().find(|b| !b.is_ascii_whitespace() && !matches!(b, 0xef | 0xbb | 0xbf));
         typed && first != Some(b'<')
     }
 
+    /// The body's compression, where there is one: no request asks for any, because a
+    /// decompressor would leave copies of secrets behind.
+    fn compression(&self) -> Option<String> {
+        let word = self.header("content-encoding").map(str::trim).unwrap_or_default();
+        (!matches!(word.to_ascii_lowercase().as_str(), "" | "identity")).then(|| crate::model::text::brief(word, 40))
+    }
+
     /// Parses the body; a parse error never quotes the body.
     pub fn json<T: serde::de::DeserializeOwned>(&self, service: &str) -> Result<T, ApiError> {
+        if let Some(word) = self.compression() {
+            return Err(ApiError::new(ErrorKind::NotTheService, service, format!("the answer is compressed ({word}), which was not asked for"))
+                .status(self.status)
+                .advice("Something between here and the service changes its answers: check the proxy settings of the connection."));
+        }
         if !self.is_json() {
             return Err(ApiError::new(
                 ErrorKind::NotTheService,
@@ -118,6 +130,9 @@ impl Answer {
 
     /// The body as text for error messages only: first line, without tags, at most 200 characters.
     pub fn excerpt(&self) -> String {
+        if let Some(word) = self.compression() {
+            return format!("a body compressed with {word}");
+        }
         let text = String::from_utf8_lossy(&self.body);
         let mut out = String::new();
         let mut tag = false;
@@ -281,7 +296,11 @@ impl Http {
                 append(&mut body, &chunk);
             }
             cx.meter().received(body.len() as u64);
-            Ok(Answer { status, headers, body })
+            let answer = Answer { status, headers, body };
+            if let Some(skew) = answer.clock_skew() {
+                cx.meter().clock(skew);
+            }
+            Ok(answer)
         };
         // A call in flight is allowed to finish when the run is cancelled: its effect at the
         // destination must be known. Only waits are cut short.
@@ -411,6 +430,16 @@ mod tests {
         }
         assert_eq!(*body, expected);
         assert!(buffers.len() < 20, "{buffers:?}");
+    }
+
+    #[test]
+    fn a_compressed_body_is_named_not_shown() {
+        let zipped = answer(&[("content-type", "application/json"), ("content-encoding", "gzip")], "\u{1f}\u{8b}{}");
+        assert!(!zipped.is_json() && zipped.excerpt() == "a body compressed with gzip");
+        let error = zipped.json::<serde_json::Value>("kms").expect_err("not readable");
+        assert!(error.text().contains("gzip") && error.text().contains("proxy"), "{error}");
+        let plain = answer(&[("content-encoding", "identity")], "{}");
+        assert!(plain.is_json() && plain.json::<serde_json::Value>("kms").is_ok());
     }
 
     #[test]

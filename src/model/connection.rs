@@ -60,6 +60,11 @@ impl Credential {
     }
 }
 
+/// Stands for a credential that is stored already, in the document of an edit.
+pub fn stored() -> Value {
+    serde_json::json!({ "stored": true })
+}
+
 /// A field of a connection method, as data: forms, validation and printing read it.
 #[derive(Debug, Clone, Copy)]
 pub struct CredentialField {
@@ -274,6 +279,18 @@ impl Connection {
         self.settings.get(name).and_then(Value::as_str)
     }
 
+    /// The secret fields that are held, without their content. A command's words may hold a
+    /// secret, so they stay untold.
+    pub fn held(&self, spec: &AppSpec) -> Map {
+        let method = spec.methods.iter().find(|m| m.name == self.method);
+        let secret = |name: &str| method.is_some_and(|m| m.fields.iter().any(|f| f.name == name && f.secret));
+        let shown = |credential: &Credential| match credential {
+            Credential::Env(_) | Credential::File(_) => credential.stored().unwrap_or_else(stored),
+            _ => stored(),
+        };
+        self.credentials.iter().filter(|(name, _)| secret(name)).map(|(name, c)| (name.clone(), shown(c))).collect()
+    }
+
     /// What `connection list --json` prints: no secret field, references included.
     pub fn public(&self, spec: &AppSpec) -> Value {
         let method = spec.methods.iter().find(|m| m.name == self.method);
@@ -377,6 +394,10 @@ pub struct ConnectionView {
     pub method: String,
     /// The document of [`Connection::public`].
     pub public: Value,
+    /// The secret fields that are held, by name: the reference where it is one to a variable or a
+    /// file, else [`stored`]. An edit that gives them back keeps them.
+    #[serde(default)]
+    pub held: Map,
     /// Names of syncs that use it.
     pub used_by: Vec<String>,
 }

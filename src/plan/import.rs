@@ -84,7 +84,10 @@ pub fn plan(
             skip(&mut out, format!("not imported: {reason}"));
             continue;
         }
-        let Some(value) = &entry.value else { continue };
+        let Some(value) = &entry.value else {
+            skip(&mut out, "not imported: it holds no value that can be read".into());
+            continue;
+        };
         let name = by_target.get(&fold).copied().unwrap_or(middle);
         if let Err(reason) = check_name(name) {
             skip(&mut out, format!("not imported: {reason}"));

@@ -1,22 +1,27 @@
 //! A Microsoft Entra token endpoint for the embedded Azure services: app registrations,
-//! client secrets, and the refusals of the real one by their AADSTS numbers.
+//! client secrets, and the refusals of the real one by their AADSTS numbers. The tenant `adfs`
+//! is an AD FS as Azure Stack Hub has it: the same under paths of its own, without tenants.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use axum::Json;
-use axum::extract::{Form, Path, State as Shared};
-use axum::http::StatusCode;
+use axum::extract::{Form, OriginalUri, Path, State as Shared};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::host::lock;
+use super::tls::OverTls;
 
 /// Audiences of Key Vault tokens, one per cloud.
 pub const KEY_VAULT: &str = "https://vault.azure.net";
 /// The audience of Azure DevOps tokens.
 pub const AZURE_DEVOPS: &str = "499b84ac-1321-427f-aa17-267ca6975798";
+
+/// The tenant that is none: an AD FS.
+const ADFS: &str = "adfs";
 
 /// Scopes (without `/.default`) and the audience of their tokens.
 static RESOURCES: &[(&str, &str)] = &[
@@ -35,6 +40,8 @@ pub struct State(Arc<Mutex<Inner>>);
 struct Inner {
     apps: Vec<App>,
     tokens: HashMap<String, Issued>,
+    /// Resources of services outside Microsoft's clouds.
+    resources: Vec<String>,
     /// Seconds a token lives; 0 means 3,599.
     life: i64,
     /// Refuse the next requests with this number.
@@ -94,6 +101,11 @@ impl State {
             secret_expired: false,
             disabled: false,
         });
+    }
+
+    /// Makes a service known (its resource), besides those of Microsoft's clouds.
+    pub fn add_resource(&self, resource: &str) {
+        self.inner().resources.push(resource.to_string());
     }
 
     /// Lets an app's secret expire.
@@ -175,7 +187,39 @@ impl Inner {
 
 /// The router of the authority's host.
 pub fn router(state: State) -> axum::Router {
-    axum::Router::new().route("/{tenant}/oauth2/v2.0/token", axum::routing::post(token)).fallback(not_found).with_state(state)
+    use axum::routing::{get, post};
+    axum::Router::new()
+        .route("/adfs/oauth2/token", post(|shared, form| token(shared, Path(ADFS.to_string()), form)))
+        .route("/{tenant}/oauth2/v2.0/token", post(token))
+        .route("/{tenant}/v2.0/.well-known/openid-configuration", get(discovery))
+        .fallback(not_found)
+        .with_state(state)
+}
+
+/// Where a tenant's endpoints are (OpenID Connect Discovery 1.0): Microsoft's clients ask
+/// before their first token request.
+async fn discovery(
+    Shared(state): Shared<State>,
+    Path(tenant): Path<String>,
+    OriginalUri(whole): OriginalUri,
+    tls: Option<Extension<OverTls>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    if !state.inner().apps.iter().any(|a| a.tenant.eq_ignore_ascii_case(&tenant)) {
+        return Refusal::of(90002).about(&tenant).response();
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let host = headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or("localhost");
+    let under = whole.path().strip_suffix(uri.path()).unwrap_or_default();
+    let base = format!("{scheme}://{host}{under}/{tenant}");
+    Json(json!({
+        "issuer": format!("{base}/v2.0"), "token_endpoint": format!("{base}/oauth2/v2.0/token"),
+        "authorization_endpoint": format!("{base}/oauth2/v2.0/authorize"), "jwks_uri": format!("{base}/discovery/v2.0/keys"),
+        "token_endpoint_auth_methods_supported": ["client_secret_post"], "response_types_supported": ["code"],
+        "subject_types_supported": ["pairwise"], "id_token_signing_alg_values_supported": ["RS256"],
+    }))
+    .into_response()
 }
 
 async fn not_found() -> Response {
@@ -217,8 +261,10 @@ fn grant(inner: &mut Inner, tenant: &str, form: &HashMap<String, String>) -> Res
         return Err(Refusal::of(7000222).about(client));
     }
     let resource = scope.strip_suffix("/.default").ok_or_else(|| Refusal::of(1002012).about(scope))?;
-    let (_, audience) = RESOURCES.iter().find(|(r, _)| *r == resource).ok_or_else(|| Refusal::of(500011).about(resource))?;
-    let (token, life) = inner.issue(&app.tenant, &app.client_id, &app.object_id, audience);
+    let own = inner.resources.iter().find(|r| *r == resource).cloned();
+    let known = || RESOURCES.iter().find(|(r, _)| *r == resource).map(|(_, audience)| (*audience).to_string());
+    let audience = own.or_else(known).ok_or_else(|| Refusal::of(500011).about(resource))?;
+    let (token, life) = inner.issue(&app.tenant, &app.client_id, &app.object_id, &audience);
     Ok(json!({"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": token}))
 }
 

@@ -58,13 +58,18 @@ impl Drop for TlsHost {
 }
 
 fn acceptor() -> std::io::Result<(TlsAcceptor, String)> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_string(), "127.0.0.1".to_string()]).map_err(std::io::Error::other)?;
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let mut params = rcgen::CertificateParams::new(["localhost".to_string(), "127.0.0.1".to_string()]).map_err(std::io::Error::other)?;
+    // Certificates of one name are one to OpenSSL: a client that trusts several hosts at once
+    // would look at the first only.
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("kms-sync sandbox {}", uuid::Uuid::new_v4()));
+    let signing_key = rcgen::KeyPair::generate().map_err(std::io::Error::other)?;
+    let certificate = params.self_signed(&signing_key).map_err(std::io::Error::other)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .and_then(|b| b.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key))
+        .and_then(|b| b.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key))
         .map_err(std::io::Error::other)?;
-    Ok((TlsAcceptor::from(Arc::new(config)), made.cert.pem()))
+    Ok((TlsAcceptor::from(Arc::new(config)), certificate.pem()))
 }
 
 /// Hands out connections whose handshake is done: one that dawdles holds up nobody.

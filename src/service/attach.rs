@@ -296,6 +296,10 @@ impl Service for Attach {
         self.now().test_connection(name).await
     }
 
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
+        self.now().test_destination(name, config).await
+    }
+
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
         self.now().try_connection(document).await
     }
@@ -310,6 +314,14 @@ impl Service for Attach {
 
     async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>> {
         self.now().choices(ask).await
+    }
+
+    async fn draft(&self) -> Result<Option<Draft>> {
+        self.now().draft().await
+    }
+
+    async fn keep_draft(&self, draft: Option<Draft>) -> Result<()> {
+        self.now().keep_draft(draft).await
     }
 
     async fn pause(&self, paused: bool) -> Result<()> {

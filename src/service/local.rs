@@ -17,13 +17,17 @@ use crate::model::board::{Card, LastRun};
 use crate::model::connection::{Connection, ConnectionView};
 use crate::model::run::RunStatus;
 use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState};
-use crate::model::{Finding, Problems};
+use crate::model::{Finding, Map, Memory, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};
-use crate::store::{EngineLock, Store, StoreError};
+use crate::store::{EngineLock, Store, StoreError, run_blocking};
 
 /// How long a closing engine lets runs finish by themselves.
 const GRACE: Duration = Duration::from_secs(10);
+/// A clock that is further off than this, in seconds, is reported.
+const CLOCK_SKEW: i64 = 60;
+/// The fact that holds the unfinished sync.
+const DRAFT: &str = "draft";
 
 /// The application service of this process.
 pub struct Local {
@@ -40,7 +44,7 @@ impl From<StoreError> for ServiceError {
             K::Invalid | K::Refused => ServiceErrorKind::Invalid,
             _ => ServiceErrorKind::Storage,
         };
-        Self::new(kind, error.to_string())
+        Self { fields: error.problems.clone(), ..Self::new(kind, error.to_string()) }
     }
 }
 
@@ -258,24 +262,36 @@ impl Local {
             app: connection.app.clone(),
             method: connection.method.clone(),
             public: registry::app(&connection.app).map(|spec| connection.public(spec)).unwrap_or_default(),
+            held: registry::app(&connection.app).map(|spec| connection.held(spec)).unwrap_or_default(),
             used_by: syncs.iter().filter(uses).map(|s| s.name.clone()).collect(),
         }
     }
 
-    fn parse_connection(&self, document: &Value) -> Result<Connection> {
+    fn parse_connection(&self, document: Value) -> Result<Connection> {
         let apps: Vec<&str> = registry::apps().iter().map(|a| a.app).collect();
-        Ok(Connection::parse(document, registry::app, &apps)?)
+        let document = self.store.with_stored_credentials(document)?;
+        Ok(Connection::parse(&document, registry::app, &apps)?)
     }
 
-    async fn test(&self, connection: &Connection) -> Result<TestReport> {
-        let cx = Cx::quiet();
+    async fn test(&self, cx: &Cx, connection: &Connection, config: Option<Map>) -> Result<TestReport> {
         if connection.app == source::APP.app {
-            return Ok(self.engine.pool().open_source(connection).await?.test(&cx).await?);
+            return Ok(self.engine.pool().open_source(connection).await?.test(cx).await?);
         }
         let example = self.store.syncs().into_iter().filter_map(|l| l.result.ok());
-        let config = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config).next();
-        Ok(self.engine.pool().open(connection).await?.test(&cx, config.as_ref()).await?)
+        let mut known = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config);
+        let config = config.or_else(|| known.next());
+        Ok(self.engine.pool().open(connection).await?.test(cx, config.as_ref()).await?)
     }
+}
+
+fn clock_finding(skew: i64) -> Finding {
+    let way = if skew > 0 { "ahead of" } else { "behind" };
+    let ok = skew.abs() <= CLOCK_SKEW;
+    let detail = if ok { "agrees with the servers'".into() } else { format!("{} s {way} the servers'", skew.abs()) };
+    // OCI refuses requests that are 5 minutes off, AWS those that are 15 off.
+    let fix =
+        (!ok).then(|| "set it, and keep it right by NTP (timedatectl set-ntp true): signed requests are refused when it is minutes off".to_string());
+    Finding { ok, what: "clock".into(), detail, fix }
 }
 
 fn taken(name: &str) -> Problems {
@@ -390,12 +406,27 @@ impl Service for Local {
     }
 
     async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc> {
+        // Members left out keep what they are now: nobody else may change them in between.
+        let _guard = self.store.config_guard()?;
         let old = self.config(name)?;
         if self.engine.is_busy(&old.name) {
             return Err(ServiceError::new(ServiceErrorKind::Busy, format!("A run of {} is going: wait for its end, or cancel it.", old.name)));
         }
         let document = laid_over(&old, &input.document)?;
-        let config = self.checked(&SyncInput { document, destination: input.destination }, Some(&old))?;
+        let mut config = self.checked(&SyncInput { document, destination: input.destination }, Some(&old))?;
+        // An answer names connections by id; a file keeps the name that its author gave.
+        let id = |name: &str| self.store.connection(name).map(|c| c.id).ok();
+        if id(&config.connection_id) == id(&old.connection_id) {
+            config.connection_id.clone_from(&old.connection_id);
+        }
+        if let (Some(new), Some(was)) = (&config.source_connection, &old.source_connection)
+            && id(new) == id(was)
+        {
+            config.source_connection.clone_from(&old.source_connection);
+        }
+        if config == old {
+            return self.doc(&old);
+        }
         self.store.save_sync(&config)?;
         if config.name != old.name {
             self.store.rename_sync(&old.name, &config.name)?;
@@ -432,6 +463,7 @@ impl Service for Local {
     }
 
     async fn set_enabled(&self, name: &str, enabled: bool) -> Result<SyncDoc> {
+        let _guard = self.store.config_guard()?;
         let mut config = self.config(name)?;
         if config.is_enabled != enabled {
             config.is_enabled = enabled;
@@ -520,7 +552,7 @@ impl Service for Local {
     }
 
     async fn save_connection(&self, document: Value, replace: bool) -> Result<ConnectionView> {
-        let mut connection = self.parse_connection(&document)?;
+        let mut connection = self.parse_connection(document)?;
         if let Ok(old) = self.store.connection(&connection.name) {
             if !replace {
                 let mut problems = Problems::default();
@@ -530,8 +562,7 @@ impl Service for Local {
             connection.id = old.id;
         }
         let store = self.store.clone();
-        let saved = crate::engine::blocking(move || store.save_connection(connection)).await;
-        let connection = saved.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))?;
+        let connection = run_blocking(move || store.save_connection(connection)).await?;
         self.fill_board();
         self.clocks.wake();
         Ok(self.view(&connection, &[]))
@@ -552,12 +583,17 @@ impl Service for Local {
 
     async fn test_connection(&self, name: &str) -> Result<TestReport> {
         let connection = self.store.connection(name)?;
-        self.test(&connection).await
+        self.test(&Cx::quiet(), &connection, None).await
+    }
+
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
+        let connection = self.store.connection(name)?;
+        self.test(&Cx::quiet(), &connection, Some(config)).await
     }
 
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
-        let connection = self.parse_connection(&document)?;
-        self.test(&connection).await
+        let connection = self.parse_connection(document)?;
+        self.test(&Cx::quiet(), &connection, None).await
     }
 
     async fn projects(&self, account: &str) -> Result<Vec<Project>> {
@@ -576,6 +612,21 @@ impl Service for Local {
         Ok(session.choices(&Cx::quiet(), &ask.field, &ask.filled).await?)
     }
 
+    async fn draft(&self) -> Result<Option<Draft>> {
+        // One of another version is as good as none.
+        Ok(self.store.get(DRAFT).and_then(|v| serde_json::from_value(v).ok()))
+    }
+
+    async fn keep_draft(&self, draft: Option<Draft>) -> Result<()> {
+        let value = serde_json::to_value(draft).map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e.to_string()))?;
+        let store = self.store.clone();
+        let kept = run_blocking(move || {
+            store.put(DRAFT, value);
+            Ok(())
+        });
+        Ok(kept.await?)
+    }
+
     async fn pause(&self, paused: bool) -> Result<()> {
         let mut settings = self.store.settings()?;
         settings.paused = paused;
@@ -588,12 +639,12 @@ impl Service for Local {
 
     async fn doctor(&self) -> Result<Vec<Finding>> {
         let store = self.store.clone();
-        let mut findings = crate::engine::blocking(move || Ok::<_, StoreError>(crate::store::doctor(&store)))
-            .await
-            .map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))?;
+        let mut findings = run_blocking(move || Ok(crate::store::doctor(&store))).await?;
+        let mut clocks: Vec<i64> = Vec::new();
         for connection in self.store.connections().into_iter().filter_map(|l| l.result.ok()) {
+            let cx = Cx::quiet();
             let what = format!("connection {}", connection.name);
-            findings.push(match self.test(&connection).await {
+            findings.push(match self.test(&cx, &connection, None).await {
                 Ok(report) => {
                     let notes: Vec<String> = std::iter::once(report.identity).chain(report.notes).filter(|n| !n.is_empty()).collect();
                     Finding { ok: true, what, detail: notes.join("; "), fix: None }
@@ -602,7 +653,11 @@ impl Service for Local {
                     Finding { ok: false, what, detail: error.message, fix: Some(format!("kms-sync connection test {} tries again", connection.name)) }
                 }
             });
+            clocks.extend(cx.meter().skew());
         }
+        // One server may be wrong; where several disagree with us by as much, it is this machine.
+        clocks.sort_unstable();
+        findings.extend(clocks.get(clocks.len() / 2).map(|skew| clock_finding(*skew)));
         Ok(findings)
     }
 

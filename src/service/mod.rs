@@ -22,7 +22,7 @@ pub use crate::model::run::{Priority, RunRequest};
 use crate::model::run::{RunKind, RunRecord};
 use crate::model::sync::SyncDoc;
 use crate::model::{Choice, TestReport};
-use crate::model::{Finding, Map, Problems};
+use crate::model::{Finding, Map, Problems, Time};
 use crate::source::Project;
 
 /// Why the service did not do what was asked.
@@ -128,6 +128,16 @@ pub struct SyncInput {
     pub destination: Option<String>,
 }
 
+/// A sync that is being written: what is filled in so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Draft {
+    /// The documented request, as far as it goes.
+    pub document: Value,
+    /// The step it was left at, an index.
+    pub step: usize,
+    pub at: Time,
+}
+
 /// Where a source picker looks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -198,12 +208,19 @@ pub trait Service: Send + Sync {
     async fn remove_connection(&self, name: &str) -> Result<()>;
     /// Tests a stored connection.
     async fn test_connection(&self, name: &str) -> Result<TestReport>;
+    /// Tests a stored connection together with a target: the fields of a `destinationConfig`.
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport>;
     /// Tests a connection document without storing it.
     async fn try_connection(&self, document: Value) -> Result<TestReport>;
 
     async fn projects(&self, account: &str) -> Result<Vec<Project>>;
     async fn folders(&self, ask: FolderAsk) -> Result<Vec<Choice>>;
     async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>>;
+
+    /// The sync that a terminal began to write and did not finish, if any.
+    async fn draft(&self) -> Result<Option<Draft>>;
+    /// Keeps an unfinished sync, or forgets it. A draft holds no credential and no secret value.
+    async fn keep_draft(&self, draft: Option<Draft>) -> Result<()>;
 
     /// Pauses or resumes all auto-syncs.
     async fn pause(&self, paused: bool) -> Result<()>;

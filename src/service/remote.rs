@@ -174,6 +174,10 @@ impl Service for Remote {
         self.call("test_connection", (name,)).await
     }
 
+    async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
+        self.call("test_destination", (name, config)).await
+    }
+
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
         self.call("try_connection", (document,)).await
     }
@@ -188,6 +192,14 @@ impl Service for Remote {
 
     async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>> {
         self.call("choices", (ask,)).await
+    }
+
+    async fn draft(&self) -> Result<Option<Draft>> {
+        self.call("draft", ()).await
+    }
+
+    async fn keep_draft(&self, draft: Option<Draft>) -> Result<()> {
+        self.call("keep_draft", (draft,)).await
     }
 
     async fn pause(&self, paused: bool) -> Result<()> {

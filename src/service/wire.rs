@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Approval, ChoicesAsk, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+use crate::model::Map;
+
+use super::{Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 
 /// Calls a method of `service` by its name.
 pub async fn dispatch(service: &dyn Service, method: &str, arguments: Value) -> Result<Value, ServiceError> {
@@ -47,10 +49,16 @@ pub async fn dispatch(service: &dyn Service, method: &str, arguments: Value) -> 
         }
         "remove_connection" => answer(service.remove_connection(&one::<String>(arguments)?).await),
         "test_connection" => answer(service.test_connection(&one::<String>(arguments)?).await),
+        "test_destination" => {
+            let (name, config): (String, Map) = many(arguments)?;
+            answer(service.test_destination(&name, config).await)
+        }
         "try_connection" => answer(service.try_connection(one::<Value>(arguments)?).await),
         "projects" => answer(service.projects(&one::<String>(arguments)?).await),
         "folders" => answer(service.folders(one::<FolderAsk>(arguments)?).await),
         "choices" => answer(service.choices(one::<ChoicesAsk>(arguments)?).await),
+        "draft" => answer(service.draft().await),
+        "keep_draft" => answer(service.keep_draft(one::<Option<Draft>>(arguments)?).await),
         "pause" => answer(service.pause(one::<bool>(arguments)?).await),
         "doctor" => answer(service.doctor().await),
         _ => Err(ServiceError::new(ServiceErrorKind::Invalid, "The engine does not know this call: it is of another version. Restart it.")),

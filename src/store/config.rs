@@ -9,10 +9,10 @@ use super::files::{self, Access};
 use super::seal::SealMode;
 use super::{Settings, Store};
 use crate::destination::registry;
-use crate::model::connection::{Connection, Credential};
+use crate::model::connection::{Connection, Credential, stored};
 use crate::model::sync::{KindRules, SyncConfig};
 use crate::model::text::brief;
-use crate::model::{Map, Problems, SecretValue};
+use crate::model::{Map, Problems, SecretValue, json};
 
 /// Longer sync names are cut to this and told apart by a hash: a file's name may have 255 bytes.
 const MAX_STEM: usize = 240;
@@ -36,11 +36,12 @@ fn is_name(name: &str) -> bool {
 
 /// Parses JSON without ever quoting its content in the error.
 pub(super) fn parse_json(text: &str, path: &Path) -> Result<Value, StoreError> {
-    serde_json::from_str(text).map_err(|e| {
-        let what = match e.classify() {
+    json::parse(text).map_err(|e| {
+        let what = match e {
             _ if text.trim().is_empty() => "is empty".to_string(),
-            serde_json::error::Category::Eof => format!("is truncated: the JSON ends early at line {}", e.line()),
-            _ => format!("is not JSON: line {}, column {}", e.line(), e.column()),
+            e if e.truncated => format!("is truncated: {e}"),
+            e if e.duplicate.is_some() => format!("cannot be trusted: {e}"),
+            e => format!("is not JSON: {e}"),
         };
         StoreError::new(StoreErrorKind::Broken, what)
             .at(path)
@@ -269,6 +270,30 @@ impl Store {
         files::ensure_dir(&self.dirs().connections(), true)?;
         files::write(&self.connection_path(&connection.name), &pretty(&document))?;
         Ok(connection)
+    }
+
+    /// Replaces each credential `{"stored": true}` of an edited document by what the stored
+    /// connection of that name holds in that field.
+    pub fn with_stored_credentials(&self, mut document: Value) -> Result<Value, StoreError> {
+        let name = document.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
+        let Some(credentials) = document.get_mut("credentials").and_then(Value::as_object_mut) else { return Ok(document) };
+        if !credentials.values().any(|v| *v == stored()) {
+            return Ok(document);
+        }
+        let held = if is_name(&name) { self.connection(&name).map(|c| c.credentials).unwrap_or_default() } else { Default::default() };
+        let mut problems = Problems::default();
+        for (field, value) in credentials.iter_mut().filter(|(_, v)| **v == stored()) {
+            match held.get(field).and_then(Credential::stored) {
+                Some(there) => *value = there,
+                None => {
+                    problems.add(format!("credentials.{field}"), "stored", format!("credentials.{field}: nothing is stored for it; give its value."))
+                }
+            }
+        }
+        if problems.is_empty() {
+            return Ok(document);
+        }
+        Err(StoreError { problems: problems.clone(), ..StoreError::new(StoreErrorKind::Invalid, problems.to_string()) })
     }
 
     /// Removes a connection's file.

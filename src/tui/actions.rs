@@ -66,7 +66,30 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
     match verdict {
         Verdict::Nothing => {}
         Verdict::Quit => app.fx.effect(Effect::Quit),
-        Verdict::Discard => app.fx.moves.push(Move::Pop),
+        Verdict::Discard => {
+            if matches!(app.pages.last(), Some(Page::Wizard(w)) if w.replaces.is_none()) {
+                app.fx.moves.push(Move::Keep(None));
+            }
+            app.fx.moves.push(Move::Pop);
+        }
+        Verdict::SetAside => {
+            if let Some(draft) = app.unfinished() {
+                app.fx.moves.push(Move::Keep(Some(Box::new(draft))));
+                app.world.note(Level::Info, "the unfinished sync is kept: n goes on with it");
+            }
+            app.fx.moves.push(Move::Pop);
+        }
+        Verdict::Resume => {
+            let draft = app.world.draft.value.clone().flatten();
+            match draft.and_then(|d| Wizard::from_draft(&d, &app.world, &mut app.fx)) {
+                Some(wizard) => app.pages.push(Page::Wizard(Box::new(wizard))),
+                None => app.world.note(Level::Bad, "the unfinished sync's destination is not known to this version"),
+            }
+        }
+        Verdict::StartAnew => {
+            app.fx.moves.push(Move::Keep(None));
+            app.pages.push(Page::Wizard(Box::new(Wizard::new(&app.world))));
+        }
         Verdict::Start { syncs, kind, verify, priority } => {
             for sync in syncs {
                 let request = RunRequest {

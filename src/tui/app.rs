@@ -23,7 +23,7 @@ use super::wizard::Wizard;
 use crate::model::Time;
 use crate::model::board::{Board, Event};
 use crate::model::connection::ConnectionView;
-use crate::service::ServiceError;
+use crate::service::{Draft, ServiceError};
 
 /// A thing that happened.
 #[allow(clippy::large_enum_variant, reason = "passed once, never stored in numbers")]
@@ -64,6 +64,8 @@ pub struct World {
     /// What the demo says of itself, when this is one.
     pub demo: Option<String>,
     pub demo_paused: bool,
+    /// The sync that was begun and not finished.
+    pub draft: Load<Option<Draft>>,
     pub start: super::Start,
 }
 
@@ -140,7 +142,16 @@ impl App {
     /// What is asked at the start.
     pub fn begin(&mut self) -> Vec<Effect> {
         self.world.connections.ask(&mut self.fx, Call::Connections);
+        self.world.draft.ask(&mut self.fx, Call::Draft);
         std::mem::take(&mut self.fx.effects)
+    }
+
+    /// What an app that ends now would lose: a new sync that is being written.
+    pub fn unfinished(&self) -> Option<Draft> {
+        self.pages.iter().find_map(|page| match page {
+            Page::Wizard(wizard) => wizard.draft(self.world.now),
+            _ => None,
+        })
     }
 
     /// The contexts of the screen in front, from the inside out.
@@ -247,7 +258,7 @@ impl App {
         let (world, fx) = (&mut self.world, &mut self.fx);
         match self.pages.last_mut() {
             None => self.dashboard.act(action, world, fx),
-            Some(Page::Setup(s)) => s.act(action, world, fx),
+            Some(Page::Setup(s)) => s.act(action, fx),
             Some(Page::Wizard(w)) => w.act(action, world, fx),
             Some(Page::Connections(c)) => c.act(action, world, fx),
             Some(Page::Edit(e)) => e.act(action, world, fx),
@@ -362,6 +373,13 @@ impl App {
             }
             return;
         }
+        if let Reply::Draft(answer) = reply {
+            if self.world.draft.awaits(ticket) {
+                self.world.draft.take(answer);
+                self.first_steps();
+            }
+            return;
+        }
         let Some(reply) = actions::reply(self, ticket, reply) else {
             return;
         };
@@ -393,7 +411,7 @@ impl App {
             return;
         }
         let connections = &self.world.connections;
-        if !self.world.loaded || (connections.value.is_none() && connections.error.is_none()) {
+        if !self.world.loaded || self.world.draft.busy() || (connections.value.is_none() && connections.error.is_none()) {
             self.world.start = start;
             return;
         }
@@ -403,8 +421,19 @@ impl App {
                 self.pages.push(Page::Setup(Setup::default()));
             }
             super::Start::Screen(super::Screen::Connections) => self.pages.push(Page::Connections(Connections::default())),
-            super::Start::Screen(super::Screen::NewSync) => self.pages.push(Page::Wizard(Box::new(Wizard::new(&self.world)))),
+            super::Start::Screen(super::Screen::NewSync) => self.new_sync(),
             _ => {}
+        }
+    }
+
+    /// Opens the wizard; asks first when a sync was begun and not finished.
+    fn new_sync(&mut self) {
+        match self.world.draft.value.as_ref().and_then(Option::as_ref) {
+            Some(draft) => {
+                let question = super::wizard::draft::question(draft, &self.world);
+                self.modals.push(question);
+            }
+            None => self.pages.push(Page::Wizard(Box::new(Wizard::new(&self.world)))),
         }
     }
 
@@ -451,6 +480,11 @@ impl App {
                         _ => {}
                     }
                 }
+            }
+            Move::NewSync => self.new_sync(),
+            Move::Keep(draft) => {
+                self.fx.call(Call::KeepDraft(draft.as_deref().cloned()));
+                self.world.draft.value = Some(draft.map(|d| *d));
             }
             Move::Refresh => self.fx.effect(Effect::Call(0, Call::Watch)),
         }

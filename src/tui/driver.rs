@@ -73,6 +73,12 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
         leaving: false,
     };
     let outcome = driver.drive(incoming, signals).await;
+    // However the app ends (the line dropped, a signal), what was being written waits for the next start.
+    if let Some(draft) = driver.app.unfinished()
+        && !matches!(tokio::time::timeout(GRACE, service.keep_draft(Some(draft))).await, Ok(Ok(())))
+    {
+        tracing::warn!("the unfinished sync could not be kept");
+    }
     driver.tasks.values().for_each(AbortHandle::abort);
     drop(driver);
     if tokio::time::timeout(GRACE, service.close()).await.is_err() {

@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::app::Page;
 use super::modal::{Modal, Verdict};
 use crate::destination::{Choice, TestReport};
-use crate::model::Finding;
 use crate::model::connection::ConnectionView;
 use crate::model::plan::PlanDoc;
 use crate::model::run::RunRecord;
 use crate::model::sync::SyncDoc;
-use crate::service::{Approval, ChoicesAsk, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+use crate::model::{Finding, Map};
+use crate::service::{Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 use crate::source::Project;
 
 /// Names one call; answers carry it.
@@ -33,6 +33,11 @@ pub enum Call {
     Choices(ChoicesAsk),
     Test {
         name: String,
+    },
+    /// A connection together with a `destinationConfig`.
+    TestAt {
+        name: String,
+        config: Map,
     },
     Try {
         document: Value,
@@ -85,6 +90,8 @@ pub enum Call {
     },
     Pause(bool),
     Doctor,
+    Draft,
+    KeepDraft(Option<Draft>),
 }
 
 /// An answer, by its type. `Act` is that of a call whose success needs no data.
@@ -102,6 +109,7 @@ pub enum Reply {
     Run(Answer<String>),
     History(Answer<Vec<RunRecord>>),
     Findings(Answer<Vec<Finding>>),
+    Draft(Answer<Option<Draft>>),
     Act(Answer<()>),
 }
 
@@ -132,6 +140,10 @@ pub enum Move {
     Do(Verdict),
     /// A connection was stored.
     Stored(Box<ConnectionView>),
+    /// A new sync: the wizard, or first the question about the unfinished one.
+    NewSync,
+    /// Keeps an unfinished sync, or forgets it.
+    Keep(Option<Box<Draft>>),
     Refresh,
 }
 
@@ -246,6 +258,7 @@ pub async fn execute(service: Arc<dyn Service>, call: Call) -> Reply {
         Call::Folders(ask) => Reply::Choices(service.folders(ask).await),
         Call::Choices(ask) => Reply::Choices(service.choices(ask).await),
         Call::Test { name } => Reply::Report(service.test_connection(&name).await),
+        Call::TestAt { name, config } => Reply::Report(service.test_destination(&name, config).await),
         Call::Try { document } => Reply::Report(service.try_connection(document).await),
         Call::SaveConnection { document, replace } => Reply::Connection(service.save_connection(document, replace).await),
         Call::RemoveConnection { name } => Reply::Act(service.remove_connection(&name).await),
@@ -264,5 +277,7 @@ pub async fn execute(service: Arc<dyn Service>, call: Call) -> Reply {
         Call::History { name, limit } => Reply::History(service.history(&name, limit).await),
         Call::Pause(on) => Reply::Act(service.pause(on).await),
         Call::Doctor => Reply::Findings(service.doctor().await),
+        Call::Draft => Reply::Draft(service.draft().await),
+        Call::KeepDraft(draft) => Reply::Act(service.keep_draft(draft).await),
     }
 }

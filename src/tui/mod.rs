@@ -122,6 +122,7 @@ impl TuiOptions {
             size,
             demo: self.demo.as_ref().map(|d| d.describe()),
             demo_paused: false,
+            draft: Default::default(),
             start: Start::Screen(self.start.unwrap_or(Screen::Dashboard)),
         }
     }

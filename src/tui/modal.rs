@@ -24,6 +24,12 @@ pub enum Verdict {
     Quit,
     /// Leave the page in front, edits and all.
     Discard,
+    /// Leave the wizard, its draft kept for later.
+    SetAside,
+    /// Go on with the unfinished sync.
+    Resume,
+    /// Begin a new sync; an unfinished one is forgotten.
+    StartAnew,
     Start {
         syncs: Vec<String>,
         kind: RunKind,

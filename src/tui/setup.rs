@@ -4,12 +4,11 @@ use ratatui::layout::Rect;
 
 use super::app::{Page, World};
 use super::connections::edit::Edit;
-use super::fx::Fx;
+use super::fx::{Fx, Move};
 use super::keys::Action;
 use super::modal::scrolled;
 use super::theme::Role;
 use super::ui::{Hit, Ui};
-use super::wizard::Wizard;
 use crate::model::connection::ConnectionView;
 use crate::source::APP;
 
@@ -35,13 +34,13 @@ impl Setup {
         [all.iter().any(|c| c.app == APP.app), all.iter().any(|c| c.app != APP.app), !world.board.cards.is_empty()]
     }
 
-    pub fn act(&mut self, action: Action, world: &mut World, fx: &mut Fx) {
+    pub fn act(&mut self, action: Action, fx: &mut Fx) {
         match action {
             Action::Back => fx.pop(),
             Action::Enter => match self.at {
                 0 => fx.push(Page::Edit(Box::new(Edit::new(&APP)))),
                 1 => fx.push(Page::Edit(Box::new(Edit::choose_destination()))),
-                _ => fx.push(Page::Wizard(Box::new(Wizard::new(world)))),
+                _ => fx.moves.push(Move::NewSync),
             },
             _ => scrolled(&mut self.at, action, STEPS.len()),
         }

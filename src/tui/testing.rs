@@ -195,6 +195,7 @@ pub fn word(call: &Call) -> &'static str {
         Call::Folders(_) => "folders",
         Call::Choices(_) => "choices",
         Call::Test { .. } => "test",
+        Call::TestAt { .. } => "test at",
         Call::Try { .. } => "try",
         Call::SaveConnection { .. } => "save",
         Call::RemoveConnection { .. } => "remove connection",
@@ -213,6 +214,8 @@ pub fn word(call: &Call) -> &'static str {
         Call::History { .. } => "history",
         Call::Pause(_) => "pause",
         Call::Doctor => "doctor",
+        Call::Draft => "draft",
+        Call::KeepDraft(_) => "keep draft",
     }
 }
 
@@ -345,6 +348,7 @@ pub fn connections() -> Vec<ConnectionView> {
         app: app.into(),
         method: method.into(),
         public,
+        held: if app == "aws" { json!({"secretAccessKey": {"stored": true}}).as_object().cloned().unwrap_or_default() } else { Default::default() },
         used_by: if name == "prod-aws" { vec!["payments-prod".into(), "web-prod".into()] } else { Vec::new() },
     };
     vec![
@@ -490,7 +494,7 @@ pub fn answer(call: &Call) -> Option<Reply> {
             _ => Vec::new(),
         })),
         Call::Choices(ask) => Reply::Choices(Ok(vec![choice(&format!("{}-one", ask.field), "One"), choice(&format!("{}-two", ask.field), "Two")])),
-        Call::Test { .. } | Call::Try { .. } => {
+        Call::Test { .. } | Call::TestAt { .. } | Call::Try { .. } => {
             Reply::Report(Ok(TestReport { identity: "account 123456789012 as arn:aws:iam::123456789012:user/ops".into(), notes: Vec::new() }))
         }
         Call::SaveConnection { document, .. } => Reply::Connection(Ok(ConnectionView {
@@ -499,6 +503,7 @@ pub fn answer(call: &Call) -> Option<Reply> {
             app: document["app"].as_str().unwrap_or_default().into(),
             method: document["method"].as_str().unwrap_or_default().into(),
             public: json!({}),
+            held: Default::default(),
             used_by: Vec::new(),
         })),
         Call::Plan { .. } => Reply::Plan(Ok(plan())),
@@ -509,9 +514,14 @@ pub fn answer(call: &Call) -> Option<Reply> {
         Call::Start(_) => Reply::Run(Ok("r2".into())),
         Call::History { .. } => Reply::History(Ok(history())),
         Call::Doctor => Reply::Findings(Ok(Vec::new())),
-        Call::Check { .. } | Call::Delete { .. } | Call::RemoveConnection { .. } | Call::Cancel { .. } | Call::Approve(_) | Call::Pause(_) => {
-            Reply::Act(Ok(()))
-        }
+        Call::Draft => Reply::Draft(Ok(None)),
+        Call::Check { .. }
+        | Call::Delete { .. }
+        | Call::RemoveConnection { .. }
+        | Call::Cancel { .. }
+        | Call::Approve(_)
+        | Call::Pause(_)
+        | Call::KeepDraft(_) => Reply::Act(Ok(())),
         Call::Watch => return None,
     })
 }

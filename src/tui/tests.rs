@@ -5,6 +5,9 @@ use super::testing::{Harness, answer, board, refused, run, stored};
 use super::theme::Theme;
 use crate::model::board::{Board, Event};
 
+mod kept;
+mod targets;
+
 macro_rules! snapshot {
     ($name:expr, $harness:expr) => {{
         let screen = $harness.screen();
@@ -312,7 +315,7 @@ fn escape_keeps_what_was_typed_until_the_operator_agrees() {
     assert!(h.screen().contains("Leave without creating the sync?"), "{}", h.screen());
     h.keys("Enter");
     assert_eq!(h.app.pages.len(), 1, "staying is the default");
-    h.keys("Esc Right Enter");
+    h.keys("Esc Right Right Enter");
     assert!(h.app.pages.is_empty());
 }
 

@@ -54,7 +54,7 @@ fn draw_header(ui: &mut Ui<'_>, app: &App, area: Rect) {
         _ => "kms-sync".into(),
     };
     let right = match app.pages.last() {
-        Some(Page::Wizard(w)) if w.dirty => "draft kept until you leave".to_string(),
+        Some(Page::Wizard(w)) if w.dirty => "draft kept".to_string(),
         _ => counts(world),
     };
     let right_width = text::width(&right);

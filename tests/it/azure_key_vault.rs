@@ -15,7 +15,7 @@ use kms_sync::model::sync::SyncOptions;
 use kms_sync::model::{Forgetful, SecretValue};
 use kms_sync::sandbox::azure_key_vault::{Operation, State, router};
 use kms_sync::sandbox::entra;
-use kms_sync::sandbox::host::{Effect, Fault, Host};
+use kms_sync::sandbox::host::{Effect, Fault};
 use kms_sync::sandbox::tls::TlsHost;
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
 /// A vault behind TLS, its directory, and the certificate in a file.
 struct World {
     entra: entra::State,
-    authority: Host,
+    authority: TlsHost,
     vault: State,
     host: TlsHost,
     directory: tempfile::TempDir,
@@ -38,12 +38,12 @@ impl World {
     async fn new() -> Self {
         let entra = entra::State::new();
         entra.register(TENANT, CLIENT, "s3cret-value");
-        let authority = Host::start(entra::router(entra.clone()), None).await.expect("a port");
+        let authority = TlsHost::start(entra::router(entra.clone()), None).await.expect("a port");
         let vault = State::new(&entra, TENANT);
         vault.set_delays(Duration::from_millis(300), Duration::from_millis(300), Duration::ZERO);
         let host = TlsHost::start(router(vault.clone()), None).await.expect("a port");
         let directory = tempfile::tempdir().expect("a directory");
-        std::fs::write(directory.path().join("vault.pem"), &host.certificate).expect("the certificate");
+        std::fs::write(directory.path().join("vault.pem"), format!("{}{}", authority.certificate, host.certificate)).expect("the certificates");
         Self { entra, authority, vault, host, directory, cx: Cx::quiet() }
     }
 
@@ -53,7 +53,10 @@ impl World {
 
     /// One step of Microsoft's client; `None` where it cannot be installed.
     async fn vendor(&self, step: &'static str) -> Option<Value> {
-        let token = self.entra.mint(TENANT, CLIENT, entra::KEY_VAULT);
+        let token = match step {
+            "sign-in" => format!("{} {TENANT} {CLIENT} s3cret-value", self.authority.url),
+            _ => self.entra.mint(TENANT, CLIENT, entra::KEY_VAULT),
+        };
         let (url, certificate) = (self.host.url.clone(), self.certificate());
         let printed = tokio::task::spawn_blocking(move || python::script("azure_key_vault.py", &[&url, &certificate, &token, step]));
         let printed = printed.await.expect("the script ends")?;
@@ -160,6 +163,21 @@ async fn microsofts_client_finds_the_vault_it_knows() {
     assert!(lines.iter().any(|l| l.starts_with("GET /secrets/A-B/?")), "the client reads with a trailing slash");
     let pages: Vec<&String> = lines.iter().filter(|l| l.starts_with("GET /secrets?")).collect();
     assert_eq!(pages.len(), 3 + 9 + 1, "{pages:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn microsofts_sign_in_finds_the_directory_it_knows() {
+    let world = World::new().await;
+    world.vault.set_authority(&world.authority.url);
+    let Some(out) = world.vendor("sign-in").await else { return };
+    assert_eq!(out, json!({"value": "v", "names": ["SIGNED-IN"], "wrong": true}));
+    let asked = world.authority.log.lines();
+    assert!(asked.iter().any(|l| l.contains("/.well-known/openid-configuration")), "{asked:?}");
+    assert_eq!(world.entra.requests(), 2, "one token for three calls, and one refusal: {asked:?}");
+    // What it wrote is there for ours, which signs in at the same place.
+    let target = world.target().await;
+    let entries = world.entries(&*target).await;
+    assert_eq!(entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["SIGNED-IN"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,14 @@
 //! OCI Vault against the sandbox, through the interfaces the engine uses; and the sandbox and
 //! our signatures against Oracle's own SDK.
 
+mod calls;
 mod connection;
 mod faults;
 mod listing;
+mod runs;
+mod settling;
 mod vendor;
+mod versions;
 mod writes;
 
 use std::collections::BTreeMap;

@@ -115,8 +115,8 @@ pub(crate) fn walk(pty: &mut Pty, request: &Value) {
     pty.key("PageDown");
     pty.see("Initial Sync Behavior");
     if let Some(note) = spec.import_note {
-        // Said where there is room for it, and never an import offered.
-        assert!(!spec.can_import && !pty.screen().contains("Import Secrets"), "{note}\n{}", pty.screen());
+        pty.see(note);
+        assert!(!spec.can_import && !pty.screen().contains("Import Secrets"), "{}", pty.screen());
     }
     if let Some(schema) = request["syncOptions"]["keySchema"].as_str() {
         pty.focus("Key Schema");
@@ -212,6 +212,47 @@ fn every_way_out_gives_the_terminal_back() {
         pty.end();
         assert!(!pty.alternate(), "{how:?}");
     }
+}
+
+/// Adds a connection on the command line.
+fn add_connection(home: &Home, document: &Value) {
+    use std::io::Write as _;
+    let mut command = std::process::Command::new(crate::support::KMS_SYNC);
+    command.args(home.dirs()).args(["connection", "add", "-f", "-"]).stdin(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    child.stdin.take().expect("a pipe").write_all(document.to_string().as_bytes()).expect("the document is sent");
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_dropped_line_leaves_the_unfinished_sync_for_the_next_start() {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let world = runtime.block_on(World::start(Options { quiet: true, ..Options::default() })).expect("the world starts");
+    let request = world.syncs().into_iter().find(|s| text(s, "destination") == "aws-secrets-manager").expect("the world has it");
+    let home = Home::new();
+    for document in world.connections().iter().filter(|c| ["hanzo-kms", "aws"].contains(&text(c, "app"))) {
+        add_connection(&home, document);
+    }
+    let mut pty = home.app(80, 24);
+    pty.see("No syncs yet");
+    pty.key("n");
+    pty.see("Where should the secrets go?");
+    pty.key("Enter");
+    pick(&mut pty, "Environment", text(&request, "environment"));
+    pick(&mut pty, "Secret Path", text(&request, "secretPath"));
+    signal(pty.pid(), rustix::process::Signal::HUP);
+    pty.end();
+
+    let mut pty = home.app(80, 24);
+    pty.see("No syncs yet");
+    pty.key("n");
+    pty.see("Go on with the unfinished sync?");
+    pty.see(&format!("{}:{}", text(&request, "environment"), text(&request, "secretPath")));
+    pty.key("Enter");
+    pty.see("New sync to AWS Secrets Manager");
+    pty.wait("the path is there", |screen| screen.contains(text(&request, "secretPath")));
+    pty.key("PageDown");
+    pty.see("◉ Destination");
 }
 
 #[test]

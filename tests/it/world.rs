@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kms_sync::sandbox::world::{Options, World};
+use kms_sync::sandbox::host::Fault;
+use kms_sync::sandbox::world::{Options, PROJECT, World};
 use serde_json::Value;
 
 use crate::support::KMS_SYNC;
@@ -58,6 +59,33 @@ async fn every_destination_of_the_demo_succeeds_and_then_rests() {
             let written: u64 = ["created", "updated", "restored", "deleted"].iter().filter_map(|c| counts[c].as_u64()).sum();
             assert!(if round == 0 { written >= 20 } else { written == 0 }, "round {round} {name}: {counts}");
         }
+    }
+    // What the play does to a destination is noticed, waited for and mended.
+    for (stall, sync) in world.stalls().iter().zip(&syncs) {
+        let name = sync["name"].as_str().expect("name");
+        let touched = stall.meddle(&mut |_| 0).unwrap_or_else(|| panic!("{name}: a foreign hand finds something"));
+        // A list may lag behind a write for half a minute: until then a key that is missing from it proves nothing.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(90);
+        loop {
+            let (code, result, err) = run(home.path(), &["sync", name, "--verify", "--json"], None);
+            let counts = &result["runs"][0]["counts"];
+            let mended: u64 = ["created", "updated", "restored"].iter().filter_map(|c| counts[c].as_u64()).sum();
+            assert_eq!(code, 0, "{name}: {touched} was edited: {counts} {err}");
+            if mended >= 1 {
+                break;
+            }
+            assert!(std::time::Instant::now() < end, "{name}: the edit of {touched} is never seen: {counts}");
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+
+        let (environment, path) = (sync["environment"].as_str().expect("text"), sync["secretPath"].as_str().expect("text"));
+        let key = world.kms.keys(PROJECT, environment, path).into_iter().next().expect("a secret");
+        world.kms.set(PROJECT, environment, path, &key, "rotated-while-throttled");
+        stall.faults().add(Fault::next("", 3, stall.throttling()));
+        let (code, result, err) = run(home.path(), &["sync", name, "--json"], None);
+        let run = &result["runs"][0];
+        assert_eq!((code, run["counts"]["updated"].as_u64()), (0, Some(1)), "{name}: {run} {err}");
+        assert!(run["requests"]["retries"].as_u64() >= Some(3), "{name}: {}", run["requests"]);
     }
     // The others have something to ask.
     for sync in world.more_syncs() {

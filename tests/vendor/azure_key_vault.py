@@ -1,4 +1,8 @@
-"""Microsoft's own client against a Key Vault: URL CERTIFICATE TOKEN STEP. Prints one JSON document."""
+"""Microsoft's own client against a Key Vault: URL CERTIFICATES TOKEN STEP. Prints one JSON document.
+
+The step `sign-in` takes no token: it gets its own by azure-identity, from AUTHORITY TENANT CLIENT
+SECRET, joined by spaces in place of TOKEN.
+"""
 
 import json
 import sys
@@ -11,6 +15,7 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceNotFoundError,
 )
+from azure.identity import ClientSecretCredential
 from azure.keyvault.secrets import SecretClient
 
 URL, CERTIFICATE, TOKEN, STEP = sys.argv[1:5]
@@ -117,4 +122,24 @@ def edit():
     return {}
 
 
-print(json.dumps({"tour": tour, "stranger": stranger, "read": read, "edit": edit}[STEP]()))
+def sign_in():
+    """The whole of Microsoft's way: challenge, discovery, token request, call."""
+    authority, tenant, app, secret = TOKEN.split()
+
+    def signed_in(proof):
+        credential = ClientSecretCredential(
+            tenant, app, proof, authority=authority, disable_instance_discovery=True, connection_verify=CERTIFICATE
+        )
+        return SecretClient(URL, credential, connection_verify=CERTIFICATE, verify_challenge_resource=False)
+
+    vault = signed_in(secret)
+    vault.set_secret("SIGNED-IN", "v")
+    out = {"value": vault.get_secret("signed-in").value, "names": [p.name for p in vault.list_properties_of_secrets()]}
+    try:
+        signed_in("wrong").get_secret("SIGNED-IN")
+    except ClientAuthenticationError as error:
+        out["wrong"] = "AADSTS7000215" in str(error)
+    return out
+
+
+print(json.dumps({"sign-in": sign_in, "tour": tour, "stranger": stranger, "read": read, "edit": edit}[STEP]()))

@@ -290,6 +290,7 @@ impl Items {
             instead: work.instead.filter(|i| *i != op.action),
             untouched: !changed && !restored,
             note,
+            ..Written::default()
         })
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_secretsmanager as sm;
 use aws_sdk_sts as sts;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -223,23 +223,18 @@ impl Link {
 
     /// Clients that sign with `credentials`.
     pub fn ready(&self, credentials: &Credentials, region: &str) -> Result<Ready, ApiError> {
-        let mut sm_config = sm::Config::builder()
+        let shared = aws_types::SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(region.to_string()))
-            .credentials_provider(credentials.clone())
+            .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
             .http_client(self.http()?)
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .timeout_config(timeouts());
+            .timeout_config(timeouts())
+            .build();
+        let mut sm_config = sm::config::Builder::from(&shared);
         sm_config.set_endpoint_url(self.endpoint().map(str::to_string));
-        let mut sts_config = sts::Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(region.to_string()))
-            .credentials_provider(credentials.clone())
-            .http_client(self.http()?)
-            .retry_config(RetryConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .timeout_config(timeouts());
+        let mut sts_config = sts::config::Builder::from(&shared);
         sts_config.set_endpoint_url(self.sts_endpoint().map(str::to_string));
         Ok(Ready { sm: sm::Client::from_conf(sm_config.build()), sts: sts::Client::from_conf(sts_config.build()), expires: credentials.expiry() })
     }

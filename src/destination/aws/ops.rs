@@ -100,45 +100,33 @@ fn current(stages: Option<&std::collections::HashMap<String, Vec<String>>>) -> O
 /// A secret of another AWS service carries its owner as field, and as this reserved tag.
 const OWNER_TAG: &str = "aws:secretsmanager:owningService";
 
-impl From<&SecretListEntry> for Listed {
-    fn from(e: &SecretListEntry) -> Self {
-        let tags = tags(e.tags());
-        Self {
-            arn: e.arn().unwrap_or_default().to_string(),
-            name: e.name().unwrap_or_default().to_string(),
-            current: current(e.secret_versions_to_stages()).cloned(),
-            key: e.kms_key_id().filter(|k| !k.is_empty()).map(str::to_string),
-            owner: e.owning_service().map(str::to_string).or_else(|| tags.get(OWNER_TAG).cloned()),
-            tags,
-            deleted: e.deleted_date().is_some(),
-            kind: e.r#type().filter(|t| !t.is_empty()).map(str::to_string),
-            primary_region: e.primary_region().map(str::to_string),
-            rotated: e.rotation_enabled().unwrap_or(false),
-            changed: time(e.last_changed_date()),
-            created: time(e.created_date()),
+/// The two answers that describe a secret have the same members under types of their own.
+macro_rules! listed {
+    ($answer:ty, $versions:ident) => {
+        impl From<&$answer> for Listed {
+            fn from(e: &$answer) -> Self {
+                let tags = tags(e.tags());
+                Self {
+                    arn: e.arn().unwrap_or_default().to_string(),
+                    name: e.name().unwrap_or_default().to_string(),
+                    current: current(e.$versions()).cloned(),
+                    key: e.kms_key_id().filter(|k| !k.is_empty()).map(str::to_string),
+                    owner: e.owning_service().map(str::to_string).or_else(|| tags.get(OWNER_TAG).cloned()),
+                    tags,
+                    deleted: e.deleted_date().is_some(),
+                    kind: e.r#type().filter(|t| !t.is_empty()).map(str::to_string),
+                    primary_region: e.primary_region().map(str::to_string),
+                    rotated: e.rotation_enabled().unwrap_or(false),
+                    changed: time(e.last_changed_date()),
+                    created: time(e.created_date()),
+                }
+            }
         }
-    }
+    };
 }
 
-impl From<&DescribeSecretOutput> for Listed {
-    fn from(e: &DescribeSecretOutput) -> Self {
-        let tags = tags(e.tags());
-        Self {
-            arn: e.arn().unwrap_or_default().to_string(),
-            name: e.name().unwrap_or_default().to_string(),
-            current: current(e.version_ids_to_stages()).cloned(),
-            key: e.kms_key_id().filter(|k| !k.is_empty()).map(str::to_string),
-            owner: e.owning_service().map(str::to_string).or_else(|| tags.get(OWNER_TAG).cloned()),
-            tags,
-            deleted: e.deleted_date().is_some(),
-            kind: e.r#type().filter(|t| !t.is_empty()).map(str::to_string),
-            primary_region: e.primary_region().map(str::to_string),
-            rotated: e.rotation_enabled().unwrap_or(false),
-            changed: time(e.last_changed_date()),
-            created: time(e.created_date()),
-        }
-    }
-}
+listed!(SecretListEntry, secret_versions_to_stages);
+listed!(DescribeSecretOutput, version_ids_to_stages);
 
 fn content(text: Option<&str>, binary: bool) -> Content {
     match (text, binary) {

@@ -54,9 +54,9 @@ fn outcomes(batch: &Batch<'_>, done: Done, detail: &Detail) -> BatchWritten {
         id: Some(done.arn.clone()),
         stamp: done.version.clone(),
         detail: detail.json(),
-        instead: None,
         untouched: done.untouched,
         note: done.note,
+        ..Written::default()
     };
     BatchWritten {
         outcomes: batch.changes.iter().map(|op| (op.key.to_string(), Ok(written.clone()))).collect(),

@@ -77,8 +77,8 @@ impl Write<'_> {
                             (Action::Update, false) => Some(Action::Create),
                             _ => None,
                         },
-                        untouched: false,
                         note: note(op),
+                        ..Written::default()
                     }),
                 },
             };

@@ -22,8 +22,8 @@ impl VaultUrl {
         if given.contains('\\') {
             return Err(("url", "Vault Base URL must not hold a backslash: programs disagree on the host it names.".into()));
         }
-        if is_vault_name(given) {
-            return Self::parse(&format!("https://{}.vault.azure.net", given.to_ascii_lowercase()));
+        if let Some(full) = expanded(given) {
+            return Self::parse(&full);
         }
         let Ok(url) = url::Url::parse(given) else {
             return Err(("url", "Vault Base URL must be a URL such as https://my-key-vault.vault.azure.net.".into()));
@@ -97,6 +97,12 @@ impl VaultUrl {
         }
         Ok(())
     }
+}
+
+/// The URL that a bare vault name stands for.
+pub(super) fn expanded(text: &str) -> Option<String> {
+    let name = text.trim();
+    is_vault_name(name).then(|| format!("https://{}.vault.azure.net", name.to_ascii_lowercase()))
 }
 
 fn check_host(host: &str, url: &url::Url) -> Result<(), Refusal> {
@@ -236,6 +242,14 @@ mod tests {
         assert!(allowed_hosts(Some(&serde_json::json!(["https://a.test"]))).is_err());
         assert!(allowed_hosts(Some(&serde_json::json!("*"))).is_err());
         assert!(allowed_hosts(Some(&serde_json::json!(7))).is_err());
+    }
+
+    #[test]
+    fn bare_names_stand_for_vaults_of_the_public_cloud() {
+        assert_eq!(expanded(" My-Vault1 ").as_deref(), Some("https://my-vault1.vault.azure.net"));
+        for other in ["", "kv", "https://kv1.vault.azure.net", "kv1.vault.azure.net", "1kv", "localhost"] {
+            assert_eq!(expanded(other), None, "{other}");
+        }
     }
 
     #[test]

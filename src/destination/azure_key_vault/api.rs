@@ -90,6 +90,8 @@ pub(super) struct Call<'a> {
     pub repeatable: bool,
     /// Counts against the quota of creations.
     pub creates: bool,
+    /// Sent once: trouble is not waited out.
+    pub once: bool,
 }
 
 impl Vault {
@@ -107,7 +109,7 @@ impl Vault {
     }
 
     fn get(url: url::Url, label: &'static str) -> Call<'static> {
-        Call { method: Method::GET, url, label, body: None, repeatable: true, creates: false }
+        Call { method: Method::GET, url, label, body: None, repeatable: true, creates: false, once: false }
     }
 
     /// One page of a list: the first one, or the one a link leads to.
@@ -120,23 +122,31 @@ impl Vault {
         self.call(cx, &Self::get(self.url(&["secrets", name]), "GET /secrets/{name}")).await
     }
 
+    /// The current version of a secret, for a look that may as well be made by the next run.
+    pub async fn glance(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
+        let call = Self::get(self.url(&["secrets", name]), "GET /secrets/{name}");
+        self.call(cx, &Call { once: true, ..call }).await
+    }
+
     /// A new version. An ambiguous failure is the caller's to resolve.
     pub async fn set(&self, cx: &Cx, name: &str, body: &[u8]) -> Result<Answer, ApiError> {
         let url = self.url(&["secrets", name]);
-        self.call(cx, &Call { method: Method::PUT, url, label: "PUT /secrets/{name}", body: Some(body), repeatable: false, creates: true }).await
+        let label = "PUT /secrets/{name}";
+        self.call(cx, &Call { method: Method::PUT, url, label, body: Some(body), repeatable: false, creates: true, once: false }).await
     }
 
     /// Soft deletion. Repeating it is harmless: the second answer is a 404.
     pub async fn delete(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
         let url = self.url(&["secrets", name]);
-        self.call(cx, &Call { method: Method::DELETE, url, label: "DELETE /secrets/{name}", body: None, repeatable: true, creates: false }).await
+        let label = "DELETE /secrets/{name}";
+        self.call(cx, &Call { method: Method::DELETE, url, label, body: None, repeatable: true, creates: false, once: false }).await
     }
 
     /// Starts the recovery of a deleted secret.
     pub async fn recover(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
         let url = self.url(&["deletedsecrets", name, "recover"]);
         let label = "POST /deletedsecrets/{name}/recover";
-        self.call(cx, &Call { method: Method::POST, url, label, body: Some(b""), repeatable: true, creates: false }).await
+        self.call(cx, &Call { method: Method::POST, url, label, body: Some(b""), repeatable: true, creates: false, once: false }).await
     }
 
     /// A bundle out of an answer.
@@ -159,7 +169,8 @@ impl Vault {
             if let Some(creations) = self.pace.creations.as_ref().filter(|_| call.creates) {
                 creations.ready(cx).await?;
             }
-            let policy = Policy { repeatable: call.repeatable, pacer: Some(&self.pace.calls), ..Policy::default() };
+            let attempts = if call.once { 1 } else { Policy::default().attempts };
+            let policy = Policy { repeatable: call.repeatable, pacer: Some(&self.pace.calls), attempts, ..Policy::default() };
             let sent = self.http.send(cx, SERVICE, call.label, policy, || {
                 let mut request = self
                     .http
@@ -190,7 +201,7 @@ impl Vault {
                         None => return Err(refused.error),
                     };
                 }
-                429 if round < THROTTLE_ROUNDS && cx.spend_retry() => {
+                429 if !call.once && round < THROTTLE_ROUNDS && cx.spend_retry() => {
                     self.pace.calls.throttled(answer.retry_after());
                     round += 1;
                 }
@@ -236,6 +247,11 @@ impl Vault {
             };
             error.code = Some(code);
             error = error.advice(advice);
+        }
+        if let Some(theirs) = challenge.resource().filter(|r| !r.eq_ignore_ascii_case(self.tokens.resource())) {
+            let theirs = brief(theirs, 120);
+            error = error
+                .advice(format!("The vault asks for tokens for {theirs}: if you know it for yours, set tokenResource on the connection to that."));
         }
         Refused { error, claims: challenge.claims(), final_word: false }
     }
@@ -307,6 +323,12 @@ impl Challenge {
     fn tenant(&self) -> Option<String> {
         let url = url::Url::parse(self.get("authorization").or_else(|| self.get("authorization_uri"))?).ok()?;
         url.path_segments()?.next().filter(|s| !s.is_empty()).map(str::to_owned)
+    }
+
+    /// Whom the vault wants tokens for.
+    fn resource(&self) -> Option<&str> {
+        let named = self.get("resource").or_else(|| self.get("scope"))?;
+        Some(named.trim_end_matches("/.default").trim_end_matches('/')).filter(|r| !r.is_empty())
     }
 
     /// The decoded claims a claims challenge asks for.

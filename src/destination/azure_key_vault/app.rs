@@ -68,6 +68,12 @@ pub(super) static APP: AppSpec = AppSpec {
             help: "Further hosts, or suffixes such as .vault.example.com, that may be given a token.",
         },
         ConnectionSetting {
+            name: "tokenResource",
+            label: "Token Resource",
+            url: false,
+            help: "Whom tokens are for, where vaults have a name of their own for it (Azure Stack Hub); empty means the cloud's.",
+        },
+        ConnectionSetting {
             name: "endpoint",
             label: "Endpoint",
             url: true,
@@ -106,6 +112,11 @@ fn check(connection: &Connection, problems: &mut Problems) {
     }
     if let Err(message) = address::allowed_hosts(connection.settings.get("allowedVaultHosts")) {
         problems.add("allowedVaultHosts", "host", format!("{message}."));
+    }
+    match connection.settings.get("tokenResource") {
+        None => {}
+        Some(Value::String(r)) if !r.is_empty() && r.chars().all(|c| c.is_ascii_graphic()) => {}
+        Some(_) => problems.add("tokenResource", "value", "tokenResource must be a text such as https://vault.example.com."),
     }
     match connection.settings.get("apiVersion") {
         None => {}

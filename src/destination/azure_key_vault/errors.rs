@@ -116,7 +116,7 @@ impl Refusal {
 /// the right it needs.
 pub(super) fn failure(cx: &Cx, answer: &Answer, what: &str, right: Right) -> ApiError {
     let refusal = Refusal::read(answer);
-    let told = cx.redact(&brief(&refusal.message, 400));
+    let told = cx.redact(&brief(&essence(&refusal.message), 400));
     let text = match (told.is_empty(), answer.is_json()) {
         (false, _) => told,
         (true, true) => format!("the vault answered {}", answer.status),
@@ -133,6 +133,23 @@ pub(super) fn failure(cx: &Cx, answer: &Answer, what: &str, right: Right) -> Api
         error = error.advice(advice);
     }
     error
+}
+
+/// What an operator needs of a message: without the lines that repeat the request or give
+/// advice of ours in other words, and without the issuer in the caller's description. The rest
+/// of a 403 fills a small screen before it comes to the point.
+fn essence(message: &str) -> String {
+    const NOISE: [&str; 6] = ["If role assignments", "Action:", "Resource:", "Assignment:", "DecisionReason:", "Vault:"];
+    let lines = message.lines().map(str::trim).filter(|l| !l.is_empty() && !NOISE.iter().any(|n| l.starts_with(n)));
+    let mut text = lines.collect::<Vec<_>>().join(" ");
+    if let Some(at) = text.find(" For help resolving this issue") {
+        text.truncate(at);
+    }
+    while let Some(at) = text.find(";iss=") {
+        let end = text[at + 1..].find([';', '\'', ' ']).map_or(text.len(), |n| at + 1 + n);
+        text.replace_range(at..end, "");
+    }
+    text
 }
 
 fn classify(answer: &Answer, refusal: &Refusal, right: Right) -> (ErrorKind, Option<String>) {
@@ -206,6 +223,19 @@ mod tests {
         }
         let bare = failure(&cx, &answer(403, r#"{"error":{"code":"Forbidden","message":"no"}}"#), "list secrets", Right::List);
         assert!(bare.text().contains("List"), "{bare}");
+    }
+
+    #[test]
+    fn a_refusal_comes_to_the_point() {
+        let rbac = "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments or role definitions were changed recently, please observe propagation time.\r\nCaller: appid=a-1;oid=o-1;iss=https://sts.windows.net/t-1/\r\nAction: 'Microsoft.KeyVault/vaults/secrets/readMetadata/action'\r\nResource: '/subscriptions/x'\r\nAssignment: (not found)\r\nDecisionReason: null \r\nVault: kv1;location=westeurope\r\n";
+        assert_eq!(essence(rbac), "Caller is not authorized to perform action on resource. Caller: appid=a-1;oid=o-1");
+        let policy = "The user, group or application 'appid=a-1;oid=o-1;iss=https://sts.windows.net/t-1/' does not have secrets list permission on key vault 'kv1;location=westeurope'. For help resolving this issue, please see https://go.microsoft.com/fwlink/?linkid=2125287";
+        assert_eq!(
+            essence(policy),
+            "The user, group or application 'appid=a-1;oid=o-1' does not have secrets list permission on key vault 'kv1;location=westeurope'."
+        );
+        assert_eq!(essence("busy"), "busy");
+        assert_eq!(essence("x;iss="), "x");
     }
 
     #[test]

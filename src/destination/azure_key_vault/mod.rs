@@ -55,7 +55,7 @@ static SPEC: Spec = Spec {
     app: &app::APP,
     can_import: true,
     import_note: None,
-    config: &[Field::text("vaultBaseUrl", "Vault Base URL", "The URL of your Azure Key Vault.")],
+    config: &[Field::text("vaultBaseUrl", "Vault Base URL", "The URL of your Azure Key Vault.").expand(address::expanded)],
     options: &[Field::text(
         "disableCertificateImport",
         "Leave Certificates Alone",
@@ -68,7 +68,7 @@ static SPEC: Spec = Spec {
     notes: &[
         "Secrets in Hanzo KMS that contain an underscore (_) will be converted to a hyphen (-) when synced to Azure Key Vault.",
         "The identity needs these secrets permissions: secrets/list, secrets/get, secrets/set, secrets/recover, and secrets/delete unless deletion is disabled. Any role with these permissions would work, such as the Key Vault Secrets Officer role.",
-        "A bare vault name is accepted: my-key-vault stands for https://my-key-vault.vault.azure.net.",
+        "A bare vault name is enough here: my-key-vault stands for https://my-key-vault.vault.azure.net.",
     ],
 };
 

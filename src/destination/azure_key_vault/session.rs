@@ -30,7 +30,7 @@ pub(super) struct KeyVaultSession {
     http: Http,
     grant: Grant,
     allowed: Vec<String>,
-    /// By scope: one token serves all vaults of a cloud.
+    /// By resource: one token serves all vaults of a cloud.
     tokens: Mutex<HashMap<String, Arc<Tokens>>>,
     /// By vault: quotas are per vault.
     paces: Mutex<HashMap<String, Arc<Pace>>>,
@@ -76,10 +76,14 @@ impl KeyVaultSession {
             Some(url) => url,
             None => url::Url::parse(cloud.authority).map_err(|_| invalid("authorityUrl is not a URL"))?,
         };
+        // Outside Microsoft's clouds the operator says whom tokens are for: a server that named
+        // it could name another service and be handed a token for that.
+        let resource = self.connection.setting("tokenResource").unwrap_or(cloud.vault_scope);
+        let resource = resource.trim_end_matches("/.default").trim_end_matches('/');
         let mut all = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let tokens = all.entry(cloud.vault_scope.to_string()).or_insert_with(|| {
-            let resource = cloud.vault_scope.trim_end_matches("/.default");
-            Arc::new(Tokens::new(self.http.clone(), authority, self.grant.clone(), cloud.vault_scope).audiences(&[resource, KEY_VAULT_APP]))
+        let tokens = all.entry(resource.to_string()).or_insert_with(|| {
+            let scope = format!("{resource}/.default");
+            Arc::new(Tokens::new(self.http.clone(), authority, self.grant.clone(), scope).audiences(&[resource, KEY_VAULT_APP]))
         });
         Ok(tokens.clone())
     }

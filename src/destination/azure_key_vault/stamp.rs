@@ -3,7 +3,10 @@
 //! The list shows `created` and `updated` in whole seconds and no version. A foreign write in
 //! the same second as ours looks like ours, so a stamp stays *soft* until the version was
 //! seen again by a read that happened after that second was over; only a hard stamp may be
-//! believed on the list's word.
+//! believed on the list's word. Mostly that read is made a moment after the write, by the run
+//! that wrote.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -13,6 +16,15 @@ use crate::http::{Answer, parse_http_date};
 /// A read hardens a stamp when the service's clock shows at least this many seconds more than
 /// `updated`: the second is over on every replica, one second of disagreement allowed.
 const SETTLED_AFTER: i64 = 2;
+/// The same for a second look at our own write. It comes [`LOOK_AFTER`] of real time later,
+/// which ends the second by the clock that stamped the write; the service's date only has to
+/// agree.
+const LOOKED_AFTER: i64 = 1;
+/// The time from our write to the second look at it: a second, and room for replicas whose
+/// clocks differ a little.
+const LOOK_AFTER: Duration = Duration::from_millis(1100);
+/// A stamp further ahead of the service's own date than this is not waited for.
+const FURTHEST_AHEAD: i64 = 3;
 
 /// The state of one secret as far as a list or a bundle tells. Stored as
 /// `updated/created/version/soft|hard`, with `-` for what is unknown.
@@ -37,9 +49,25 @@ impl Mark {
 
     /// What a read shows; hard when the service's clock is past the second of the last change.
     pub fn read(attributes: &Attributes, version: Option<String>, answer: &Answer) -> Self {
-        let now = answer.header("date").and_then(parse_http_date).unwrap_or_else(Timestamp::now).as_second();
-        let soft = attributes.updated.is_none_or(|updated| now < updated.saturating_add(SETTLED_AFTER));
+        Self::seen(attributes, version, answer, SETTLED_AFTER)
+    }
+
+    /// What the second look at our own write shows, [`Self::look_in`] after it.
+    pub fn looked_at(attributes: &Attributes, version: Option<String>, answer: &Answer) -> Self {
+        Self::seen(attributes, version, answer, LOOKED_AFTER)
+    }
+
+    fn seen(attributes: &Attributes, version: Option<String>, answer: &Answer, margin: i64) -> Self {
+        let soft = attributes.updated.is_none_or(|updated| date(answer) < updated.saturating_add(margin));
         Self { updated: attributes.updated, created: attributes.created, version, soft }
+    }
+
+    /// When a second look can prove that this stamp, which `answer` showed, is ours alone;
+    /// `None` where it is proved, or where no look could prove it.
+    pub fn look_in(&self, answer: &Answer) -> Option<Duration> {
+        let ahead = self.updated?.saturating_sub(date(answer)).max(0);
+        let possible = self.soft && self.version.is_some() && ahead <= FURTHEST_AHEAD;
+        possible.then(|| LOOK_AFTER + Duration::from_secs(ahead.unsigned_abs()))
     }
 
     pub fn text(&self) -> String {
@@ -65,6 +93,11 @@ impl Mark {
     pub fn same_seconds(&self, then: &Mark) -> bool {
         self.updated.is_some() && self.updated == then.updated && self.created == then.created
     }
+}
+
+/// The service's clock, in unix seconds; ours where it does not tell.
+fn date(answer: &Answer) -> i64 {
+    answer.header("date").and_then(parse_http_date).unwrap_or_else(Timestamp::now).as_second()
 }
 
 #[cfg(test)]
@@ -100,5 +133,20 @@ mod tests {
         assert!(Mark::read(&attributes(100), None, &at(101)).soft);
         assert!(!Mark::read(&attributes(100), None, &at(102)).soft);
         assert!(Mark::read(&Attributes::default(), None, &at(102)).soft, "without a time nothing can be believed");
+    }
+
+    #[test]
+    fn a_second_look_comes_when_the_second_is_over_by_the_services_clock() {
+        let written = |updated| Mark::written(&attributes(updated), Some("v".into()));
+        assert_eq!(written(100).look_in(&at(100)), Some(LOOK_AFTER));
+        assert_eq!(written(100).look_in(&at(103)), Some(LOOK_AFTER));
+        assert_eq!(written(101).look_in(&at(100)), Some(LOOK_AFTER + Duration::from_secs(1)), "a stamp that was rounded up");
+        assert_eq!(written(1_000).look_in(&at(100)), None, "no sane clock");
+        assert_eq!(Mark::written(&attributes(100), None).look_in(&at(100)), None, "nothing to compare");
+        assert_eq!(Mark::written(&Attributes::default(), Some("v".into())).look_in(&at(100)), None);
+        assert_eq!(Mark::read(&attributes(100), Some("v".into()), &at(200)).look_in(&at(200)), None, "it is hard");
+        assert!(Mark::looked_at(&attributes(100), None, &at(100)).soft);
+        assert!(!Mark::looked_at(&attributes(100), None, &at(101)).soft);
+        assert!(Mark::looked_at(&attributes(102), None, &at(102)).soft, "changed meanwhile: its own second counts");
     }
 }

@@ -63,7 +63,7 @@ impl KeyVaultTarget {
     }
 
     /// The next page's URL. The token goes there, so it must be the vault's own.
-    fn follow(&self, from: &url::Url, link: &str) -> Result<url::Url, ApiError> {
+    pub(super) fn follow(&self, from: &url::Url, link: &str) -> Result<url::Url, ApiError> {
         let next = from.join(link.trim()).map_err(|_| odd("the link to the next page is no URL"))?;
         if !same_origin(&self.vault.base, &next) {
             let place = next.host_str().unwrap_or("nowhere");

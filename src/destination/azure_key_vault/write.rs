@@ -9,8 +9,9 @@ use super::errors::{BEING_DELETED, BEING_RECOVERED, DELETED, DISABLED, Refusal, 
 use super::stamp::Mark;
 use super::target::{KeyVaultTarget, READERS};
 use super::wire::{Keep, Secret, put_body};
-use crate::destination::{Desired, Itemised, Op, Written};
+use crate::destination::{Confirmed, Desired, Itemised, Op, Written};
 use crate::http::{Answer, ApiError, Cx, ErrorKind, backoff};
+use crate::model::ledger::Stamp;
 use crate::model::plan::Action;
 
 /// How often a write whose fate is unknown is looked into and tried again.
@@ -28,6 +29,27 @@ impl Itemised for KeyVaultTarget {
             (_, Some(desired)) => Writer::new(self, cx, op, desired).run(op.action == Action::Restore).await,
             (action, None) => Err(ApiError::new(ErrorKind::Invalid, SERVICE, format!("{action} {} without a value", op.key))),
         }
+    }
+
+    /// The current version is ours: so is the stamp, when its second is over. A write by
+    /// another hand leaves the stamp soft, so that the next run reads and compares.
+    async fn confirm(&self, cx: &Cx, key: &str, stamp: &Stamp) -> Result<Confirmed, ApiError> {
+        let Some(then) = Mark::parse(stamp) else { return Ok(Confirmed::Unproved) };
+        let answer = self.vault.glance(cx, key).await?;
+        match answer.status {
+            200..=299 => {}
+            // Deleted or disabled since; the next list shows it.
+            403 if Refusal::read(&answer).inner == DISABLED => return Ok(Confirmed::Unproved),
+            404 if answer.is_json() => return Ok(Confirmed::Unproved),
+            _ => return Err(failure(cx, &answer, &format!("get {key}"), Right::Get)),
+        }
+        let bundle = self.vault.bundle(&answer)?;
+        let version = self.vault.version(&bundle);
+        if version.is_none() || version != then.version {
+            return Ok(if version.is_none() { Confirmed::Unproved } else { Confirmed::Overtaken });
+        }
+        let now = Mark::looked_at(&bundle.attributes, version, &answer);
+        Ok(if now.soft { Confirmed::Unproved } else { Confirmed::Ours(now.text()) })
     }
 }
 
@@ -171,7 +193,7 @@ impl<'a> Writer<'a> {
         }
         let read = self.target.read_answer(self.cx, &answer)?;
         match read.value {
-            Some(value) if value.same_as(&self.desired.value) => Ok(Found::Equal(Written { stamp: read.stamp, ..Written::default() })),
+            Some(value) if value.same_as(&self.desired.value) => Ok(Found::Equal(stamped(read.stamp, &answer))),
             _ => Ok(Found::Other),
         }
     }
@@ -225,7 +247,7 @@ impl<'a> Writer<'a> {
                     self.keep = bundle.keep();
                     let read = self.target.read_answer(self.cx, &answer)?;
                     let equal = read.value.is_some_and(|v| v.same_as(&self.desired.value));
-                    return Ok(equal.then(|| Written { stamp: read.stamp, instead: self.instead(), ..Written::default() }));
+                    return Ok(equal.then(|| Written { instead: self.instead(), ..stamped(read.stamp, &answer) }));
                 }
                 403 if Refusal::read(&answer).inner == DISABLED => return Err(self.in_the_way("came back disabled and is left alone")),
                 // It is there; only reading it is not permitted.
@@ -239,7 +261,7 @@ impl<'a> Writer<'a> {
         // The version was made, whatever the answer's body looks like.
         let bundle = self.target.vault.bundle(answer).unwrap_or_default();
         let stamp = bundle.attributes.updated.is_some().then(|| self.stamp(&bundle));
-        Ok(self.done(Written { stamp, ..Written::default() }))
+        Ok(self.done(stamped(stamp, answer)))
     }
 
     fn stamp(&self, bundle: &Secret) -> String {
@@ -284,6 +306,12 @@ impl<'a> Writer<'a> {
         }
         error
     }
+}
+
+/// What was written under this stamp, which `answer` showed.
+fn stamped(stamp: Option<Stamp>, answer: &Answer) -> Written {
+    let confirm_in = stamp.as_deref().and_then(Mark::parse).and_then(|mark| mark.look_in(answer));
+    Written { stamp, confirm_in, ..Written::default() }
 }
 
 /// The end of one PUT.

@@ -308,14 +308,14 @@ impl Tokens {
         }
     }
 
-    /// `POST {authority}/{tenant}/oauth2/v2.0/token`.
+    /// `POST {authority}/{tenant}/oauth2/v2.0/token`, or an AD FS's own endpoint.
     async fn token_endpoint(&self, cx: &Cx, tenant: &str, form: &[(&str, &str)]) -> Result<Token, ApiError> {
-        let url = join(&self.authority, &[tenant, "oauth2", "v2.0", "token"]);
+        let (url, label) = endpoint(&self.authority, tenant);
         let policy = Policy { retry: aadsts::passing, ..Policy::default() };
         let asked = Instant::now();
         let answer = self
             .http
-            .send(cx, SERVICE, "POST /{tenant}/oauth2/v2.0/token", policy, || {
+            .send(cx, SERVICE, label, policy, || {
                 Ok(self.http.request(reqwest::Method::POST, url.clone())?.header("accept", "application/json").form(form))
             })
             .await?;
@@ -323,6 +323,22 @@ impl Tokens {
             return Err(aadsts::error(cx, &answer));
         }
         parse(&answer, asked)
+    }
+}
+
+/// The token endpoint and its route. An AD FS (Azure Stack Hub) has no tenants: `adfs` stands in
+/// the authority's path or in the tenant's place, and its endpoint has a path of its own
+/// (Microsoft: "AD FS OpenID Connect/OAuth flows").
+fn endpoint(authority: &url::Url, tenant: &str) -> (url::Url, &'static str) {
+    const ADFS: &str = "adfs";
+    let last = authority.path_segments().and_then(|mut s| s.rfind(|s| !s.is_empty()).map(str::to_ascii_lowercase));
+    let label = "POST /adfs/oauth2/token";
+    if last.as_deref() == Some(ADFS) {
+        (join(authority, &["oauth2", "token"]), label)
+    } else if tenant.eq_ignore_ascii_case(ADFS) {
+        (join(authority, &[ADFS, "oauth2", "token"]), label)
+    } else {
+        (join(authority, &[tenant, "oauth2", "v2.0", "token"]), "POST /{tenant}/oauth2/v2.0/token")
     }
 }
 

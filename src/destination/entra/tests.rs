@@ -93,6 +93,28 @@ async fn refusals_carry_number_advice_and_trace_and_never_the_secret() {
 }
 
 #[tokio::test]
+async fn an_ad_fs_is_asked_without_a_tenant() {
+    for (authority, tenant, path) in [
+        ("", "adfs", "/adfs/oauth2/token"),
+        ("/adfs", "adfs", "/adfs/oauth2/token"),
+        ("/adfs/", "anything", "/adfs/oauth2/token"),
+        ("/below", "ADFS", "/below/adfs/oauth2/token"),
+        ("/below", "t-1", "/below/t-1/oauth2/v2.0/token"),
+    ] {
+        let answer = |body: String| async move {
+            assert!(!body.contains("tenant") && body.contains("scope=https%3A%2F%2Fvault.stack.test%2F.default"), "{body}");
+            Json(serde_json::json!({"access_token": "token", "expires_in": "3600"}))
+        };
+        let host = Host::start(axum::Router::new().fallback(answer), None).await.expect("a port");
+        let grant = Grant::client_secret(tenant, "c", SecretValue::new("s"));
+        let authority = format!("{}{authority}", host.url).parse().expect("url");
+        let tokens = Tokens::new(Http::with(None, false), authority, grant, "https://vault.stack.test/.default");
+        tokens.token(&Cx::quiet()).await.expect("token");
+        assert_eq!(host.log.lines(), [format!("POST {path}")]);
+    }
+}
+
+#[tokio::test]
 async fn html_is_not_entra_and_passing_numbers_are_retried() {
     let host = endpoint(3599.into()).await;
     let (tokens, cx) = (tokens(&host), Cx::quiet());

@@ -12,7 +12,8 @@ use super::SERVICE;
 use super::calls;
 use super::client::Ask;
 use super::vault::{Facts, VaultTarget};
-use super::wire::{Secret, State, stamp};
+use super::versions;
+use super::wire::{Secret, State, stamp, version_of};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::plan::Action;
 use crate::model::{SecretValue, Time};
@@ -20,8 +21,6 @@ use crate::model::{SecretValue, Time};
 /// Steps one key may take before it is given up: enough for a deletion that is called off,
 /// found erased, and created anew, with a lost answer on the way.
 const STEPS: usize = 12;
-/// From this version on the outcome warns: a secret holds at most 30 active ones.
-const MANY_VERSIONS: u64 = 25;
 /// Keys whose operations may overlap. High, because most of the time is waiting for OCI to
 /// settle, and one list serves all that wait; pace and requests in flight are bounded elsewhere.
 const OVERLAP: usize = 256;
@@ -31,6 +30,14 @@ const OVERLAP: usize = 256;
 pub(super) struct Known {
     id: String,
     state: State,
+}
+
+/// What a look at a secret's content told.
+enum Look {
+    /// It holds the wanted value; `None`: it is between two states.
+    Done(Option<Written>),
+    /// It does not, or cannot be read; the number of its current version.
+    Differs(Option<u64>),
 }
 
 impl Known {
@@ -122,7 +129,7 @@ impl VaultTarget {
     }
 
     /// Waits for a state that can be acted on.
-    async fn stable(&self, cx: &Cx, key: &str, id: &str, word: &str) -> Result<Option<Known>, ApiError> {
+    pub(super) async fn stable(&self, cx: &Cx, key: &str, id: &str, word: &str) -> Result<Option<Known>, ApiError> {
         let done = |s: Option<&State>| !matches!(s, Some(State::Moving(_)));
         Ok(self.until(cx, id, key, word, Instant::now(), done).await?.as_ref().map(Known::of))
     }
@@ -132,22 +139,37 @@ impl VaultTarget {
         let want = desired(op)?;
         let mut look = !(fresh && op.entry.is_some_and(|e| e.value.is_some()));
         let mut lost: Option<ApiError> = None;
+        let mut version = op.entry.and_then(|e| e.stamp.as_deref()).and_then(version_of);
+        // The version that was given up for the new one, or why none could be.
+        let mut room: Option<Result<u64, ApiError>> = None;
         // A write whose answer was lost is looked for before it is sent again: it would make a
         // second version of thirty.
         for _ in 0..4 {
-            if look && let Some(done) = self.already(cx, op, want, id, lost.is_some()).await? {
-                return Ok(done);
+            if look {
+                match self.already(cx, op, want, id, lost.is_some()).await? {
+                    Look::Done(done) => return Ok(done),
+                    Look::Differs(now) => version = now.or(version),
+                }
+            }
+            if self.prune && room.is_none() && version.is_some_and(|v| v >= versions::MAX) {
+                room = self.make_room(cx, op.key, id, false).await.transpose();
             }
             let head = serde_json::json!({ "enableAutoGeneration": false });
             let body = with_content(&head, &want.value);
             let since = Instant::now();
             let answer = self.client.send(cx, &calls::UPDATE, Ask { path: &["secrets", id], body: Some(body), ..Ask::default() }).await;
             let error = match answer {
-                Ok(answer) if answer.ok() => {
-                    // The body is a convenience: where it cannot be read the next look tells.
-                    let secret = answer.json::<Secret>(SERVICE).ok();
-                    return self.landed(cx, op.key, id, secret, "UPDATING", since, None).await.map(Some);
-                }
+                Ok(answer) if answer.ok() => match answer.json::<Secret>(SERVICE) {
+                    Ok(secret) => {
+                        let mut written = self.landed(cx, op.key, id, secret, "UPDATING", since, None).await?;
+                        if let Some(Ok(number)) = room {
+                            written.note = Some(format!("version {number} was scheduled for deletion to make room"));
+                        }
+                        return Ok(Some(written));
+                    }
+                    // Perhaps the service never saw it: a look tells.
+                    Err(error) => error.ambiguous(true),
+                },
                 Ok(answer) => super::fault::error(cx, &calls::UPDATE, &answer),
                 Err(error) => error,
             };
@@ -158,27 +180,31 @@ impl VaultTarget {
                     lost = Some(error);
                     cx.wait(&format!("the answer for {} was lost; looking", op.key), self.patience.steps[0]).await?;
                 }
-                ErrorKind::Quota => {
-                    return Err(error.advice(
-                        "A secret holds at most 30 active versions: schedule the deletion of deprecated versions in the OCI Console, then run again.",
-                    ));
-                }
+                ErrorKind::Quota if self.prune => match room {
+                    None => match self.make_room(cx, op.key, id, true).await? {
+                        Some(number) => room = Some(Ok(number)),
+                        None => return Err(error),
+                    },
+                    Some(Err(why)) => return Err(why),
+                    Some(Ok(_)) => return Err(error),
+                },
+                ErrorKind::Quota => return Err(error.advice(versions::ADVICE)),
                 _ => return Err(error),
             }
         }
         Err(lost.unwrap_or_else(|| ApiError::new(ErrorKind::Transient, SERVICE, format!("{} could not be written", op.key))))
     }
 
-    /// Whether the secret holds the wanted value already. `Some(None)`: it is between two states.
-    async fn already(&self, cx: &Cx, op: &Op<'_>, want: &Desired, id: &str, ours: bool) -> Result<Option<Option<Written>>, ApiError> {
+    /// Whether the secret holds the wanted value already.
+    async fn already(&self, cx: &Cx, op: &Op<'_>, want: &Desired, id: &str, ours: bool) -> Result<Look, ApiError> {
         let bundle = match self.bundle(cx, id).await {
             Ok(bundle) => bundle,
-            Err(e) if e.kind == ErrorKind::Unsettled => return Ok(Some(None)),
+            Err(e) if e.kind == ErrorKind::Unsettled => return Ok(Look::Done(None)),
             // Without the right to read, or without a current version (after a deletion was
             // called off), writing is all that can be done.
             Err(e) if matches!(e.kind, ErrorKind::NotFound | ErrorKind::Permission) => {
                 let moving = self.get(cx, id).await?.is_some_and(|s| s.state() != State::Active);
-                return Ok(moving.then_some(None));
+                return Ok(if moving { Look::Done(None) } else { Look::Differs(None) });
             }
             Err(e) => return Err(e),
         };
@@ -187,15 +213,16 @@ impl VaultTarget {
         if read.value.as_ref().is_some_and(|v| v.same_as(&want.value)) {
             // A write of ours may still be settling.
             if ours && self.get(cx, id).await.ok().flatten().is_some_and(|s| matches!(s.state(), State::Moving(_))) {
-                return Ok(Some(None));
+                return Ok(Look::Done(None));
             }
-            return Ok(Some(Some(Written { id: Some(id.to_string()), stamp: read.stamp, untouched: !ours, ..Written::default() })));
+            let written = Written { id: Some(id.to_string()), stamp: read.stamp, untouched: !ours, ..Written::default() };
+            return Ok(Look::Done(Some(written)));
         }
         match read.problem {
             Some(problem) if !op.approved => {
                 Err(conflict(format!("{}: {problem}", op.key), "It was left as it is: approve overwriting it, or rename one of the two."))
             }
-            _ => Ok(None),
+            _ => Ok(Look::Differs(bundle.version_number)),
         }
     }
 
@@ -207,7 +234,7 @@ impl VaultTarget {
         cx: &Cx,
         key: &str,
         id: &str,
-        answer: Option<Secret>,
+        answer: Secret,
         word: &str,
         since: Instant,
         version: Option<u64>,
@@ -221,14 +248,14 @@ impl VaultTarget {
         cx: &Cx,
         key: &str,
         id: &str,
-        answer: Option<Secret>,
+        answer: Secret,
         word: &str,
         since: Instant,
         version: Option<u64>,
     ) -> Result<Written, ApiError> {
-        let mark = answer.as_ref().map(Secret::mark).unwrap_or_default();
-        let secret = match answer {
-            Some(secret) if secret.state() == State::Active => Some(secret),
+        let mark = answer.mark();
+        let secret = match answer.state() {
+            State::Active => Some(answer),
             _ => match self.until(cx, id, key, word, since, |s| !matches!(s, None | Some(State::Moving(_)))).await {
                 // The write was accepted: cancelling the run ends the wait, not the write.
                 Err(e) if e.kind == ErrorKind::Cancelled => {
@@ -265,7 +292,7 @@ impl VaultTarget {
         Ok(Written {
             id: Some(id.to_string()),
             stamp: version.map(|v| stamp(id, v, &secret.mark())),
-            note: version.filter(|v| *v >= MANY_VERSIONS).map(|v| format!("version {v}; OCI holds at most 30 active versions of a secret")),
+            note: version.filter(|v| *v >= versions::MANY && !self.prune).map(versions::warning),
             ..Written::default()
         })
     }
@@ -304,6 +331,7 @@ impl VaultTarget {
         let id = start.id.clone();
         let mut known = Some(start);
         let mut sent = false;
+        let mut lost: Option<ApiError> = None;
         for _ in 0..STEPS {
             match known.map(|k| k.state) {
                 None | Some(State::PendingDeletion | State::Deleted) => {
@@ -340,6 +368,7 @@ impl VaultTarget {
                         Err(e) if e.kind == ErrorKind::Unsettled => known = self.stable(cx, op.key, &id, "changing").await?,
                         Err(e) if e.ambiguous => {
                             sent = true;
+                            lost = Some(e);
                             cx.wait(&format!("the answer for {} was lost; looking", op.key), self.patience.steps[0]).await?;
                             known = self.find_id(cx, &id).await?.as_ref().map(Known::of);
                         }
@@ -357,7 +386,9 @@ impl VaultTarget {
                 }
             }
         }
-        Err(ApiError::new(ErrorKind::Unsettled, SERVICE, format!("{} does not come to rest: somebody else keeps changing it", op.key)))
+        Err(lost.unwrap_or_else(|| {
+            ApiError::new(ErrorKind::Unsettled, SERVICE, format!("{} does not come to rest: somebody else keeps changing it", op.key))
+        }))
     }
 }
 

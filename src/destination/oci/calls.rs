@@ -2,8 +2,8 @@
 //! lost answer may be answered by sending again.
 //!
 //! Facts: Oracle's "Details for Vault, Key Management, and Secret Management Service" (rights)
-//! and the requests of Oracle's SDKs. UpdateSecret, ScheduleSecretDeletion and
-//! CancelSecretDeletion take no retry token: after a lost answer the caller looks first.
+//! and the requests of Oracle's SDKs. UpdateSecret, the two
+//! ScheduleDeletions and CancelSecretDeletion take no retry token: after a lost answer the caller looks first.
 
 /// Which of the five services answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,7 @@ pub(super) const GET_SECRET: Call = read("GET /secrets/{secretId}", Service::Vau
 pub(super) const GET_BUNDLE: Call = read("GET /secretbundles/{secretId}", Service::Secrets, "SECRET_BUNDLE_READ (read secret-bundles)");
 pub(super) const GET_BUNDLE_BY_NAME: Call =
     read("POST /secretbundles/actions/getByName", Service::Secrets, "SECRET_BUNDLE_READ (read secret-bundles)");
+pub(super) const LIST_VERSIONS: Call = read("GET /secrets/{secretId}/versions", Service::Vaults, "SECRET_VERSION_INSPECT (inspect secret-versions)");
 /// Carries a retry token, which makes it repeatable for 24 hours.
 pub(super) const CREATE: Call = Call {
     label: "POST /secrets",
@@ -76,6 +77,13 @@ pub(super) const CANCEL: Call = Call {
     label: "POST /secrets/{secretId}/actions/cancelDeletion",
     service: Service::Vaults,
     right: "SECRET_DELETE (manage secrets)",
+    repeatable: false,
+    write: true,
+};
+pub(super) const SCHEDULE_VERSION: Call = Call {
+    label: "POST /secrets/{secretId}/version/{number}/actions/scheduleDeletion",
+    service: Service::Vaults,
+    right: "SECRET_VERSION_DELETE (manage secret-versions) or SECRET_UPDATE (use secrets)",
     repeatable: false,
     write: true,
 };

@@ -39,13 +39,7 @@ const TABLE: &[(u16, &str, &str, ErrorKind, &str)] = &[
         "OCI accepts 1 to 30 days from now by its own clock: check this machine's clock and deletionDays.",
     ),
     (400, "", "invalid format", ErrorKind::Invalid, "OCI takes base64 content only; report this with the request id."),
-    (
-        400,
-        "LimitExceeded",
-        "version",
-        ErrorKind::Quota,
-        "A secret holds at most 30 active versions: schedule the deletion of deprecated versions in the OCI Console, then run again.",
-    ),
+    (400, "LimitExceeded", "version", ErrorKind::Quota, super::versions::ADVICE),
     (
         400,
         "LimitExceeded",
@@ -66,6 +60,13 @@ const TABLE: &[(u16, &str, &str, ErrorKind, &str)] = &[
         "",
         ErrorKind::NotFound,
         "One of the sync's OCIDs (compartment, vault, encryption key) does not exist, or the policy does not let this user use it: allow use keys and use vaults in its compartment.",
+    ),
+    (
+        400,
+        "",
+        "reus",
+        ErrorKind::Invalid,
+        "A reuse rule of the secret forbids a value that it held before: choose another value in the source, or change the rule in the OCI Console.",
     ),
     (400, "", "tag", ErrorKind::Invalid, "The tenancy's tag rules refuse this secret: a required tag or tag default is in the way."),
     (401, "", "clock skew", ErrorKind::Auth, "This machine's clock is wrong: set it (NTP), then try again."),
@@ -109,14 +110,17 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
         None if matches!(answer.status, 408 | 500..=599) && answer.status != 501 => (ErrorKind::Transient, String::new()),
         None => (ErrorKind::NotTheService, "This is not an answer of OCI: check the connection's endpoints and proxy settings.".to_string()),
     };
-    let advice = match (answer.status, kind) {
-        (401, _) => clock(answer).unwrap_or(advice),
-        (403, _) | (404, ErrorKind::NotFound) => {
-            format!("It does not exist, or the policy lacks {} in that compartment.", call.right)
-        }
+    let advice = match answer.status {
+        401 => clock(answer).unwrap_or(advice),
         _ => advice,
     };
-    let message = if said.is_empty() { format!("{} was refused", call.label) } else { format!("{}: {said}", call.label) };
+    let message = match (answer.status, kind) {
+        // First what helps: the service's own sentence is the same for every missing right.
+        (403, _) => format!("{}: the policy lacks {}: {said}", call.label, call.right),
+        (404, ErrorKind::NotFound) => format!("{}: not there, or the policy lacks {}: {said}", call.label, call.right),
+        _ if said.is_empty() => format!("{} was refused", call.label),
+        _ => format!("{}: {said}", call.label),
+    };
     let mut error = ApiError::new(kind, SERVICE, message)
         .code(code)
         .status(answer.status)
@@ -161,6 +165,7 @@ mod tests {
             (400, "InvalidParameter", "ScheduledTimeOfDeletion is in invalid range", ErrorKind::Invalid),
             (400, "LimitExceeded", "limit", ErrorKind::Quota),
             (400, "QuotaExceeded", "quota", ErrorKind::Quota),
+            (400, "InvalidParameter", "the content must not be reused", ErrorKind::Invalid),
             (400, "RelatedResourceNotAuthorizedOrNotFound", "key", ErrorKind::NotFound),
             (400, "CannotParseRequest", "x", ErrorKind::Invalid),
             (401, "NotAuthenticated", "x", ErrorKind::Auth),

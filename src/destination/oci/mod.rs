@@ -8,6 +8,7 @@
 //! | `calls`, `client`, `fault`, `wire` | the calls as data, sending and paging, errors, JSON |
 //! | `session` | connection test and pickers |
 //! | `vault`, `apply`, `create`, `settle` | list and read, write one key, wait for secrets between two states |
+//! | `versions` | room for one more version of a secret that is full |
 //!
 //! What shapes everything here: every change is asynchronous, so the next call on a secret is
 //! refused until it settles; the list tells neither version nor time of change; and a secret
@@ -37,6 +38,7 @@ mod spec;
 mod vault;
 #[cfg(test)]
 mod vault_tests;
+mod versions;
 mod wire;
 
 use std::sync::Arc;
@@ -69,7 +71,9 @@ impl Provider for OciVault {
         ocid::check(config, "compartmentOcid", "Compartment", &["tenancy", "compartment"], problems);
         ocid::check(config, "vaultOcid", "Vault", &["vault"], problems);
         ocid::check(config, "keyOcid", "Encryption Key", &["key"], problems);
-        Reader { object: &options.extra, prefix: "syncOptions.", problems }.number("deletionDays", 1, 30);
+        let mut reader = Reader { object: &options.extra, prefix: "syncOptions.", problems };
+        reader.number("deletionDays", 1, 30);
+        reader.flag("pruneVersions");
     }
 
     fn label(&self, config: &Map) -> String {

@@ -122,14 +122,23 @@ pub(super) static SPEC: Spec = Spec {
         Field::text("keyOcid", "Encryption Key", "The encryption key to use when creating secrets in the vault.")
             .input(Input::Live { depends: &["compartmentOcid", "vaultOcid"] }),
     ],
-    options: &[Field::text(
-        "deletionDays",
-        "Deletion Window",
-        "Days until a deleted secret is erased for good, 1 to 30; until then it can be brought back, and keeps its name.",
-    )
-    .input(Input::Number { min: 1, max: 30 })
-    .default("7")
-    .optional()],
+    options: &[
+        Field::text(
+            "deletionDays",
+            "Deletion Window",
+            "Days until a deleted secret is erased for good, 1 to 30; until then it can be brought back, and keeps its name.",
+        )
+        .input(Input::Number { min: 1, max: 30 })
+        .default("7")
+        .optional(),
+        Field::text(
+            "pruneVersions",
+            "Prune Versions",
+            "A secret holds 30 active versions. On: when one is full, its oldest deprecated version is scheduled for deletion in a day to make room; versions in use are never taken. Needs manage secret-versions.",
+        )
+        .input(Input::Flag)
+        .optional(),
+    ],
     notes: &[
         "Secret names may hold letters, digits, _ - and . (up to 255 characters); values up to 25 KB; empty values are skipped.",
         "Secrets between two states are waited for; a deleted secret that returns is brought back, which can take up to a minute.",

@@ -1,7 +1,7 @@
 //! One vault opened for one run: what it holds, and reading values.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -12,9 +12,10 @@ use super::calls;
 use super::client::{Ask, Client};
 use super::names::Names;
 use super::settle::{Board, Patience};
-use super::wire::{Bundle, Secret, State, mark_of, stamp};
+use super::wire::{Bundle, Secret, State, mark_of, same_version, stamp, version_of};
 use super::{DELETION_DAYS, SERVICE, text};
 use crate::http::{ApiError, Cx, ErrorKind};
+use crate::model::Time;
 use crate::model::ledger::LedgerRow;
 
 /// Up to so many wanted keys every value is read in every run: a few seconds at the modest
@@ -34,10 +35,23 @@ pub(super) struct VaultTarget {
     pub(super) sync_id: String,
     /// 1 to 30.
     pub(super) deletion_days: i64,
+    /// Old versions may be given up for new ones.
+    pub(super) prune: bool,
     pub(super) patience: Patience,
     pub(super) board: Board,
     /// The first answer that said a quota is full: further creates are not tried.
     pub(super) full: Mutex<Option<ApiError>>,
+    /// Own keys whose value could not be read, and why: their versions were compared instead.
+    blind: Mutex<BTreeMap<String, Blind>>,
+}
+
+/// Why the value of a secret that is there cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Blind {
+    /// A rule of the secret blocks content that has expired.
+    Expired,
+    /// No right to it, by the policy.
+    Policy,
 }
 
 /// What an entry tells `freshness` and `apply`. Never a value.
@@ -49,6 +63,8 @@ pub(super) struct Facts {
     /// See [`Secret::mark`].
     pub mark: String,
     pub key_id: Option<String>,
+    /// True when this sync made it, as ledger or tag tell.
+    pub ours: bool,
     /// True when an unchanged entry is taken for an unchanged value in this run.
     pub trusting: bool,
 }
@@ -68,9 +84,11 @@ impl VaultTarget {
             key: text(&target.config, "keyOcid").to_string(),
             sync_id: target.sync_id.clone(),
             deletion_days: target.options.extra.get("deletionDays").and_then(serde_json::Value::as_i64).unwrap_or(DELETION_DAYS).clamp(1, 30),
+            prune: target.options.extra.get("pruneVersions").and_then(serde_json::Value::as_bool) == Some(true),
             patience,
             board: Board::default(),
             full: Mutex::new(None),
+            blind: Mutex::default(),
         }
     }
 
@@ -123,13 +141,15 @@ impl VaultTarget {
     async fn read_one(&self, cx: &Cx, entry: &Entry) -> Result<Read, ApiError> {
         let id = entry.id.as_deref().ok_or_else(|| ApiError::new(ErrorKind::NotFound, SERVICE, format!("{} has no id", entry.key)))?;
         let mut answer = self.bundle(cx, id).await;
-        if answer.as_ref().is_err_and(|e| matches!(e.kind, ErrorKind::NotFound | ErrorKind::Unsettled)) {
+        // Where the policy is known to be in the way, asking twice is no use.
+        let again = |e: &ApiError| e.kind == ErrorKind::Unsettled || (e.kind == ErrorKind::NotFound && !self.forbidden());
+        if answer.as_ref().is_err_and(again) {
             answer = self.bundle(cx, id).await;
         }
         match answer {
             Ok(bundle) => Ok(self.read_of(cx, id, &bundle, &Facts::of(entry).mark)),
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unsettled | ErrorKind::Permission) => {
-                Err(self.unreadable(cx, &entry.key, id, error).await)
+                self.unreadable(cx, entry, id, error).await
             }
             Err(error) => Err(error),
         }
@@ -138,6 +158,8 @@ impl VaultTarget {
     pub(super) fn read_of(&self, cx: &Cx, id: &str, bundle: &Bundle, mark: &str) -> Read {
         let stamp = bundle.version_number.map(|v| stamp(id, v, mark));
         match bundle.value() {
+            // Nothing to import and nothing to lose; the version still tells whether it is ours.
+            Ok(value) if value.is_empty() => Read { value: None, stamp, problem: None },
             Ok(value) => {
                 cx.redactor().learn(&value);
                 Read { value: Some(value), stamp, problem: None }
@@ -146,38 +168,62 @@ impl VaultTarget {
         }
     }
 
-    /// Why the value of a listed, active secret was refused: gone meanwhile, moving, or no right.
-    async fn unreadable(&self, cx: &Cx, key: &str, id: &str, error: ApiError) -> ApiError {
-        match self.get(cx, id).await {
-            Ok(Some(secret)) if secret.state() == State::Active => {
-                let mut error = error;
-                error.kind = ErrorKind::Permission;
-                error.message = format!("the value of {key} cannot be read, though the secret is there: {}", error.message);
-                error.advice(format!("The policy lacks {}, or an expiry rule of the secret blocks its content.", calls::GET_BUNDLE.right))
-            }
-            Ok(Some(secret)) => ApiError::new(
-                ErrorKind::Unsettled,
-                SERVICE,
-                format!("{key} became {} while this run was reading", crate::model::text::brief(&secret.lifecycle_state, 40)),
-            )
-            .advice("Somebody else changes it now; the next run tries again."),
-            Ok(None) | Err(_) => error,
+    /// What to make of a listed, active secret whose value was refused: gone meanwhile, moving,
+    /// expired, or no right. Of a secret of our own its version tells whether it still holds what
+    /// was written, which is all that a sync needs to know.
+    async fn unreadable(&self, cx: &Cx, entry: &Entry, id: &str, error: ApiError) -> Result<Read, ApiError> {
+        let key = &entry.key;
+        let secret = match self.get(cx, id).await {
+            Ok(Some(secret)) => secret,
+            Ok(None) | Err(_) => return Err(error),
+        };
+        if secret.state() != State::Active {
+            let word = crate::model::text::brief(&secret.lifecycle_state, 40);
+            return Err(ApiError::new(ErrorKind::Unsettled, SERVICE, format!("{key} became {word} while this run was reading"))
+                .advice("Somebody else changes it now; the next run tries again."));
         }
+        let expired = secret.locked_by_expiry(Time::now());
+        if Facts::of(entry).ours
+            && let Some(version) = secret.current_version_number
+        {
+            let why = if expired.is_some() { Blind::Expired } else { Blind::Policy };
+            self.blind().insert(key.clone(), why);
+            return Ok(Read { value: None, stamp: Some(stamp(id, version, &secret.mark())), problem: None });
+        }
+        let mut error = error;
+        error.kind = ErrorKind::Permission;
+        if let Some(at) = expired {
+            error.message = format!("the value of {key} expired on {}, and a rule of the secret blocks reading it", at.strftime("%Y-%m-%d"));
+            return Err(error.advice("Give it a new value, or change the rule, in the OCI Console."));
+        }
+        error.message = format!("the value of {key} cannot be read, though the secret is there: the policy lacks {}", calls::GET_BUNDLE.right);
+        Err(error)
+    }
+
+    fn blind(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Blind>> {
+        self.blind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True when a value was refused by the policy before.
+    fn forbidden(&self) -> bool {
+        self.blind().values().any(|why| *why == Blind::Policy)
     }
 
     fn entry(&self, secret: &Secret, ask: &Listing<'_>) -> Entry {
         let row = ask.ledger.rows.get(&secret.secret_name);
+        let written = row.is_some_and(|r| r.remote_id.as_deref() == Some(&secret.id));
         let facts = Facts {
             state: secret.lifecycle_state.to_ascii_uppercase(),
             mark: secret.mark(),
             key_id: secret.key_id.clone(),
+            ours: written || secret.tag(TAG) == Some(&self.sync_id),
             trusting: !ask.full && ask.wanted > SMALL,
         };
         Entry {
             key: secret.secret_name.clone(),
             id: Some(secret.id.clone()),
             stamp: None,
-            state: entry_state(secret, row.is_some_and(|r| r.remote_id.as_deref() == Some(&secret.id))),
+            state: entry_state(secret, written),
             value: None,
             facts: serde_json::to_value(facts).unwrap_or_default(),
             note: note(secret),
@@ -211,11 +257,20 @@ fn entry_state(secret: &Secret, ours: bool) -> EntryState {
     }
 }
 
+/// The first few of a list of keys.
+fn names(keys: &[&str]) -> String {
+    let first = keys.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    if keys.len() > 5 { format!("{first} and {} more", keys.len() - 5) } else { first }
+}
+
 fn note(secret: &Secret) -> Option<String> {
     let day = |t: &str| t.get(..10).map(str::to_string);
     let mut parts = Vec::new();
     if let Some(created) = secret.time_created.as_deref().and_then(day) {
         parts.push(format!("created {created}"));
+    }
+    if let Some(at) = secret.expired(Time::now()) {
+        parts.push(format!("expired {}", at.strftime("%Y-%m-%d")));
     }
     if let Some(by) = secret.tag("managed-by") {
         parts.push(format!("managed by {}", crate::model::text::brief(by, 40)));
@@ -258,6 +313,17 @@ impl Destination for VaultTarget {
     }
 
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
+        // The list tells no version: with one, reading was refused and the version told instead.
+        if let Some(now) = &entry.stamp {
+            return match &row.stamp {
+                Some(then) if same_version(now, then) => Freshness::Same,
+                Some(then) => {
+                    let number = |stamp: &str| version_of(stamp).map_or("?".to_string(), |v| v.to_string());
+                    Freshness::Changed(format!("was edited outside: version {} where {} was written", number(now), number(then)))
+                }
+                None => Freshness::Unknown,
+            };
+        }
         let facts = Facts::of(entry);
         let same = row.remote_id == entry.id && row.stamp.as_deref().and_then(mark_of) == Some(&facts.mark);
         if facts.trusting && same { Freshness::Unseen } else { Freshness::Unknown }
@@ -270,5 +336,27 @@ impl Destination for VaultTarget {
 
     fn shape(&self) -> Shape<'_> {
         Shape::Itemised(self)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let blind = self.blind();
+        let of = |which: Blind| blind.iter().filter(|(_, why)| **why == which).map(|(key, _)| key.as_str()).collect::<Vec<_>>();
+        let mut out = Vec::new();
+        let expired = of(Blind::Expired);
+        if !expired.is_empty() {
+            out.push(format!(
+                "{} expired, and a rule blocks reading until there is a new value: change it in the source, or the rule in the OCI Console.",
+                names(&expired)
+            ));
+        }
+        let hidden = of(Blind::Policy);
+        if !hidden.is_empty() {
+            out.push(format!(
+                "{} could not be read, because the policy lacks {}: by its version each is known to be as written, or not.",
+                if hidden.len() == 1 { "1 value".to_string() } else { format!("{} values", hidden.len()) },
+                calls::GET_BUNDLE.right
+            ));
+        }
+        out
     }
 }

@@ -73,6 +73,11 @@ pub(super) struct Secret {
     pub rotation_config: Option<serde_json::Value>,
     #[serde(default)]
     pub is_auto_generation_enabled: Option<bool>,
+    #[serde(default)]
+    pub time_of_current_version_expiry: Option<String>,
+    /// Not in the list.
+    #[serde(default)]
+    pub secret_rules: Option<serde_json::Value>,
     /// Not in the list.
     #[serde(default)]
     pub current_version_number: Option<u64>,
@@ -86,6 +91,18 @@ impl Secret {
     /// When it will be erased.
     pub fn until(&self) -> Option<Time> {
         self.time_of_deletion.as_deref().and_then(|t| t.parse().ok())
+    }
+
+    /// When the current content expired, if it has.
+    pub fn expired(&self, now: Time) -> Option<Time> {
+        self.time_of_current_version_expiry.as_deref().and_then(|t| t.parse().ok()).filter(|at| *at <= now)
+    }
+
+    /// When the content expired, if a rule of the secret blocks reading it since.
+    pub fn locked_by_expiry(&self, now: Time) -> Option<Time> {
+        let rules = self.secret_rules.as_ref().and_then(serde_json::Value::as_array)?;
+        let blocks = |r: &serde_json::Value| r.get("isSecretContentRetrievalBlockedOnExpiry").and_then(serde_json::Value::as_bool) == Some(true);
+        self.expired(now).filter(|_| rules.iter().any(blocks))
     }
 
     /// A tag's text.
@@ -116,9 +133,39 @@ pub(super) fn stamp(id: &str, version: u64, mark: &str) -> String {
     format!("{version}@{id}#{mark}")
 }
 
+/// The version inside a stamp.
+pub(super) fn version_of(stamp: &str) -> Option<u64> {
+    stamp.split_once('@')?.0.parse().ok()
+}
+
+/// True when two stamps are of one version of one secret, whatever else moved at it.
+pub(super) fn same_version(a: &str, b: &str) -> bool {
+    let exact = |stamp: &str| stamp.rsplit_once('#').map(|(exact, _)| exact.to_string());
+    exact(a).is_some_and(|a| Some(a) == exact(b))
+}
+
 /// The mark inside a stamp.
 pub(super) fn mark_of(stamp: &str) -> Option<&str> {
     stamp.rsplit_once('#').map(|(_, mark)| mark)
+}
+
+/// SecretVersionSummary.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Version {
+    pub version_number: u64,
+    #[serde(default)]
+    pub stages: Vec<String>,
+    /// Present once its deletion is scheduled.
+    #[serde(default)]
+    pub time_of_deletion: Option<String>,
+}
+
+impl Version {
+    /// Neither current nor pending, previous, latest, or a stage that is not known here.
+    pub fn only_deprecated(&self) -> bool {
+        !self.stages.is_empty() && self.stages.iter().all(|s| s.eq_ignore_ascii_case("DEPRECATED"))
+    }
 }
 
 /// SecretBundle: one version's content.

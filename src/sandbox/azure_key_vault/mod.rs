@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     creations: VecDeque<Instant>,
     /// A clock that stands, for tests of one-second stamps.
     frozen: Option<i64>,
+    /// Seconds by which the vault's clock is ahead of this machine's.
+    ahead: i64,
     purges: usize,
 }
 
@@ -84,6 +86,7 @@ impl State {
             forbidden: Vec::new(),
             creations: VecDeque::new(),
             frozen: None,
+            ahead: 0,
             purges: 0,
         })))
     }
@@ -95,6 +98,11 @@ impl State {
     /// The authority that its challenges name.
     pub fn set_authority(&self, url: &str) {
         self.inner().authority = url.trim_end_matches('/').to_string();
+    }
+
+    /// The resource that its tokens must be for, and its challenges name.
+    pub fn set_resource(&self, resource: &str) {
+        self.inner().resource = resource.to_string();
     }
 
     /// Moves the vault to another tenant.
@@ -145,6 +153,11 @@ impl State {
     /// Stops the vault's clock at a second, or lets it go on.
     pub fn freeze_clock(&self, second: Option<i64>) {
         self.inner().frozen = second;
+    }
+
+    /// Sets the vault's clock this many seconds ahead of this machine's (behind, if negative).
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.inner().ahead = seconds;
     }
 
     /// Somebody else writes a secret: a new version with these properties only.
@@ -273,7 +286,7 @@ pub struct Seed {
 
 impl Inner {
     fn now(&self) -> i64 {
-        self.frozen.unwrap_or_else(|| jiff::Timestamp::now().as_second())
+        self.frozen.unwrap_or_else(|| jiff::Timestamp::now().as_second() + self.ahead)
     }
 
     /// Takes one creation from the quota.

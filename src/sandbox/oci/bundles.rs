@@ -9,14 +9,17 @@ use serde_json::json;
 use super::State;
 use super::reply::{Answer, Query, Refusal, page, tagged};
 use super::store::{Secret, stamp};
+use crate::model::Time;
 
-/// A value can be read while the secret is active or being updated (the old one then).
-fn readable(secret: &Secret) -> Result<(), Refusal> {
-    if matches!(secret.state.as_str(), "ACTIVE" | "UPDATING") { Ok(()) } else { Err(Refusal::not_found()) }
+/// A value can be read while the secret is active or being updated (the old one then), and
+/// until an expiry rule blocks it.
+fn readable(secret: &Secret, now: Time) -> Result<(), Refusal> {
+    let blocked = secret.expiry().is_some_and(|(at, blocks)| blocks && at <= now);
+    if matches!(secret.state.as_str(), "ACTIVE" | "UPDATING") && !blocked { Ok(()) } else { Err(Refusal::not_found()) }
 }
 
-fn bundle(secret: &Secret, query: &Query) -> Answer {
-    readable(secret)?;
+fn bundle(secret: &Secret, query: &Query, now: Time) -> Answer {
+    readable(secret, now)?;
     let asked = ["stage", "versionNumber", "secretVersionName"].iter().filter(|n| query.contains_key(**n)).count();
     if asked > 1 {
         return Err(Refusal::invalid("stage, versionNumber and secretVersionName exclude each other"));
@@ -38,7 +41,7 @@ fn bundle(secret: &Secret, query: &Query) -> Answer {
     let content_type = secret.extra.get("sandboxContentType").and_then(|v| v.as_str()).unwrap_or("BASE64");
     let body = json!({
         "secretId": secret.id, "versionNumber": version.number, "versionName": version.name, "stages": version.stages,
-        "timeCreated": stamp(version.created), "timeOfDeletion": version.time_of_deletion.map(stamp), "timeOfExpiry": null,
+        "timeCreated": stamp(version.created), "timeOfDeletion": version.time_of_deletion.map(stamp), "timeOfExpiry": secret.expiry().map(|(at, _)| stamp(at)),
         "metadata": secret.extra.get("metadata").cloned().unwrap_or_else(|| json!({})),
         "secretBundleContent": { "contentType": content_type, "content": STANDARD.encode(&version.content) },
     });
@@ -48,7 +51,8 @@ fn bundle(secret: &Secret, query: &Query) -> Answer {
 pub(super) async fn get(Extract(state): Extract<State>, Path(id): Path<String>, query: Query) -> Answer {
     state.with(|i| {
         i.right("SECRET_BUNDLE_READ")?;
-        bundle(i.find(&id)?, &query)
+        let now = i.now();
+        bundle(i.find(&id)?, &query, now)
     })
 }
 
@@ -60,22 +64,22 @@ pub(super) async fn by_name(Extract(state): Extract<State>, query: Query, body: 
         }
         let name = query.get("secretName").ok_or_else(|| Refusal::missing("secretName"))?;
         let vault = query.get("vaultId").ok_or_else(|| Refusal::missing("vaultId"))?;
-        let hidden = i.hidden.clone();
+        let (hidden, now) = (i.hidden.clone(), i.now());
         let secret = i
             .secrets
             .iter()
-            .find(|s| &s.name == name && &s.vault == vault && readable(s).is_ok() && !hidden.contains(&s.compartment))
+            .find(|s| &s.name == name && &s.vault == vault && readable(s, now).is_ok() && !hidden.contains(&s.compartment))
             .ok_or_else(Refusal::not_found)?;
-        bundle(secret, &query)
+        bundle(secret, &query, now)
     })
 }
 
 pub(super) async fn versions(Extract(state): Extract<State>, Path(id): Path<String>, query: Query) -> Answer {
     state.with(|i| {
         i.right("SECRET_BUNDLE_READ")?;
-        let size = i.page_size;
+        let (size, now) = (i.page_size, i.now());
         let secret = i.find(&id)?;
-        readable(secret)?;
+        readable(secret, now)?;
         let items = secret
             .versions
             .iter()

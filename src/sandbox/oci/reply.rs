@@ -69,7 +69,8 @@ pub(super) fn empty(etag: &str) -> Response {
 }
 
 /// Cuts one page out of a list. The token is bound to the query it was made for, and holds
-/// `+`, `/` and `=`: whoever does not encode it gets it back broken.
+/// `+`, `/` and `=`. A `+` that was not encoded, and so arrives as a space, is taken for what it
+/// was: Oracle's TypeScript SDK encodes no query at all, and pages through the real services.
 pub(super) fn page(items: Vec<Value>, query: &HashMap<String, String>, largest: usize) -> Answer {
     let limit = match query.get("limit") {
         None => largest,
@@ -84,6 +85,7 @@ pub(super) fn page(items: Vec<Value>, query: &HashMap<String, String>, largest: 
     let from = match query.get("page") {
         None => 0,
         Some(token) => token
+            .replace(' ', "+")
             .strip_prefix("v+")
             .and_then(|t| t.strip_suffix("=="))
             .and_then(|t| t.split_once('/'))

@@ -252,7 +252,8 @@ pub(super) async fn update(Extract(state): Extract<State>, Path(id): Path<String
                 .and_then(Value::as_array)
                 .is_some_and(|rules| rules.iter().any(|r| r.get("ruleType").and_then(Value::as_str) == Some("SECRET_REUSE_RULE")));
             if reuse && secret.versions.iter().any(|v| v.content == bytes) {
-                return Err(Refusal::invalid("the content was used before, which a rule of the secret forbids"));
+                // The service's own words are not published.
+                return Err(Refusal::invalid("the content was used in an earlier version and must not be reused"));
             }
             let number = secret.push(bytes, name, vec!["PENDING"]);
             // The new content is what readers get when the update has settled, not before.
@@ -349,16 +350,26 @@ pub(super) async fn version(Extract(state): Extract<State>, Path((id, number)): 
 
 pub(super) async fn schedule_version(Extract(state): Extract<State>, Path((id, number)): Path<(String, u64)>, body: Bytes) -> Answer {
     state.with(|i| {
-        i.right("SECRET_VERSION_DELETE")?;
-        let now = i.now();
+        for right in ["SECRET_VERSION_DELETE", "SECRET_UPDATE"] {
+            i.right(right)?;
+        }
+        let (now, delay) = (i.now(), i.delays.update);
         let secret = i.find(&id)?;
+        if secret.state != "ACTIVE" {
+            return Err(Refusal::incorrect_state(&id, &secret.state));
+        }
         let at = deletion_time(&body, now)?;
+        let pending = secret.versions.iter().filter(|v| v.time_of_deletion.is_some()).count();
         let version = secret.versions.iter_mut().find(|v| v.number == number).ok_or_else(Refusal::not_found)?;
         if !version.stages.contains(&"DEPRECATED") || version.time_of_deletion.is_some() {
             return Err(Refusal::new(409, "IncorrectState", "only deprecated versions can be deleted"));
         }
+        if pending >= VERSIONS {
+            return Err(Refusal::new(400, "LimitExceeded", "The limit (30) of secret versions pending deletion is reached."));
+        }
         version.time_of_deletion = Some(at);
-        secret.touch();
+        // It takes the right to update the secret: like an update, it passes through a state.
+        secret.pass("UPDATING", "ACTIVE", delay);
         Ok(empty(&secret.etag()))
     })
 }

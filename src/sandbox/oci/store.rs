@@ -1,14 +1,16 @@
 //! What the sandbox keeps, and how secrets move through their states.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+// Not the standard one: a test that pauses tokio's clock holds the sandbox's delays with it.
+use tokio::time::Instant;
 
 use super::reply::Refusal;
 use crate::model::Time;
 
-/// Active versions a secret may hold.
+/// Active versions a secret may hold, and as many more whose deletion is pending.
 pub(super) const VERSIONS: usize = 30;
 
 /// How long secrets stay between two states.
@@ -71,6 +73,20 @@ impl Secret {
         self.versions.iter().find(|v| v.number == self.current)
     }
 
+    /// When the current content expires by the secret's rules, and whether it cannot be read
+    /// from then on.
+    pub(super) fn expiry(&self) -> Option<(Time, bool)> {
+        let rules = self.extra.get("secretRules")?.as_array()?;
+        let rule = rules.iter().find(|r| r.get("ruleType").and_then(Value::as_str) == Some("SECRET_EXPIRY_RULE"))?;
+        let text = |name: &str| rule.get(name).and_then(Value::as_str);
+        let absolute = text("timeOfAbsoluteExpiry").and_then(|t| t.parse::<Time>().ok());
+        // `P30D`: whole days are what the service takes.
+        let interval = text("secretVersionExpiryInterval").and_then(|t| t.strip_prefix('P')?.strip_suffix('D')?.parse::<i64>().ok());
+        let relative = self.current().zip(interval).map(|(v, days)| v.created + jiff::SignedDuration::from_hours(24 * days));
+        let at = absolute.into_iter().chain(relative).min()?;
+        Some((at, rule.get("isSecretContentRetrievalBlockedOnExpiry").and_then(Value::as_bool) == Some(true)))
+    }
+
     pub(super) fn touch(&mut self) {
         self.edits += 1;
     }
@@ -129,6 +145,7 @@ impl Secret {
             "lifecycleState": self.state, "lifecycleDetails": self.details, "timeCreated": stamp(self.created),
             "timeOfDeletion": self.time_of_deletion.map(stamp), "freeformTags": self.freeform_tags,
             "definedTags": {}, "systemTags": {}, "isReplica": false, "isAutoGenerationEnabled": false,
+            "timeOfCurrentVersionExpiry": self.expiry().map(|(at, _)| stamp(at)),
         });
         if let Some(map) = out.as_object_mut() {
             for (key, value) in self.extra.iter().filter(|(k, _)| !matches!(k.as_str(), "metadata" | "secretRules")) {
@@ -320,6 +337,7 @@ impl Inner {
             if secret.state == "PENDING_DELETION" && secret.time_of_deletion.is_some_and(|t| t <= clock) {
                 secret.pass("DELETING", "DELETED", erase);
             }
+            secret.versions.retain(|v| v.time_of_deletion.is_none_or(|t| t > clock));
         }
     }
 

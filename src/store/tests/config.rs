@@ -9,6 +9,7 @@ use super::super::config::parse_sync_by;
 use super::super::{DriftAction, SealMode, Settings, StoreErrorKind};
 use super::{Room, account, connection, mode};
 use crate::destination::registry;
+use crate::model::connection::Credential;
 use crate::model::sync::{KindRules, SyncConfig, SyncOptions};
 use crate::model::{Map, Problems};
 
@@ -142,7 +143,7 @@ fn one_bad_file_never_hides_the_others() {
         }
     }
     let reason = |name: &str| all.iter().find(|l| l.name == name).unwrap().result.as_ref().unwrap_err().to_string();
-    assert!(reason("truncated").contains("truncated: the JSON ends early"));
+    assert!(reason("truncated").contains("truncated: it ends early"));
     assert!(reason("renamed").contains("Rename the file to other.json"));
     assert!(reason("typo").contains("Did you mean credentials?"));
     assert!(room.store.connection("good").is_ok());
@@ -201,6 +202,30 @@ fn everything_of_a_connection_survives_storing() {
     let loaded = room.store.connection("main").unwrap();
     assert_eq!(format!("{stored:?}"), format!("{loaded:?}"));
     assert_eq!(loaded.setting("baseUrl"), Some("http://kms.lan:8080/x"));
+}
+
+#[test]
+fn an_edit_keeps_the_credentials_that_it_says_are_stored() {
+    let room = Room::new();
+    room.store.save_connection(account("main", "first-secret-canary")).unwrap();
+    let edit = json!({
+        "name": "main", "app": "hanzo-kms", "method": "universal-auth", "baseUrl": "http://127.0.0.1:7500",
+        "credentials": {"clientId": "client-2", "clientSecret": {"stored": true}}
+    });
+    let filled = room.store.with_stored_credentials(edit.clone()).unwrap();
+    assert!(filled["credentials"]["clientSecret"]["sealed"].is_string(), "{filled}");
+    room.store.save_connection(connection(filled)).unwrap();
+    let loaded = room.store.connection("main").unwrap();
+    let Some(Credential::Sealed(sealed)) = loaded.credentials.get("clientSecret") else { panic!("it is sealed") };
+    assert_eq!(room.store.keys().unseal(sealed).unwrap().expose(), "first-secret-canary");
+    assert_eq!(loaded.setting("baseUrl"), Some("http://127.0.0.1:7500"));
+
+    for name in ["another", "../main", ""] {
+        let mut elsewhere = edit.clone();
+        elsewhere["name"] = name.into();
+        let error = room.store.with_stored_credentials(elsewhere).unwrap_err();
+        assert_eq!(error.problems.0[0].field, "credentials.clientSecret", "{name}: {error}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use serde_json::{Map, Value, json};
 
 use crate::destination::{TestReport, registry};
-use crate::model::connection::{AppSpec, Connection, ConnectionView};
+use crate::model::connection::{AppSpec, Connection, ConnectionView, stored};
 use crate::service::ServiceError;
 use crate::tui::app::World;
 use crate::tui::form::{Form, FormEvent, Item, Kind, Opt, Origin, view as form_view};
@@ -111,10 +111,12 @@ impl Edit {
                 let mut item = Item::new(format!("credentials.{}", field.name), field.label, field.help, kind);
                 item.required = field.required;
                 item.origin = Some(Origin::Typed);
-                item.placeholder = match (field.required, self.replaces.is_some() && field.secret) {
-                    (_, true) => "type it again: stored secrets are not shown".into(),
-                    (true, _) => "not filled in yet".into(),
-                    _ => "(none)".into(),
+                item.held = field.secret && self.replaces.as_ref().is_some_and(|r| r.held.contains_key(field.name));
+                item.placeholder = match (field.required, item.held) {
+                    (true, true) => "empty; Ctrl-E goes round to what is stored".into(),
+                    (false, true) => "none any more; Ctrl-E goes round to what is stored".into(),
+                    (true, false) => "not filled in yet".into(),
+                    (false, false) => "(none)".into(),
                 };
                 items.push(item);
             }
@@ -129,9 +131,7 @@ impl Edit {
             if let Some(kept) = old.items.iter().find(|i| i.id == item.id && i.kind == item.kind) {
                 item.line = kept.line.clone();
                 (item.on, item.origin, item.touched) = (kept.on, kept.origin, kept.touched);
-            } else if old.items.is_empty()
-                && let Some(view) = &self.replaces
-            {
+            } else if let Some(view) = self.replaces.as_ref().filter(|_| old.items.is_empty() || item.held) {
                 prefill(item, view);
             }
         }
@@ -149,8 +149,12 @@ impl Edit {
         self.validate();
     }
 
-    /// The connection document, as far as it is filled in.
+    /// The connection document, as far as it is filled in. What stays as stored is said so.
     pub fn document(&self) -> Value {
+        self.document_with(stored())
+    }
+
+    fn document_with(&self, kept: Value) -> Value {
         let mut root = Map::new();
         let mut credentials = Map::new();
         if let Some(view) = &self.replaces {
@@ -166,7 +170,8 @@ impl Edit {
                 _ if item.is_empty() => continue,
                 (_, Some(Origin::Env)) => json!({ "env": item.value() }),
                 (_, Some(Origin::File)) => json!({ "file": item.value() }),
-                (_, Some(Origin::Command)) => json!({ "command": split_command(&item.value()) }),
+                (_, Some(Origin::Command)) => json!({ "command": shell_words::split(&item.value()).unwrap_or_default() }),
+                (_, Some(Origin::Stored)) => kept.clone(),
                 _ => json!(item.value()),
             };
             match item.id.split_once('.') {
@@ -180,7 +185,9 @@ impl Edit {
 
     fn validate(&mut self) {
         let apps: Vec<&str> = registry::apps().iter().map(|a| a.app).collect();
-        let problems = Connection::parse(&self.document(), registry::app, &apps).err().unwrap_or_default();
+        // What is stored cannot be looked into here; neither can a variable.
+        let document = self.document_with(json!({ "env": "STORED" }));
+        let problems = Connection::parse(&document, registry::app, &apps).err().unwrap_or_default();
         for item in &mut self.form.items {
             item.problem = problems.of(&item.id).map(|p| if item.is_empty() { format!("{} is required.", item.label) } else { p.to_string() });
         }
@@ -328,7 +335,9 @@ impl Edit {
         let inside = ui.frame(area, &self.title(), "");
         let body = Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside };
         let result = self.result(ui);
-        let rows = if result.is_some() { 3.min(body.height / 4) } else { 0 };
+        // What to do about a failure stands at the end of its text: it must not be cut off.
+        let lines = result.as_ref().map_or(0, |(text, _)| crate::tui::text::wrap(text, body.width.into()).len());
+        let rows = if lines > 0 { (lines as u16 + 1).clamp(3, 6).min(body.height / 3) } else { 0 };
         form_view::draw(ui, &self.form, Rect { height: body.height - rows, ..body }, &[]);
         if let Some((text, role)) = result {
             let at = Rect { y: body.bottom() - rows, height: rows, ..body };
@@ -360,10 +369,11 @@ impl Edit {
 
 fn prefill(item: &mut Item, view: &ConnectionView) {
     let value = match item.id.split_once('.') {
-        Some((_, name)) => view.public.get("credentials").and_then(|c| c.get(name)),
+        Some((_, name)) => view.held.get(name).or_else(|| view.public.get("credentials").and_then(|c| c.get(name))),
         None => view.public.get(&item.id),
     };
     match value {
+        Some(value) if *value == stored() => item.origin = Some(Origin::Stored),
         Some(Value::String(s)) => item.set(s),
         Some(Value::Bool(b)) => item.on = *b,
         Some(Value::Object(reference)) => {
@@ -376,60 +386,12 @@ fn prefill(item: &mut Item, view: &ConnectionView) {
                     }
                     Some(Value::Array(parts)) => {
                         item.origin = Some(origin);
-                        item.set(&parts.iter().filter_map(Value::as_str).map(quote).collect::<Vec<_>>().join(" "));
+                        item.set(&shell_words::join(parts.iter().filter_map(Value::as_str)));
                     }
                     _ => {}
                 }
             }
         }
         _ => {}
-    }
-}
-
-fn quote(word: &str) -> String {
-    if word.is_empty() || word.contains([' ', '"', '\'', '\\']) {
-        format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
-    } else {
-        word.into()
-    }
-}
-
-/// Splits a command into its words: blanks separate, quotes keep them together. There is no shell.
-fn split_command(text: &str) -> Vec<String> {
-    let (mut words, mut word, mut open, mut quote) = (Vec::new(), String::new(), false, None);
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, quote) {
-            ('\\', q) if q != Some('\'') => word.extend(chars.next()),
-            (c, Some(q)) if c == q => quote = None,
-            ('"' | '\'', None) => quote = Some(c),
-            (' ', None) => {
-                if open || !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-                open = false;
-                continue;
-            }
-            _ => word.push(c),
-        }
-        open = true;
-    }
-    if open || !word.is_empty() {
-        words.push(word);
-    }
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_split_without_a_shell() {
-        assert_eq!(split_command("pass show  'prod key' \"a \\\" b\" \"\""), ["pass", "show", "prod key", "a \" b", ""]);
-        for words in [vec!["pass", "show", "a b"], vec!["x", "", "q\"uo\\te"]] {
-            let text = words.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ");
-            assert_eq!(split_command(&text), words);
-        }
     }
 }

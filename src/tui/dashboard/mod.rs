@@ -19,7 +19,6 @@ use super::modal::{Modal, Question, Verdict, scrolled};
 use super::panes::engine::EnginePane;
 use super::panes::log::LogPane;
 use super::ui::Hit;
-use super::wizard::Wizard;
 use super::words;
 use crate::destination::registry;
 use crate::model::Time;
@@ -179,7 +178,7 @@ impl Dashboard {
                 self.arrange(world);
                 self.show_selected(fx);
             }
-            A::New => fx.push(Page::Wizard(Box::new(Wizard::new(world)))),
+            A::New => fx.moves.push(Move::NewSync),
             A::Connections => fx.push(Page::Connections(Connections::default())),
             A::Log => fx.push(Page::Log(LogPane::default())),
             A::Engine => fx.push(Page::Engine(EnginePane::default())),

@@ -6,7 +6,7 @@ pub mod line;
 pub mod picker;
 pub mod view;
 
-use crossterm::event::KeyEvent;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use tui_textarea::{Input, Key, TextArea};
 
 use super::fx::Load;
@@ -52,6 +52,8 @@ pub struct Opt {
 /// Where a credential comes from when it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
+    /// What is stored stays.
+    Stored,
     Typed,
     Env,
     File,
@@ -59,12 +61,14 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The next one, in the order of the key's hint.
-    pub fn next(self) -> Self {
+    /// The next one, in the order of the key's hint; `held`: something is stored.
+    pub fn next(self, held: bool) -> Self {
         match self {
+            Self::Stored => Self::Typed,
             Self::Typed => Self::Env,
             Self::Env => Self::File,
             Self::File => Self::Command,
+            Self::Command if held => Self::Stored,
             Self::Command => Self::Typed,
         }
     }
@@ -72,7 +76,7 @@ impl Origin {
     /// What is asked for.
     pub fn prompt(self) -> &'static str {
         match self {
-            Self::Typed => "",
+            Self::Stored | Self::Typed => "",
             Self::Env => "environment variable",
             Self::File => "file",
             Self::Command => "command",
@@ -107,6 +111,8 @@ pub struct Item {
     pub status: Option<(Role, String)>,
     /// `None`: the field cannot be a reference.
     pub origin: Option<Origin>,
+    /// A value is stored that can be kept as it is.
+    pub held: bool,
     /// A secret is readable until then.
     pub revealed: Option<Time>,
     /// Why it cannot be changed.
@@ -141,6 +147,7 @@ impl Item {
             asked: None,
             status: None,
             origin: None,
+            held: false,
             revealed: None,
             locked: None,
             placeholder: String::new(),
@@ -189,7 +196,7 @@ impl Item {
     }
 
     pub fn is_empty(&self) -> bool {
-        !matches!(self.kind, Kind::Flag | Kind::Choice(_)) && self.value().is_empty()
+        !matches!(self.kind, Kind::Flag | Kind::Choice(_)) && self.origin != Some(Origin::Stored) && self.value().is_empty()
     }
 
     pub fn picks(&self) -> bool {
@@ -199,6 +206,13 @@ impl Item {
     /// True when typed characters belong to the field.
     pub fn takes_text(&self) -> bool {
         self.locked.is_none() && !matches!(self.kind, Kind::Flag | Kind::Choice(_))
+    }
+
+    /// What is typed takes the place of what is stored.
+    fn take_over(&mut self) {
+        if self.origin == Some(Origin::Stored) {
+            self.origin = Some(Origin::Typed);
+        }
     }
 
     fn cycle(&mut self, by: isize) -> bool {
@@ -367,7 +381,7 @@ impl Form {
             }
             Action::Origin => match self.items.get_mut(n) {
                 Some(item) if item.origin.is_some() => {
-                    item.origin = item.origin.map(Origin::next);
+                    item.origin = item.origin.map(|o| o.next(item.held));
                     item.line.set("");
                     item.revealed = None;
                     FormEvent::Changed(n)
@@ -421,9 +435,12 @@ impl Form {
         };
         if item.picks() {
             return match key.code {
-                crossterm::event::KeyCode::Char(c) => self.open(c.encode_utf8(&mut [0; 4])),
-                crossterm::event::KeyCode::Backspace => self.open_with_value(),
-                crossterm::event::KeyCode::Delete if !item.required => {
+                // Cleared, as in a line; other chords are no text.
+                KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => self.open(""),
+                KeyCode::Char(_) if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => FormEvent::None,
+                KeyCode::Char(c) => self.open(c.encode_utf8(&mut [0; 4])),
+                KeyCode::Backspace => self.open_with_value(),
+                KeyCode::Delete if !item.required => {
                     item.line.set("");
                     item.called = None;
                     FormEvent::Changed(n)
@@ -433,10 +450,11 @@ impl Form {
         }
         let changed = match item.kind {
             Kind::Area => item.area.input(area_input(key)),
-            _ => item.line.key(key),
+            _ => item.line.key(key) || (item.origin == Some(Origin::Stored) && matches!(key.code, KeyCode::Backspace | KeyCode::Delete)),
         };
         if changed {
             item.touched = true;
+            item.take_over();
             FormEvent::Changed(n)
         } else {
             FormEvent::None
@@ -465,13 +483,13 @@ impl Form {
             _ => item.line.insert(text),
         }
         item.touched = true;
+        item.take_over();
         FormEvent::Changed(n)
     }
 }
 
 /// The textarea's own key type, built here so that both crates may use different crossterms.
 fn area_input(key: &KeyEvent) -> Input {
-    use crossterm::event::{KeyCode, KeyModifiers};
     let code = match key.code {
         KeyCode::Char(c) => Key::Char(c),
         KeyCode::Enter => Key::Enter,

@@ -12,7 +12,7 @@ use crate::tui::ui::{Hit, Ui};
 
 /// Shown instead of a secret, whatever its length.
 pub const MASK: &str = "••••••••";
-/// Rows of the help band in the tight layout.
+/// The least rows of the help band in the tight layout.
 const BAND: u16 = 4;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -38,7 +38,14 @@ pub fn draw(ui: &mut Ui<'_>, form: &Form, area: Rect, notes: &[&str]) {
         .find(|r| total(*r) + buttons + note_rows <= area.height)
         .or_else(|| (total(Room::Snug) + buttons <= area.height).then_some(Room::Snug))
         .unwrap_or(Room::Tight);
-    let band = if room == Room::Tight { BAND.min(area.height / 3) } else { 0 };
+    let band = if room == Room::Tight {
+        // As high as the longest help where the fields leave the room, so that nothing moves while walking through them.
+        let help = form.items.iter().filter(|i| !i.hidden).map(|i| reserved_help(i, area.width.saturating_sub(2))).max().unwrap_or(0);
+        let free = area.height.saturating_sub(buttons + total(Room::Tight));
+        (help + 1).min(free).max(BAND.min(area.height / 3))
+    } else {
+        0
+    };
     let body = Rect { height: area.height.saturating_sub(buttons + band), ..area };
     let scroll = scroll(form, room, value_width, body.height);
 
@@ -65,14 +72,13 @@ pub fn draw(ui: &mut Ui<'_>, form: &Form, area: Rect, notes: &[&str]) {
     let after = (y.max(body.y as i32) as u16).min(body.bottom());
     if room == Room::Tight {
         draw_band(ui, form, Rect { y: body.bottom(), height: band, ..area });
-    } else {
-        let y = body.bottom().saturating_sub(note_rows);
-        if y >= after {
-            let mut at = Rect { x: area.x + 1, y, width: area.width.saturating_sub(2), height: note_rows };
-            for note in notes {
-                let used = ui.paragraph(at, note, Role::Dim);
-                at = Rect { y: at.y + used, height: at.height.saturating_sub(used), ..at };
-            }
+    }
+    let y = body.bottom().saturating_sub(note_rows);
+    if y >= after {
+        let mut at = Rect { x: area.x + 1, y, width: area.width.saturating_sub(2), height: note_rows };
+        for note in notes {
+            let used = ui.paragraph(at, note, Role::Dim);
+            at = Rect { y: at.y + used, height: at.height.saturating_sub(used), ..at };
         }
     }
     if buttons > 0 {
@@ -231,6 +237,13 @@ fn draw_value(ui: &mut Ui<'_>, item: &Item, focused: bool, at: Rect, room: Room)
                 }
             }
         }
+        _ if item.origin == Some(Origin::Stored) => {
+            let x = ui.put(at.x, at.y, MASK, Role::Text, width);
+            ui.put(x + 1, at.y, "stored; typing replaces it", Role::Dim, at.right().saturating_sub(x + 1) as usize);
+            if focused {
+                ui.cursor(at.x, at.y);
+            }
+        }
         Kind::Secret { .. } if item.origin.is_none_or(|o| o == Origin::Typed) => draw_secret(ui, item, focused, at),
         Kind::Pick { .. } | Kind::Path => {
             if item.is_empty() {
@@ -279,7 +292,7 @@ fn draw_secret(ui: &mut Ui<'_>, item: &Item, focused: bool, at: Rect) {
     let width = at.width as usize;
     let lines = item.line.text().lines().count();
     if item.line.is_empty() {
-        ui.put(at.x, at.y, if item.required { &item.placeholder } else { "(none)" }, Role::Dim, width);
+        ui.put(at.x, at.y, if item.required || item.held { &item.placeholder } else { "(none)" }, Role::Dim, width);
         if focused {
             ui.cursor(at.x, at.y);
         }
@@ -318,7 +331,13 @@ fn draw_band(ui: &mut Ui<'_>, form: &Form, area: Rect) {
     if let Some(item) = form.focused() {
         let (help, role) = below(item);
         let help = if help.is_empty() { item.label.clone() } else { help };
-        ui.paragraph(Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height - 1 }, &help, role);
+        let at = Rect { x: area.x + 1, y: area.y + 1, width: area.width.saturating_sub(2), height: area.height - 1 };
+        let used = ui.paragraph(at, &help, role);
+        // Elsewhere a failure stands below its field; here it has no other place.
+        let failed = form.items.iter().filter(|i| !i.hidden).find_map(|i| i.notice.as_ref().filter(|(role, _)| *role == Role::Bad));
+        if let Some((_, notice)) = failed.filter(|(_, notice)| *notice != help) {
+            ui.paragraph(Rect { y: at.y + used, height: at.height.saturating_sub(used), ..at }, &format!("✗ {notice}"), Role::Bad);
+        }
     }
 }
 

@@ -15,6 +15,15 @@ use crate::tui::theme::Role;
 /// Members of an answer that must not travel into a new request.
 const STATE: &[&str] = &["id", "version", "createdAt", "updatedAt", "folderId", "connection", "folder"];
 
+/// Whether a stored document says this, in the words of a form.
+fn said(base: &Value, object: &str, name: &str, value: &str) -> bool {
+    match base.get(object).and_then(|o| o.get(name)) {
+        Some(Value::String(text)) => text == value,
+        Some(other) => other.to_string() == value,
+        None => false,
+    }
+}
+
 impl Wizard {
     /// The documented request, as far as it is filled in.
     pub fn document(&self) -> Value {
@@ -56,8 +65,10 @@ impl Wizard {
     }
 
     fn value_of(&self, item: &Item) -> Value {
-        let pairs = self.provider.and_then(|p| steps::field_of(p.spec(), &item.id)).is_some_and(|f| matches!(f.input, Input::Pairs));
-        let text = item.value();
+        let field = self.provider.and_then(|p| steps::field_of(p.spec(), &item.id));
+        let pairs = field.is_some_and(|f| matches!(f.input, Input::Pairs));
+        let typed = item.value();
+        let text = field.and_then(|f| f.expand).and_then(|expand| expand(&typed)).unwrap_or(typed);
         match &item.kind {
             // A switch that is off and was never on stays unsaid; `isEnabled` is always said.
             Kind::Flag if !item.on && item.id != "isEnabled" && !self.in_base(&item.id) => Value::Null,
@@ -117,8 +128,12 @@ impl Wizard {
         let values: Vec<(String, String)> = self.forms[1..=2].iter().flat_map(|f| &f.items).map(|i| (i.id.clone(), i.value())).collect();
         for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items) {
             let condition = steps::field_of(provider.spec(), &item.id).and_then(|f| f.only_if);
-            item.hidden = condition
-                .is_some_and(|(field, value)| !values.iter().any(|(id, v)| id.split_once('.').is_some_and(|(_, n)| n == field) && v == value));
+            item.hidden = match (condition, item.id.split_once('.')) {
+                // A field that depends on itself is there for documents that say something unusual.
+                (Some((field, value)), Some((object, own))) if field == own => !said(&self.base, object, own, value),
+                (Some((field, value)), _) => !values.iter().any(|(id, v)| id.split_once('.').is_some_and(|(_, n)| n == field) && v == value),
+                (None, _) => false,
+            };
         }
         let problems = SyncConfig::parse(&self.document(), Some(provider.spec().kind), registry::rules, &registry::kinds()).err().unwrap_or_default();
         self.spread(&problems);

@@ -3,6 +3,7 @@
 //! destination is named here. Editing and duplicating walk the same steps.
 
 pub mod document;
+pub mod draft;
 pub mod pickers;
 pub mod review;
 pub mod review_view;
@@ -21,6 +22,7 @@ use super::modal::{Decision, Modal, Question, Verdict, scrolled};
 use super::theme::Role;
 use super::ui::Hit;
 use crate::destination::{Provider, TestReport, registry};
+use crate::model::Map;
 use crate::model::connection::ConnectionView;
 use crate::source::Project;
 use review::Review;
@@ -48,7 +50,8 @@ pub struct Wizard {
     pub base: Value,
     pub dirty: bool,
     pub projects: Vec<Project>,
-    /// The connection's test: its name, and the answer.
+    /// The connection's test, with the target where the Destination step names one, and what
+    /// was tested last.
     pub test: Load<TestReport>,
     tested: Option<String>,
     pub review: Review,
@@ -215,6 +218,9 @@ impl Wizard {
             FormEvent::Submit => {
                 self.validate(world);
                 if !self.forms[self.step].focus_problem() {
+                    if self.step == 1 {
+                        self.run_test(world, fx, false);
+                    }
                     self.enter(self.step + 1, world, fx);
                 }
             }
@@ -239,8 +245,16 @@ impl Wizard {
         let picked = self.forms[self.step].items[n].picks() && !self.forms[self.step].items[n].is_empty();
         if id == "connectionId" {
             self.run_test(world, fx, false);
+        } else if id.starts_with("destinationConfig.") && self.tested.take().is_some() {
+            // What was found was found at another target.
+            self.test.clear(fx);
+            self.test = Load::default();
+            self.show_test();
         }
         self.validate(world);
+        if picked {
+            self.keep(world, fx);
+        }
         // A pick is a decision: the focus goes on by itself.
         if picked && self.forms[self.step].items[n].problem.is_none() {
             let last = self.forms[self.step].items.iter().rposition(|i| !i.hidden) == Some(n);
@@ -255,6 +269,7 @@ impl Wizard {
         self.step = step;
         self.reached = self.reached.max(step);
         self.validate(world);
+        self.keep(world, fx);
         if step == REVIEW {
             return self.begin_review(fx);
         }
@@ -277,11 +292,18 @@ impl Wizard {
         if !self.dirty {
             return fx.pop();
         }
-        let (what, stays) = match &self.replaces {
-            Some(name) => (format!("Leave {name} as it was?"), "The changes made here are lost; the stored sync is untouched."),
-            None => ("Leave without creating the sync?".into(), "What was filled in is lost; nothing has been created."),
+        let question = match &self.replaces {
+            Some(name) => {
+                let stays = "The changes made here are lost; the stored sync is untouched.";
+                Question::new(format!("Leave {name} as it was?"), vec![stays.into()], "Stay").button("Leave", Verdict::Discard)
+            }
+            None => {
+                let stays = "Nothing has been created. What was filled in can wait for you: n goes on with it.";
+                let question = Question::new("Leave without creating the sync?", vec![stays.into()], "Stay");
+                question.button("Leave, keep it", Verdict::SetAside).button("Leave, forget it", Verdict::Discard)
+            }
         };
-        fx.ask(Modal::Question(Question::new(what, vec![stays.into()], "Stay").button("Leave", Verdict::Discard)));
+        fx.ask(Modal::Question(question));
     }
 
     /// Abandons what is still asked for.
@@ -294,19 +316,34 @@ impl Wizard {
         }
     }
 
-    /// Tests the connection of this step, once for each connection unless asked again.
+    /// Tests the connection of this step, and the target once its fields are filled in; the
+    /// same things once unless asked again.
     fn run_test(&mut self, world: &World, fx: &mut Fx, again: bool) {
         let name = if self.step == 0 { self.account(world) } else { Some(self.forms[1].value("connectionId")).filter(|n| !n.is_empty()) };
         let Some(name) = name else {
             return;
         };
-        if !again && self.tested.as_ref() == Some(&name) {
+        let at = if self.step == 1 { self.target() } else { None };
+        let what = format!("{name} {}", Value::Object(at.clone().unwrap_or_default()));
+        if !again && self.tested.as_ref() == Some(&what) {
             return;
         }
-        self.tested = Some(name.clone());
+        self.tested = Some(what);
         self.test.clear(fx);
-        self.test.ask(fx, Call::Test { name });
+        let call = match at {
+            Some(config) => Call::TestAt { name, config },
+            None => Call::Test { name },
+        };
+        self.test.ask(fx, call);
         self.show_test();
+    }
+
+    /// The `destinationConfig`, when nothing of it is missing or wrong.
+    fn target(&self) -> Option<Map> {
+        let mut fields = self.forms[1].items.iter().filter(|i| i.id.starts_with("destinationConfig.") && !i.hidden).peekable();
+        fields.peek()?;
+        let complete = fields.all(|i| i.problem.is_none() && !(i.required && i.is_empty()));
+        if complete { self.document().get("destinationConfig")?.as_object().cloned() } else { None }
     }
 
     fn show_test(&mut self) {
@@ -320,6 +357,8 @@ impl Wizard {
         };
         let notice = match (&self.test.value, &self.test.error) {
             (_, Some(error)) => Some((Role::Bad, error.message.clone())),
+            // What was found at the target: more than who we are.
+            (Some(report), None) if self.step > 0 && self.target().is_some() => report.notes.first().map(|note| (Role::Good, format!("✓ {note}"))),
             _ => None,
         };
         if let Some(item) = self.forms[self.step.min(1)].item_mut(id) {
@@ -331,6 +370,9 @@ impl Wizard {
     pub fn reply(&mut self, ticket: Ticket, reply: Reply, world: &mut World, fx: &mut Fx) -> Option<Reply> {
         match reply {
             Reply::Report(answer) if self.test.awaits(ticket) => {
+                if let Some(error) = answer.as_ref().err().filter(|_| self.step > 1) {
+                    Self::toast(fx, Level::Bad, format!("Destination: {}", error.message));
+                }
                 self.test.take(answer);
                 self.show_test();
                 None

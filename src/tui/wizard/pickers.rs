@@ -36,7 +36,7 @@ impl Wizard {
                 continue;
             };
             let rows = stored.iter().map(|c| choice(&c.name, &c.name, Some(c.method.clone())));
-            let new = choice(NEW, &format!("+ new {} connection …", app.title), None);
+            let new = choice(NEW, &format!("+ new {} connection …", app.title), Some(String::new()));
             item.choices.value = Some(rows.chain([new]).collect());
             // An edited document may name the connection by its id.
             if let Some(named) = stored.iter().find(|c| c.id == item.value()) {

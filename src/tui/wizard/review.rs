@@ -177,6 +177,9 @@ impl Wizard {
         let word = if self.replaces.is_some() { "saved" } else { "created" };
         world.note(Level::Good, format!("{} {word}", doc.name));
         self.dirty = false;
+        if self.replaces.is_none() {
+            fx.moves.push(Move::Keep(None));
+        }
         self.replaces.get_or_insert_with(|| doc.name.clone());
         self.review.stored = Some(doc.name.clone());
         let (keys, decision) = self.review.decision.clone().unwrap_or((Vec::new(), Decision::KeepNow));

@@ -133,7 +133,8 @@ fn warnings(wizard: &Wizard, width: usize) -> Vec<Row> {
         let text = format!("{} there would be deleted or overwritten that this sync did not write.", text::count(foreign, "secret", "secrets"));
         texts.push((text, Role::Warn));
     }
-    if wizard.forms[2].value("syncOptions.keySchema").is_empty() {
+    // Once there is a plan, its own warnings say it.
+    if review.plan.value.is_none() && wizard.forms[2].value("syncOptions.keySchema").is_empty() {
         let deletes = wizard.forms[2].item("syncOptions.disableSecretDeletion").is_some_and(|i| !i.on);
         let more = if deletes { ": everything there that the source lacks is this sync's to delete" } else { "" };
         texts.push((format!("No Key Schema{more}."), Role::Warn));

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::{CLIENT, TENANT};
 use crate::support::rig::Rig;
 
+/// Seconds by which the vault's clock is behind when a lab begins.
+const BEHIND: i64 = 86_400;
 const T: i64 = 1_780_000_000;
 
 struct Lab {
@@ -21,13 +23,18 @@ struct Lab {
 
 impl Lab {
     async fn new() -> Self {
+        Self::before(|_, router| router).await
+    }
+
+    /// A lab whose vault has something before it.
+    async fn before(wrap: impl FnOnce(&State, axum::Router) -> axum::Router) -> Self {
         let entra = entra::State::new();
         entra.register(TENANT, CLIENT, "s3cret-value");
         let authority = Host::start(entra::router(entra.clone()), None).await.expect("a port");
         let vault = State::new(&entra, TENANT);
         vault.set_delays(Duration::from_millis(50), Duration::from_millis(50), Duration::ZERO);
-        vault.freeze_clock(Some(T));
-        let host = Host::start(router(vault.clone()), None).await.expect("a port");
+        vault.set_clock_ahead(-BEHIND);
+        let host = Host::start(wrap(&vault, router(vault.clone())), None).await.expect("a port");
         let rig = Rig::new().await;
         let connection = json!({
             "name": "azure", "app": "azure", "method": "client-secret", "authorityUrl": authority.url,
@@ -47,7 +54,7 @@ impl Lab {
 
     /// One run, some seconds later on the vault's clock.
     async fn sync(&self, later: i64, code: i32) -> Value {
-        self.vault.freeze_clock(Some(T + later));
+        self.vault.set_clock_ahead(later - BEHIND);
         self.rig.run(&["sync", "kv", "--json"]).await.expect(code)["runs"][0].clone()
     }
 }
@@ -68,20 +75,21 @@ async fn a_vault_from_the_first_sync_to_removal() {
     assert_eq!(plan["changes"].as_array().map(Vec::len), Some(30));
     let first = lab.sync(0, 0).await;
     assert_eq!(first["counts"]["created"], 30);
-    assert_eq!(calls(&first), json!({"GET /secrets": 1, "PUT /secrets/{name}": 30}));
+    assert_eq!(calls(&first), json!({"GET /secrets": 1, "PUT /secrets/{name}": 30, "GET /secrets/{name}": 30}), "each write is looked at once more");
+    assert!(first["requests"]["waitedMs"].as_u64().is_some_and(|ms| ms < 2_000), "one wait for all: {first:#}");
     assert_eq!(first["requests"]["byCall"]["entra"], json!({"POST /{tenant}/oauth2/v2.0/token": 1}));
-    let second = lab.sync(10, 0).await;
-    assert_eq!(second["counts"]["unchanged"], 30);
-    assert_eq!(calls(&second), json!({"GET /secrets": 2, "GET /secrets/{name}": 30}), "each write is looked at once, after its second");
+    let second = lab.sync(0, 0).await;
+    assert_eq!((&second["counts"]["unchanged"], calls(&second)), (&json!(30), json!({"GET /secrets": 2})), "then the pages are enough, at once");
     let third = lab.sync(20, 0).await;
-    assert_eq!((&third["counts"]["unchanged"], calls(&third)), (&json!(30), json!({"GET /secrets": 2})), "then the pages are enough");
+    assert_eq!((&third["counts"]["unchanged"], calls(&third)), (&json!(30), json!({"GET /secrets": 2})));
 
     lab.rig.set("KEY_03", "changed");
     lab.rig.unset("KEY_04");
     lab.vault.put("APP-KEY-05", "edited outside");
     let fourth = lab.sync(30, 0).await;
     assert_eq!((&fourth["counts"]["updated"], &fourth["counts"]["deleted"]), (&json!(2), &json!(1)));
-    assert_eq!(calls(&fourth), json!({"GET /secrets": 2, "GET /secrets/{name}": 1, "PUT /secrets/{name}": 2, "DELETE /secrets/{name}": 1}));
+    let expected = json!({"GET /secrets": 2, "GET /secrets/{name}": 1 + 2, "PUT /secrets/{name}": 2, "DELETE /secrets/{name}": 1});
+    assert_eq!(calls(&fourth), expected, "one read for the edit, and a second look for each write");
     lab.rig.set("KEY_04", "back");
     tokio::time::sleep(Duration::from_millis(60)).await;
     let fifth = lab.sync(40, 0).await;
@@ -112,7 +120,7 @@ async fn a_foreign_deleted_secret_is_asked_about_before_it_comes_back() {
     assert_eq!(lab.vault.deleted(), ["db-pass"]);
     let plan = lab.rig.run(&["plan", "kv", "--json"]).await.json();
     assert!(plan.to_string().contains("a deleted secret of this name, not written by this sync"), "{plan:#}");
-    lab.vault.freeze_clock(Some(T + 10));
+    lab.vault.set_clock_ahead(10 - BEHIND);
     let agreed = lab.rig.run(&["sync", "kv", "--json", "--allow-delete"]).await.expect(0);
     assert_eq!(agreed["runs"][0]["counts"]["restored"], 1, "{agreed:#}");
     assert_eq!(lab.vault.secrets()["db-pass"].value, "ours");
@@ -160,4 +168,62 @@ async fn an_import_keeps_hyphens_and_knows_its_own_keys() {
         assert_eq!((&again["counts"]["unchanged"], &again["counts"]["updated"], &again["counts"]["deleted"]), (&json!(3), &json!(0), &json!(0)));
     }
     assert!(lab.vault.secrets().values().all(|s| s.versions == 1), "import then sync changes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stamp_that_could_not_be_proved_is_proved_by_the_next_run() {
+    let lab = Lab::new().await;
+    for i in 0..3 {
+        lab.rig.set(&format!("K{i}"), "v");
+    }
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    // The vault's clock stands: the second of the writes never ends.
+    lab.vault.freeze_clock(Some(T));
+    let first = lab.rig.run(&["sync", "kv", "--json"]).await.expect(0)["runs"][0].clone();
+    assert_eq!((&first["status"], &calls(&first)["GET /secrets/{name}"]), (&json!("succeeded"), &json!(3)));
+    lab.vault.put("K1", "edited in the second of our write");
+    lab.vault.freeze_clock(Some(T + 60));
+    let second = lab.rig.run(&["sync", "kv", "--json"]).await.expect(0)["runs"][0].clone();
+    assert_eq!((&second["counts"]["unchanged"], &second["counts"]["updated"]), (&json!(2), &json!(1)), "{second:#}");
+    assert_eq!(lab.vault.secrets()["k1"].value, "v");
+    // A look that is refused fails nothing.
+    lab.rig.set("K3", "v");
+    lab.vault.forbid(kms_sync::sandbox::azure_key_vault::Operation::Get, Some("K3"), "ForbiddenByPolicy");
+    lab.vault.freeze_clock(None);
+    let third = lab.sync(20, 0).await;
+    assert_eq!((&third["status"], &third["counts"]["created"]), (&json!("succeeded"), &json!(1)), "{third:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_write_between_ours_and_the_second_look_is_told_and_mended() {
+    use axum::extract::Request;
+    use axum::middleware::{Next, from_fn};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let meddled = Arc::new(AtomicBool::new(false));
+    let lab = Lab::before(|vault, router| {
+        let (vault, meddled) = (vault.clone(), meddled.clone());
+        // Before the second look another hand writes, in the second of our write; then it ends.
+        router.layer(from_fn(move |request: Request, next: Next| {
+            let (vault, meddled) = (vault.clone(), meddled.clone());
+            async move {
+                if request.method() == "GET" && request.uri().path() == "/secrets/DB-PASS" && !meddled.swap(true, Ordering::SeqCst) {
+                    vault.put("DB-PASS", "theirs");
+                    vault.freeze_clock(Some(T + 1));
+                }
+                next.run(request).await
+            }
+        }))
+    })
+    .await;
+    lab.rig.set("DB_PASS", "ours");
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    lab.vault.freeze_clock(Some(T));
+    let first = lab.rig.run(&["sync", "kv", "--json"]).await.expect(0)["runs"][0].clone();
+    assert_eq!(first["counts"]["created"], 1);
+    assert!(first["secrets"][0]["reason"].as_str().is_some_and(|r| r.contains("somebody else wrote it")), "{first:#}");
+    assert_eq!(lab.vault.secrets()["db-pass"].value, "theirs");
+    lab.vault.freeze_clock(Some(T + 60));
+    let second = lab.rig.run(&["sync", "kv", "--json"]).await.expect(0)["runs"][0].clone();
+    assert_eq!((&second["counts"]["updated"], lab.vault.secrets()["db-pass"].value.as_str()), (&json!(1), "ours"), "{second:#}");
 }

@@ -5,7 +5,7 @@
 //! and shows what it really holds; the [`cases`] ask the same of all of them. A new
 //! destination is one module in [`places`] and one word in the list below.
 
-mod bench;
+pub(crate) mod bench;
 mod cases;
 mod demo;
 pub(crate) mod place;

@@ -1,4 +1,4 @@
-//! Oracle's own SDK: it drives the sandbox, and its signer agrees with ours.
+//! Oracle's own SDKs: they drive the sandbox, and the Python one's signer agrees with ours.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use kms_sync::sandbox::host::Host;
 use kms_sync::sandbox::oci;
 
 use super::{Bench, apply, bench, connect, credentials, resolved};
-use crate::support::python;
+use crate::support::{node, python};
 
 fn facts(bench: &Bench) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().expect("file");
@@ -57,6 +57,40 @@ async fn the_sdk_reads_what_we_write_and_we_sync_over_what_it_wrote() {
     assert!(equal.untouched);
     let read = drive(&bench, &bench.host.url, "read", "").await.expect("read");
     assert_eq!(read, serde_json::json!({"OURS": odd, "THEIRS": "new", "SAME": "equal"}));
+}
+
+async fn drive_typescript(bench: &Bench, what: &str, more: &str) -> Option<serde_json::Value> {
+    let (url, facts, what, more) = (bench.host.url.clone(), facts(bench), what.to_string(), more.to_string());
+    let out = tokio::task::spawn_blocking(move || {
+        let path = facts.path().to_string_lossy().into_owned();
+        node::run("oci-ts", "drive.js", &[&url, &path, &what, &more])
+    });
+    out.await.expect("ran").map(|text| serde_json::from_str(&text).expect("JSON"))
+}
+
+#[tokio::test]
+async fn the_typescript_sdk_lives_a_whole_life_in_the_sandbox() {
+    // It signs `x-date` beside `date`, and header names in mixed case.
+    let bench = bench().await;
+    let Some(names) = drive_typescript(&bench, "all", "").await else { return };
+    assert_eq!(names, serde_json::json!(["ts-0", "ts-1", "ts-2", "ts-3", "ts-4", "ts-token"]));
+}
+
+#[tokio::test]
+async fn the_typescript_sdk_reads_what_we_write_and_we_sync_over_what_it_wrote() {
+    let bench = bench().await;
+    let odd = "ünï\n  code 🗝 \"quoted\" $x\n";
+    bench.create("OURS", odd).await;
+    let write = serde_json::json!({"THEIRS": "old", "SAME": odd}).to_string();
+    let Some(_) = drive_typescript(&bench, "write", &write).await else { return };
+    let target = bench.open().await;
+    let (theirs, same) = (bench.entry("THEIRS").await, bench.entry("SAME").await);
+    let written = apply(&bench.cx, &*target, Action::Update, "THEIRS", Some("new"), Some(&theirs)).await.expect("updated");
+    assert!(!written.untouched);
+    let equal = apply(&bench.cx, &*target, Action::Update, "SAME", Some(odd), Some(&same)).await.expect("compared");
+    assert!(equal.untouched);
+    let read = drive_typescript(&bench, "read", "").await.expect("read");
+    assert_eq!(read, serde_json::json!({"OURS": odd, "THEIRS": "new", "SAME": odd}));
 }
 
 type Request = (Method, Uri, HeaderMap, Bytes);

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 
 pub mod moto;
+pub mod node;
 pub mod pty;
 pub mod python;
 pub mod rig;

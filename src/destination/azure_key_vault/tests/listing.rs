@@ -46,6 +46,30 @@ async fn links_to_other_places_are_refused_and_circles_end() {
     assert!(world.list(&*target, &Ledger::default(), 0).await.expect_err("circle").text().contains("circle"));
 }
 
+#[test]
+fn a_link_may_name_the_port_that_is_understood() {
+    let connection = World::bare();
+    let vault = KeyVaultSession::new(connection, Arc::new(Forgetful)).expect("session").vault("kv-one").expect("vault");
+    let hidden = super::super::hidden::Hidden::new(Arc::new(Forgetful), "s", "v");
+    let target = super::super::target::KeyVaultTarget::new(vault, hidden, &SyncOptions::default());
+    let from = "https://kv-one.vault.azure.net/secrets".parse().expect("url");
+    let link = "https://kv-one.vault.azure.net:443/secrets?api-version=7.4&$skiptoken=x";
+    assert_eq!(target.follow(&from, link).expect("the same place").query(), Some("api-version=7.4&$skiptoken=x"));
+    for other in ["http://kv-one.vault.azure.net:443/secrets", "https://kv-two.vault.azure.net:443/secrets", "https://kv-one.vault.azure.net:8443/"] {
+        assert!(target.follow(&from, other).is_err(), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_told_as_such() {
+    let world = World::new().await;
+    let target = world.target().await;
+    let headers = vec![("content-type".to_string(), "application/json".to_string()), ("content-encoding".into(), "gzip".into())];
+    world.host.faults.add(Fault::next("GET", 1, Effect::Answer { status: 200, headers, body: "\u{1f}not json".into() }));
+    let error = world.list(&*target, &Ledger::default(), 0).await.expect_err("compressed");
+    assert!(error.kind == ErrorKind::NotTheService && error.text().contains("compressed (gzip)"), "{error}");
+}
+
 #[tokio::test]
 async fn redirects_and_pages_of_a_proxy_are_errors() {
     let world = World::new().await;
@@ -56,6 +80,17 @@ async fn redirects_and_pages_of_a_proxy_are_errors() {
     assert!(error.kind == ErrorKind::NotTheService && error.text().contains("evil.example"), "{error}");
     world.host.faults.add(Fault::next("PUT", 1, moved(307)));
     assert!(world.apply(&*target, Action::Create, "A", Some("v"), None).await.is_err());
+    world.vault.put("B", "v");
+    world.vault.put("C", "v");
+    world.vault.delete("C");
+    let entries = world.list(&*target, &Ledger::default(), 0).await.expect("list").entries;
+    world.host.faults.add(Fault::next("GET /secrets/B", 1, moved(301)));
+    assert!(target.read(&world.cx, &[&entries[0]]).await.remove(0).1.is_err());
+    world.host.faults.add(Fault::next("DELETE", 1, moved(308)));
+    assert!(world.apply(&*target, Action::Delete, "B", None, None).await.is_err());
+    world.host.faults.add(Fault::next("POST", 1, moved(302)));
+    assert!(world.apply(&*target, Action::Restore, "C", Some("w"), None).await.is_err());
+    assert_eq!(world.vault.secrets().into_keys().collect::<Vec<_>>(), ["b"], "nothing was carried out elsewhere or here");
     let html = Effect::Answer { status: 200, headers: vec![("content-type".into(), "text/html".into())], body: "<html>".into() };
     world.host.faults.add(Fault::next("GET", 1, html));
     assert_eq!(world.list(&*target, &Ledger::default(), 0).await.expect_err("html").kind, ErrorKind::NotTheService);

@@ -65,6 +65,11 @@ impl World {
     }
 
     pub fn connection(&self) -> ResolvedConnection {
+        ResolvedConnection { settings: map(json!({"authorityUrl": self.authority.url})), ..Self::bare() }
+    }
+
+    /// A connection to the public cloud.
+    pub fn bare() -> ResolvedConnection {
         let text = |t: &str| SecretValue::new(t);
         ResolvedConnection {
             id: "c".into(),
@@ -76,7 +81,7 @@ impl World {
                 ("clientId".into(), text(CLIENT)),
                 ("clientSecret".into(), text(SECRET)),
             ]),
-            settings: map(json!({"authorityUrl": self.authority.url})),
+            settings: Map::new(),
             ca_file: None,
             allow_insecure_http: false,
         }

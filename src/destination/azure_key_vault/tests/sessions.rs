@@ -142,6 +142,51 @@ async fn addresses_and_clouds_are_checked_before_any_call() {
 }
 
 #[tokio::test]
+async fn a_stack_with_an_ad_fs_and_a_resource_of_its_own() {
+    let world = World::new().await;
+    let resource = "https://vault.adfs.stack.test/6f1b1b1e";
+    world.entra.register("adfs", CLIENT, SECRET);
+    world.entra.add_resource(resource);
+    world.vault.set_tenant("adfs");
+    world.vault.set_resource(resource);
+    world.vault.put("A", "v");
+    let open = |settings: Value| {
+        let mut connection = world.connection();
+        connection.credentials.insert("tenantId".into(), SecretValue::new("adfs"));
+        connection.settings.extend(map(settings));
+        world.session_of(connection)
+    };
+    let stack = "https://kv1.vault.local.stack.test";
+    let error = open(json!({})).vault(stack).err().expect("a host nobody knows");
+    assert!(error.text().contains("allowedVaultHosts"), "{error}");
+    open(json!({"allowedVaultHosts": ".vault.local.stack.test"})).vault(stack).expect("its suffix is allowed");
+
+    // The same through an endpoint on this machine.
+    let config = map(json!({"vaultBaseUrl": stack}));
+    let session = open(json!({"endpoint": world.host.url}));
+    let error = session.test(&world.cx, Some(&config)).await.expect_err("tokens for the public cloud");
+    assert!(error.kind == ErrorKind::Auth && error.text().contains(resource) && error.text().contains("tokenResource"), "{error}");
+    assert!(!error.text().contains("belongs to tenant"), "adfs is no tenant: {error}");
+    let session = open(json!({"endpoint": world.host.url, "tokenResource": resource}));
+    session.test(&world.cx, Some(&config)).await.expect("works");
+    let target = session.open(&world.cx, &super::target(config, SyncOptions::default())).await.expect("target");
+    assert_eq!(world.list(&*target, &Ledger::default(), 0).await.expect("list").entries.len(), 1);
+    assert!(world.authority.log.lines().iter().all(|l| l == "POST /adfs/oauth2/token"), "{:?}", world.authority.log.lines());
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve() {
+    let world = World::new().await;
+    // RFC 6761: nothing ever resolves below .invalid.
+    let mut connection = world.connection();
+    connection.settings.insert("endpoint".into(), "https://{vault}.vault.invalid".into());
+    let config = map(json!({"vaultBaseUrl": "https://no-such-vault.vault.azure.net"}));
+    let error = world.session_of(connection).test(&world.cx, Some(&config)).await.expect_err("no such name");
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+    assert!(error.text().contains("no vault of that name") && error.text().contains("private DNS zone"), "{error}");
+}
+
+#[tokio::test]
 async fn an_endpoint_stands_for_the_vault() {
     let world = World::new().await;
     let mut connection = world.connection();

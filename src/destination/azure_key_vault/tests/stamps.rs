@@ -1,6 +1,8 @@
 //! One-second stamps: what a second run costs, and what it must not miss.
 
 use super::*;
+use crate::destination::Confirmed;
+use crate::sandbox::host::{Effect, Fault};
 
 const T: i64 = 1_780_000_000;
 
@@ -45,6 +47,61 @@ async fn a_foreign_write_in_the_second_of_ours_is_found() {
     let again = run(&world, &*target, &mut ledger, &[("A", "ours")]).await;
     assert_eq!(again.updated, 1);
     assert_eq!(world.vault.secrets()["a"].value, "ours");
+}
+
+/// A write in second T, whatever `between` does, and the second look in second T + `later`.
+async fn looked_at(later: i64, between: impl FnOnce(&World)) -> (World, Written, Result<Confirmed, ApiError>) {
+    let world = World::new().await;
+    let target = world.target().await;
+    world.vault.freeze_clock(Some(T));
+    let written = world.apply(&*target, Action::Create, "A", Some("ours"), None).await.expect("written");
+    between(&world);
+    world.vault.freeze_clock(Some(T + later));
+    let confirmed = itemised(&*target).confirm(&world.cx, "A", written.stamp.as_ref().expect("stamp")).await;
+    (world, written, confirmed)
+}
+
+#[tokio::test]
+async fn a_second_look_proves_the_stamp_of_a_write() {
+    let (world, written, confirmed) = looked_at(1, |_| {}).await;
+    assert!(written.confirm_in.is_some_and(|after| after > Duration::from_secs(1) && after < Duration::from_secs(2)));
+    let Confirmed::Ours(stamp) = confirmed.expect("looked") else { panic!("ours") };
+    assert_eq!(Some(stamp.replace("/hard", "/soft")), written.stamp, "the same, believed");
+    assert_eq!(counts(&world), (0, 1, 1));
+    let (_, _, early) = looked_at(0, |_| {}).await;
+    assert_eq!(early.expect("looked"), Confirmed::Unproved, "the second is not over");
+}
+
+#[tokio::test]
+async fn a_second_look_sees_what_another_hand_did_since() {
+    let (_, _, overtaken) = looked_at(1, |world| world.vault.put("A", "theirs")).await;
+    assert_eq!(overtaken.expect("looked"), Confirmed::Overtaken);
+    let (_, _, disabled) = looked_at(1, |world| world.vault.enable("A", false)).await;
+    assert_eq!(disabled.expect("looked"), Confirmed::Unproved);
+    let (_, _, deleted) = looked_at(1, |world| world.vault.delete("A")).await;
+    assert_eq!(deleted.expect("looked"), Confirmed::Unproved);
+    let (_, written, tagged) = looked_at(5, |world| {
+        world.vault.freeze_clock(Some(T + 3));
+        world.vault.tag("A", "team", "red");
+    })
+    .await;
+    let Confirmed::Ours(stamp) = tagged.expect("looked") else { panic!("the version is ours") };
+    assert!(stamp.starts_with(&format!("{}/", T + 3)) && Some(stamp) != written.stamp);
+    let (_, _, just_tagged) = looked_at(3, |world| {
+        world.vault.freeze_clock(Some(T + 3));
+        world.vault.tag("A", "team", "red");
+    })
+    .await;
+    assert_eq!(just_tagged.expect("looked"), Confirmed::Unproved, "its own second is not over");
+}
+
+#[tokio::test]
+async fn a_second_look_waits_for_nothing() {
+    for (status, effect) in [(429, "throttled"), (503, "unavailable"), (403, "forbidden")] {
+        let (world, _, failed) = looked_at(1, |world| world.host.faults.add(Fault::next("GET /secrets/A", 1, Effect::status(status, "{}")))).await;
+        assert_eq!(failed.expect_err(effect).status, Some(status));
+        assert_eq!(world.host.log.count("GET /secrets/A"), 1, "{effect}: not tried again");
+    }
 }
 
 #[tokio::test]

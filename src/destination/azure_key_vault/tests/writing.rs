@@ -200,6 +200,22 @@ async fn throttling_holds_all_workers() {
     world.apply(&*target, Action::Create, "B", Some("v"), None).await.expect("written");
     assert!(begun.elapsed() >= Duration::from_secs(1));
     assert_eq!(world.vault.secrets().len(), 2);
+    // A date is as good as seconds, and nobody else is sent meanwhile.
+    let date = |seconds: i64| crate::http::http_date(jiff::Timestamp::from_second(1_780_000_000 + seconds).expect("a time"));
+    let headers = vec![("date".to_string(), date(0)), ("retry-after".to_string(), date(2))];
+    world.host.faults.add(Fault::next("PUT /secrets/D", 1, Effect::Answer { status: 429, headers, body: body.into() }));
+    let begun = std::time::Instant::now();
+    let first = async {
+        world.apply(&*target, Action::Create, "D", Some("v"), None).await.expect("after the wait");
+        begun.elapsed()
+    };
+    let other = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.apply(&*target, Action::Create, "E", Some("v"), None).await.expect("written");
+        begun.elapsed()
+    };
+    let (first, other) = tokio::join!(first, other);
+    assert!(first >= Duration::from_secs(2) && other >= Duration::from_millis(1_900), "{first:?} {other:?}");
     // Without a Retry-After the attempts of one call may all be throttled, and it goes on.
     world.host.faults.add(Fault::next("PUT /secrets/C", 6, Effect::status(429, body)));
     world.apply(&*target, Action::Create, "C", Some("v"), None).await.expect("in the second round");

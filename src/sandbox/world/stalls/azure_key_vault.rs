@@ -1,5 +1,5 @@
-//! Azure Key Vault in the demo: one vault behind TLS (Microsoft's client insists on it), and
-//! the directory that hands out its tokens.
+//! Azure Key Vault in the demo: one vault, and the directory that hands out its tokens. Both
+//! are behind TLS: Microsoft's clients insist on it.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::super::{Ports, Request, Stall, foreign};
 use super::Values;
 use crate::sandbox::azure_key_vault::{State, router};
 use crate::sandbox::entra;
-use crate::sandbox::host::{Effect, Faults, Host};
+use crate::sandbox::host::{Effect, Faults};
 use crate::sandbox::tls::TlsHost;
 
 const TENANT: &str = "7b1c2d3e-0000-4000-8000-00000000de30";
@@ -20,7 +20,7 @@ pub(super) struct KeyVault {
     state: State,
     host: TlsHost,
     entra: entra::State,
-    authority: Host,
+    authority: TlsHost,
     certificate: tempfile::NamedTempFile,
 }
 
@@ -28,7 +28,7 @@ pub(super) async fn open(ports: &mut Ports, values: &mut Values) -> std::io::Res
     use std::io::Write as _;
     let entra = entra::State::new();
     entra.register(TENANT, CLIENT, SECRET);
-    let authority = Host::start(entra::router(entra.clone()), ports.next()).await?;
+    let authority = TlsHost::start(entra::router(entra.clone()), ports.next()).await?;
     let state = State::new(&entra, TENANT);
     state.set_authority(&authority.url);
     for name in ["terraform-state-key", "backup-encryption-key"] {
@@ -38,6 +38,7 @@ pub(super) async fn open(ports: &mut Ports, values: &mut Values) -> std::io::Res
     state.enable("retired-signing-key", false);
     let host = TlsHost::start(router(state.clone()), ports.next()).await?;
     let mut certificate = tempfile::Builder::new().prefix("kms-sync-demo-").suffix(".pem").tempfile()?;
+    certificate.write_all(authority.certificate.as_bytes())?;
     certificate.write_all(host.certificate.as_bytes())?;
     certificate.flush()?;
     Ok(KeyVault { state, host, entra, authority, certificate })
@@ -82,7 +83,7 @@ impl Stall for KeyVault {
     }
 
     fn serve(&self) -> Value {
-        json!({"vaultUrl": self.host.url, "certificate": self.host.certificate, "certificateFile": self.certificate.path(),
+        json!({"vaultUrl": self.host.url, "certificate": format!("{}{}", self.authority.certificate, self.host.certificate), "certificateFile": self.certificate.path(),
             "authorityUrl": self.authority.url, "tenantId": TENANT, "clientId": CLIENT, "clientSecret": SECRET,
             "accessToken": self.entra.mint(TENANT, CLIENT, entra::KEY_VAULT)})
     }

@@ -14,7 +14,7 @@ use crate::conformance::place::{Mends, Nature, Place, answer};
 const TENANT: &str = "11111111-1111-4111-8111-111111111111";
 const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
 
-/// The vault's clock stands an hour in the past and moves on with every foreign write and
+/// The vault's clock begins an hour in the past and leaps ahead with every foreign write and
 /// every run: its stamps have whole seconds, and no case may depend on what shares one.
 pub struct KeyVault {
     state: State,
@@ -31,14 +31,14 @@ pub async fn start() -> Box<dyn Place> {
     state.set_authority(&authority.url);
     state.set_delays(Duration::from_millis(20), Duration::from_millis(20), Duration::ZERO);
     let host = Host::start(router(state.clone()), None).await.expect("a port");
-    let clock = AtomicI64::new(kms_sync::model::now().as_second() - 3600);
-    state.freeze_clock(Some(clock.load(Ordering::Relaxed)));
+    let clock = AtomicI64::new(-3600);
+    state.set_clock_ahead(clock.load(Ordering::Relaxed));
     Box::new(KeyVault { state, host, authority, clock })
 }
 
 impl KeyVault {
     fn tick(&self) {
-        self.state.freeze_clock(Some(self.clock.fetch_add(5, Ordering::Relaxed) + 5));
+        self.state.set_clock_ahead(self.clock.fetch_add(5, Ordering::Relaxed) + 5);
     }
 }
 

@@ -17,6 +17,11 @@ pub struct Oci {
 pub async fn start() -> Box<dyn Place> {
     let state = State::new();
     state.set_delay(Duration::from_millis(15));
+    on(state).await
+}
+
+/// A place on a sandbox that its caller keeps a handle of.
+pub async fn on(state: State) -> Box<dyn Place> {
     let host = Host::start(router(state.clone()), None).await.expect("a port");
     Box::new(Oci { state, host })
 }

@@ -1,0 +1,117 @@
+//! What an operator need not type twice: an unfinished sync, and credentials that are stored.
+
+use serde_json::json;
+
+use super::super::app::Page;
+use super::super::connections::edit::Edit;
+use super::super::fx::{Call, Reply};
+use super::super::testing::{Harness, answer, before};
+use super::to_details;
+use crate::service::Draft;
+
+/// The drafts that the screens asked to keep, in order.
+fn kept(h: &Harness) -> Vec<Option<Draft>> {
+    let drafts = h.open.iter().filter_map(|(_, call)| if let Call::KeepDraft(draft) = call { Some(draft.clone()) } else { None });
+    drafts.collect()
+}
+
+/// A harness that leaves calls about drafts open, and knows of this one.
+fn with_draft(draft: Option<Draft>) -> Harness {
+    let mut h = Harness::cold(80, 24);
+    h.answers = Box::new(move |call| match call {
+        Call::Draft => Some(Reply::Draft(Ok(draft.clone()))),
+        Call::KeepDraft(_) => None,
+        other => answer(other),
+    });
+    h.begin(super::board());
+    h
+}
+
+#[test]
+fn every_step_keeps_the_draft_and_creating_forgets_it() {
+    let mut h = with_draft(None);
+    to_details(&mut h);
+    h.text("nightly");
+    let last = kept(&h).pop().flatten().expect("a draft was kept on the way");
+    assert_eq!((last.step, last.document["destination"].as_str()), (3, Some("aws-secrets-manager")));
+    // What is typed in the last field is in what a dropped line leaves behind.
+    assert_eq!(h.app.unfinished().unwrap().document["name"], "nightly");
+    h.keys("PageDown Enter Right Enter");
+    assert!(h.app.pages.is_empty(), "{}", h.screen());
+    assert_eq!(kept(&h).pop(), Some(None), "a created sync is no draft");
+    assert_eq!(h.app.unfinished(), None);
+}
+
+#[test]
+fn an_unfinished_sync_is_taken_up_where_it_was_left() {
+    let mut h = with_draft(None);
+    to_details(&mut h);
+    h.text("nightly");
+    let draft = h.app.unfinished().unwrap();
+
+    let mut again = with_draft(Some(Draft { at: before(3600), ..draft.clone() }));
+    again.keys("n");
+    let screen = again.screen();
+    assert!(screen.contains("Go on with the unfinished sync?") && screen.contains("AWS Secrets Manager"), "{screen}");
+    assert!(screen.contains("2026-11-25 11:04"), "when it was left: {screen}");
+    again.keys("Enter");
+    assert!(again.screen().contains("▸ Name"), "{}", again.screen());
+    assert_eq!(again.app.unfinished().unwrap().document, draft.document);
+
+    let mut anew = with_draft(Some(draft));
+    anew.keys("n Right Enter");
+    assert_eq!(kept(&anew), [None], "the old one is forgotten");
+    let Some(Page::Wizard(wizard)) = anew.app.pages.last() else { panic!("the wizard is open") };
+    assert!(wizard.provider.is_none(), "a new sync begins at the choice of the destination");
+}
+
+#[test]
+fn a_draft_that_no_longer_holds_stops_at_the_field_in_question() {
+    let document = json!({"destination": "aws-secrets-manager", "projectId": "p1", "environment": "dev", "secretPath": "not/absolute"});
+    let mut h = with_draft(Some(Draft { document, step: 4, at: before(60) }));
+    h.keys("n Enter");
+    let Some(Page::Wizard(wizard)) = h.app.pages.last() else { panic!("the wizard is open") };
+    assert_eq!(wizard.step, 0);
+}
+
+#[test]
+fn leaving_can_keep_what_was_filled_in() {
+    let mut h = with_draft(None);
+    to_details(&mut h);
+    h.keys("Esc Esc Esc Esc Esc");
+    assert!(h.screen().contains("Leave, keep it"), "{}", h.screen());
+    h.keys("Right Enter");
+    assert!(h.app.pages.is_empty());
+    assert!(kept(&h).pop().flatten().is_some());
+    h.keys("n");
+    assert!(h.screen().contains("Go on with the unfinished sync?"), "{}", h.screen());
+}
+
+fn edited(h: &Harness) -> &Edit {
+    match h.app.pages.last() {
+        Some(Page::Edit(edit)) => edit,
+        _ => panic!("the connection is being edited"),
+    }
+}
+
+#[test]
+fn editing_a_connection_keeps_its_stored_secret_until_another_is_typed() {
+    let mut h = Harness::new(80, 24);
+    h.keys("c Down e");
+    let screen = h.screen();
+    assert!(screen.contains("Edit connection prod-aws") && screen.contains("stored; typing replaces it"), "{screen}");
+    let secret = |h: &Harness| edited(h).document()["credentials"]["secretAccessKey"].clone();
+    assert_eq!(secret(&h), json!({"stored": true}));
+    assert_eq!(edited(&h).form.item("credentials.secretAccessKey").unwrap().problem, None, "a stored secret is no missing one");
+    while !h.screen().contains("▸ Secret") {
+        h.keys("Tab");
+    }
+    h.text("new-key");
+    assert_eq!(secret(&h), json!("new-key"));
+    // Round through the references, back to what is stored.
+    h.keys("Ctrl-E Ctrl-E Ctrl-E Ctrl-E");
+    assert_eq!(secret(&h), json!({"stored": true}));
+    h.keys("Delete");
+    assert_eq!(secret(&h), json!(null), "a required one that was taken away is missing");
+    assert!(edited(&h).form.item("credentials.secretAccessKey").unwrap().problem.is_some());
+}
