@@ -79,7 +79,7 @@ async fn terminal(args: &Args) -> Outcome {
 }
 
 fn request(sync: &str, kind: RunKind) -> RunRequest {
-    RunRequest { sync: sync.to_string(), kind, trigger: Trigger::Manual, verify: false, allow_delete: false, withhold: false, prioritize: None }
+    RunRequest::new(sync, kind, Trigger::Manual)
 }
 
 /// Says which sync files cannot be used, and answers how many there are.

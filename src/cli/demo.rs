@@ -59,15 +59,7 @@ async fn headless(world: &World, store: &Store, out: &Out) -> Outcome {
     let names = furnish(&*service, world, false).await?;
     let mut rounds = Vec::new();
     for trigger in [Trigger::Created, Trigger::Manual] {
-        let request = |name: &String| RunRequest {
-            sync: name.clone(),
-            kind: RunKind::Sync,
-            trigger,
-            verify: false,
-            allow_delete: false,
-            withhold: false,
-            prioritize: None,
-        };
+        let request = |name: &String| RunRequest::new(name.as_str(), RunKind::Sync, trigger);
         rounds.push(follow::runs(service.clone(), names.iter().map(request).collect(), false).await?.records);
     }
     service.close().await;

@@ -382,15 +382,7 @@ impl Clocks {
 
     /// False when the run could not be queued.
     fn submit(&self, sync: &str, trigger: Trigger, source: Option<Arc<SourceMap>>) -> bool {
-        let request = RunRequest {
-            sync: sync.to_string(),
-            kind: RunKind::Sync,
-            trigger,
-            verify: trigger == Trigger::Drift,
-            allow_delete: false,
-            withhold: false,
-            prioritize: None,
-        };
+        let request = RunRequest { verify: trigger == Trigger::Drift, ..RunRequest::new(sync, RunKind::Sync, trigger) };
         let queued = self.inner.engine.submit(&request, source);
         if let Err(error) = &queued {
             tracing::warn!(sync, "an automatic run was not started: {error}");
@@ -460,15 +452,7 @@ impl Clocks {
                     continue;
                 }
             };
-            let request = RunRequest {
-                sync: config.name.clone(),
-                kind: RunKind::Sync,
-                trigger: Trigger::Auto,
-                verify: false,
-                allow_delete: false,
-                withhold: false,
-                prioritize: None,
-            };
+            let request = RunRequest::new(config.name.as_str(), RunKind::Sync, Trigger::Auto);
             match engine.submit(&request, None) {
                 Ok(id) => ids.push(id),
                 Err(error) => {

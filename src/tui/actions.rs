@@ -92,16 +92,7 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
         }
         Verdict::Start { syncs, kind, verify, priority } => {
             for sync in syncs {
-                let request = RunRequest {
-                    sync: sync.clone(),
-                    kind,
-                    trigger: Trigger::Manual,
-                    verify,
-                    // A removal was confirmed by its question.
-                    allow_delete: false,
-                    withhold: false,
-                    prioritize: priority,
-                };
+                let request = RunRequest { verify, prioritize: priority, ..RunRequest::new(sync.as_str(), kind, Trigger::Manual) };
                 ask(app, Call::Start(request), Purpose::Start(sync));
             }
         }
@@ -155,15 +146,7 @@ fn decide(app: &mut App, sync: String, keys: Vec<String>, decision: Decision) {
         Decision::KeepAlways => Approval { sync: sync.clone(), approve: Vec::new(), keep: keys },
         Decision::Delete => Approval { sync: sync.clone(), approve: keys, keep: Vec::new() },
         Decision::KeepNow => {
-            let request = RunRequest {
-                sync: sync.clone(),
-                kind: RunKind::Sync,
-                trigger: Trigger::Manual,
-                verify: false,
-                allow_delete: false,
-                withhold: true,
-                prioritize: None,
-            };
+            let request = RunRequest { withhold: true, ..RunRequest::new(sync.as_str(), RunKind::Sync, Trigger::Manual) };
             return ask(app, Call::Start(request), Purpose::Start(sync));
         }
     };

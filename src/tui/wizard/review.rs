@@ -204,8 +204,7 @@ impl Wizard {
         }
         self.review.stage = Stage::Starting;
         let withhold = matches!(self.review.decision, Some((_, Decision::KeepNow)));
-        let request =
-            RunRequest { sync: name, kind: RunKind::Sync, trigger: Trigger::Created, verify: false, allow_delete: false, withhold, prioritize: None };
+        let request = RunRequest { withhold, ..RunRequest::new(name, RunKind::Sync, Trigger::Created) };
         self.review.ticket = Some(fx.call(Call::Start(request)));
     }
 

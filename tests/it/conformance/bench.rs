@@ -138,15 +138,7 @@ impl Bench {
     }
 
     pub fn request(name: &str) -> RunRequest {
-        RunRequest {
-            sync: name.into(),
-            kind: RunKind::Sync,
-            trigger: Trigger::Manual,
-            verify: false,
-            allow_delete: false,
-            withhold: false,
-            prioritize: None,
-        }
+        RunRequest::new(name, RunKind::Sync, Trigger::Manual)
     }
 
     pub async fn run(&self, request: RunRequest) -> RunRecord {
