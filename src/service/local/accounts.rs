@@ -1,0 +1,49 @@
+//! Connections: how they are shown, read and tested.
+
+use super::*;
+
+impl Local {
+    pub(super) fn view(&self, connection: &Connection, syncs: &[SyncConfig]) -> ConnectionView {
+        let is_account = connection.app == source::APP.app;
+        let only_account = is_account && self.engine.pool().account(None).is_ok_and(|a| a.id == connection.id);
+        let uses = |s: &&SyncConfig| {
+            let named = |n: &str| n == connection.name || n == connection.id;
+            named(&s.connection_id) || s.source_connection.as_deref().is_some_and(named) || (only_account && s.source_connection.is_none())
+        };
+        ConnectionView {
+            id: connection.id.clone(),
+            name: connection.name.clone(),
+            app: connection.app.clone(),
+            method: connection.method.clone(),
+            public: registry::app(&connection.app).map(|spec| connection.public(spec)).unwrap_or_default(),
+            held: registry::app(&connection.app).map(|spec| connection.held(spec)).unwrap_or_default(),
+            used_by: syncs.iter().filter(uses).map(|s| s.name.clone()).collect(),
+        }
+    }
+
+    pub(super) fn parse_connection(&self, document: Value) -> Result<Connection> {
+        let apps: Vec<&str> = registry::apps().iter().map(|a| a.app).collect();
+        let document = self.store.with_stored_credentials(document)?;
+        Ok(Connection::parse(&document, registry::app, &apps)?)
+    }
+
+    pub(super) async fn test(&self, cx: &Cx, connection: &Connection, config: Option<Map>) -> Result<TestReport> {
+        if connection.app == source::APP.app {
+            return Ok(self.engine.pool().open_source(connection).await?.test(cx).await?);
+        }
+        let example = self.store.syncs().into_iter().filter_map(|l| l.result.ok());
+        let mut known = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config);
+        let config = config.or_else(|| known.next());
+        Ok(self.engine.pool().open(connection).await?.test(cx, config.as_ref()).await?)
+    }
+}
+
+pub(super) fn clock_finding(skew: i64) -> Finding {
+    let way = if skew > 0 { "ahead of" } else { "behind" };
+    let ok = skew.abs() <= CLOCK_SKEW;
+    let detail = if ok { "agrees with the servers'".into() } else { format!("{} s {way} the servers'", skew.abs()) };
+    // OCI refuses requests that are 5 minutes off, AWS those that are 15 off.
+    let fix =
+        (!ok).then(|| "set it, and keep it right by NTP (timedatectl set-ntp true): signed requests are refused when it is minutes off".to_string());
+    Finding { ok, what: "clock".into(), detail, fix }
+}

@@ -1,0 +1,102 @@
+//! Judges documents of syncs: against the rules, the stored connections, and each other.
+
+use super::*;
+
+impl Local {
+    /// Parses and checks a document against the stored connections and syncs.
+    pub(super) fn checked(&self, input: &SyncInput, replaces: Option<&SyncConfig>) -> Result<SyncConfig> {
+        let kinds = registry::kinds();
+        let config = SyncConfig::parse(&input.document, input.destination.as_deref(), registry::rules, &kinds)?;
+        let mut problems = Problems::default();
+        match self.store.connection(&config.connection_id) {
+            Ok(connection) => {
+                let app = registry::find(&config.destination).map(|p| p.spec().app);
+                if let Some(app) = app.filter(|a| a.app != connection.app) {
+                    problems.add(
+                        "connectionId",
+                        "app",
+                        format!("The connection {} is for {}; {} needs one of app {}.", connection.name, connection.app, config.destination, app.app),
+                    );
+                }
+            }
+            Err(error) => problems.add("connectionId", "unknown-connection", format!("{error} (kms-sync connection list shows them)")),
+        }
+        if let Err(error) = self.engine.pool().account(config.source_connection.as_deref()) {
+            problems.add("sourceConnection", "unknown-connection", error.message);
+        }
+        if replaces.is_none_or(|old| old.name != config.name) && self.store.syncs().iter().any(|l| l.name == config.name) {
+            problems.0.extend(taken(&config.name).0);
+        }
+        problems.into_result(config).map_err(ServiceError::from)
+    }
+
+    /// Warnings about other syncs that write the same place.
+    pub(super) fn overlaps(&self, config: &SyncConfig, replaces: Option<&str>) -> Vec<String> {
+        let Some(provider) = registry::find(&config.destination) else { return Vec::new() };
+        let Ok(mine) = self.store.connection(&config.connection_id) else { return Vec::new() };
+        let keys = provider.keys(&config.destination_config);
+        let schema = |c: &SyncConfig| crate::plan::schema_of(c, &*keys).map(|p| keys.fold(&keys.convert_part(p)));
+        let ours = schema(config);
+        let mut out = Vec::new();
+        for other in self.store.syncs().into_iter().filter_map(|l| l.result.ok()) {
+            if other.name == config.name || replaces == Some(other.name.as_str()) || other.destination != config.destination {
+                continue;
+            }
+            let same_account =
+                self.store.connection(&other.connection_id).is_ok_and(|c| c.id == mine.id || public_identity(&c) == public_identity(&mine));
+            if !same_account || !provider.overlaps(&config.destination_config, &other.destination_config) {
+                continue;
+            }
+            let theirs = schema(&other);
+            let disjoint = (!ours.prefix.starts_with(&theirs.prefix) && !theirs.prefix.starts_with(&ours.prefix))
+                || (!ours.suffix.ends_with(&theirs.suffix) && !theirs.suffix.ends_with(&ours.suffix));
+            let managed = match &other.sync_options.key_schema {
+                Some(schema) => format!("keys that match {schema}"),
+                None => "every key, for it has no Key Schema".to_string(),
+            };
+            if disjoint {
+                out.push(format!("{} also writes there, {managed}: the two do not overlap.", other.name));
+            } else {
+                out.push(format!("{} also writes there, {managed}: the two overlap. Each leaves alone what the other wrote.", other.name));
+            }
+        }
+        out
+    }
+}
+
+pub(super) fn taken(name: &str) -> Problems {
+    let mut problems = Problems::default();
+    problems.add("name", "unique", format!("A sync named {name} exists already."));
+    problems
+}
+
+/// Lays an update over a stored document: members left out keep their value, and
+/// `destinationConfig` and `syncOptions` are replaced whole, as the server does.
+pub(super) fn laid_over(old: &SyncConfig, change: &Value) -> Result<Value> {
+    let mut base = serde_json::to_value(old).map_err(|e| ServiceError::new(ServiceErrorKind::Invalid, e.to_string()))?;
+    let change = change.get("secretSync").unwrap_or(change);
+    let (Some(target), Some(given)) = (base.as_object_mut(), change.as_object()) else {
+        return Err(ServiceError::new(ServiceErrorKind::Invalid, "The document must be one JSON object."));
+    };
+    if given.contains_key("isAutoSyncEnabled") && !given.contains_key("isEnabled") {
+        target.remove("isEnabled");
+    }
+    if given.contains_key("folder") && !given.contains_key("secretPath") {
+        target.remove("secretPath");
+    }
+    for (key, value) in given {
+        target.insert(key.clone(), value.clone());
+    }
+    Ok(base)
+}
+
+/// The readable part of a connection: equal texts reach the same account.
+fn public_identity(connection: &Connection) -> String {
+    let mut value = registry::app(&connection.app).map(|spec| connection.public(spec)).unwrap_or_default();
+    if let Some(map) = value.as_object_mut() {
+        map.remove("name");
+        map.remove("id");
+        map.remove("description");
+    }
+    value.to_string()
+}

@@ -1,0 +1,70 @@
+//! Stored syncs by name or id, and the documented answer about them.
+
+use super::*;
+
+impl Local {
+    pub(super) fn config(&self, name: &str) -> Result<SyncConfig> {
+        if let Ok(config) = self.store.sync(name) {
+            return Ok(config);
+        }
+        // By id; and a broken file of that name must say why it is broken.
+        for loaded in self.store.syncs() {
+            match loaded.result {
+                Err(broken) if loaded.name == name => return Err(ServiceError::new(ServiceErrorKind::Storage, broken.to_string())),
+                Ok(config) if self.store.sync_state(&config.name).is_ok_and(|s| s.id == name) => return Ok(config),
+                _ => {}
+            }
+        }
+        let names: Vec<String> = self.store.syncs().into_iter().map(|l| l.name).collect();
+        let hint = crate::model::text::closest(name, names.iter().map(String::as_str)).map(|n| format!(" Did you mean {n}?")).unwrap_or_default();
+        let name = crate::model::text::brief(name, 80);
+        Err(ServiceError::new(ServiceErrorKind::NotFound, format!("There is no sync {name:?}.{hint}")))
+    }
+
+    pub(super) fn doc(&self, config: &SyncConfig) -> Result<SyncDoc> {
+        self.doc_with(config, &Known::read(&self.store))
+    }
+
+    pub(super) fn doc_with(&self, config: &SyncConfig, known: &Known) -> Result<SyncDoc> {
+        let mut state = self.store.sync_state(&config.name)?;
+        for job in [&mut state.sync, &mut state.import, &mut state.remove] {
+            if job.status == Some(JobStatus::Running)
+                && let Some(id) = &job.job_id
+                && let Some(run) = self.store.run(id)?.filter(|r| r.status == RunStatus::Interrupted && r.finished_at.is_some())
+            {
+                // Its process is dead; the next engine writes that down.
+                (job.status, job.message) = (Some(JobStatus::Failed), run.message);
+            }
+        }
+        let connection = known.find(&config.connection_id).map(|c| ConnectionRef { app: c.app.clone(), name: c.name.clone(), id: c.id.clone() });
+        let account = known.account(config.source_connection.as_deref()).map(|a| a.name.clone());
+        let mut doc = SyncDoc::new(config, &state, connection);
+        // What a dead engine was waiting for is nobody's wait any more.
+        let engine = || EngineLock::holder(self.store.dirs()).is_ok_and(|h| h.is_some());
+        doc.waiting = waits(&self.store, &state.id).filter(|_| config.is_enabled && engine());
+        doc.source_connection = config.source_connection.clone().or(account);
+        Ok(doc)
+    }
+}
+
+/// The stored connections, read once for many syncs.
+pub(super) struct Known(Vec<Connection>);
+
+impl Known {
+    pub(super) fn read(store: &Store) -> Self {
+        Self(store.connections().into_iter().filter_map(|l| l.result.ok()).collect())
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<&Connection> {
+        self.0.iter().find(|c| c.name == name || c.id == name)
+    }
+
+    /// The named KMS account, or the only one there is.
+    pub(super) fn account(&self, named: Option<&str>) -> Option<&Connection> {
+        if let Some(name) = named {
+            return self.find(name);
+        }
+        let mut accounts = self.0.iter().filter(|c| c.app == source::APP.app);
+        accounts.next().filter(|_| accounts.next().is_none())
+    }
+}
