@@ -150,9 +150,17 @@ pub enum Command {
         json: bool,
     },
     /// Switch auto-sync on.
-    Enable { name: String },
+    Enable {
+        name: String,
+        #[arg(long)]
+        json: bool,
+    },
     /// Switch auto-sync off.
-    Disable { name: String },
+    Disable {
+        name: String,
+        #[arg(long)]
+        json: bool,
+    },
     /// Show past runs, newest first.
     History {
         name: String,
@@ -211,7 +219,11 @@ pub enum ConnectionCommand {
         json: bool,
     },
     /// Forget a connection that no sync uses.
-    Remove { name: String },
+    Remove {
+        name: String,
+        #[arg(long)]
+        json: bool,
+    },
     /// Change how the key that seals stored credentials is kept, and seal all of them anew.
     Seal {
         /// A key file in the state directory, or a passphrase.
@@ -252,11 +264,16 @@ impl Command {
             | Self::Sync { json, .. }
             | Self::Import { json, .. }
             | Self::RemoveSecrets { json, .. }
+            | Self::Enable { json, .. }
+            | Self::Disable { json, .. }
             | Self::History { json, .. }
             | Self::Doctor { json } => *json,
             Self::Connection { command } => match command {
-                ConnectionCommand::Add { json, .. } | ConnectionCommand::List { json } | ConnectionCommand::Test { json, .. } => *json,
-                ConnectionCommand::Remove { .. } | ConnectionCommand::Seal { .. } => false,
+                ConnectionCommand::Add { json, .. }
+                | ConnectionCommand::List { json }
+                | ConnectionCommand::Test { json, .. }
+                | ConnectionCommand::Remove { json, .. } => *json,
+                ConnectionCommand::Seal { .. } => false,
             },
             _ => false,
         }

@@ -11,9 +11,9 @@ use super::args::{ConnectionCommand, Prioritize, SealWay};
 use super::follow::{self, Followed};
 use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
 use super::{Args, Command, Outcome, demo, serve};
-use crate::model::Problems;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
+use crate::model::{Problems, json};
 use crate::service::{PlanTarget, Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput};
 use crate::store::{EngineLock, SealMode};
 
@@ -52,8 +52,8 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             confirm(*yes, &format!("Take the secrets of {} away from {}?", doc.name, doc.destination), &doc.name)?;
             runs(access, out, vec![RunRequest { allow_delete: *allow_delete, ..request(name, RunKind::Remove) }]).await
         }
-        Command::Enable { name } => enable(args, name, true).await,
-        Command::Disable { name } => enable(args, name, false).await,
+        Command::Enable { name, .. } => enable(args, out, name, true).await,
+        Command::Disable { name, .. } => enable(args, out, name, false).await,
         Command::History { name, limit, .. } => history(args, out, name, *limit).await,
         Command::Run { once, log_format } => serve::run(args, *once, *log_format).await,
         Command::Connection { command } => connection(args, out, command).await,
@@ -165,8 +165,14 @@ fn document(path: &Path) -> Result<Value, ServiceError> {
     } else {
         std::fs::read_to_string(path).map_err(|e| bad("readable", format!("{}: {e}", path.display())))?
     };
-    serde_json::from_str(text.trim_start_matches('\u{feff}'))
-        .map_err(|e| bad("json", format!("not valid JSON (line {} column {})", e.line(), e.column())))
+    json::parse(&text).map_err(|e| match &e.duplicate {
+        Some(member) => {
+            let mut problems = Problems::default();
+            problems.add(member.as_str(), "unique", e.to_string());
+            ServiceError::from(problems)
+        }
+        None => bad("json", format!("not valid JSON: {e}")),
+    })
 }
 
 async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>, no_run: bool, allow_delete: bool) -> Outcome {
@@ -339,10 +345,14 @@ fn code(records: &[RunRecord]) -> i32 {
     if records.iter().any(|r| r.status == RunStatus::Cancelled) { 130 } else { i32::from(records.iter().any(|r| r.status != RunStatus::Succeeded)) }
 }
 
-async fn enable(args: &Args, name: &str, enabled: bool) -> Outcome {
+async fn enable(args: &Args, out: &Out, name: &str, enabled: bool) -> Outcome {
     let access = access::editing(args).await?;
     let doc = access.service.set_enabled(name, enabled).await?;
-    note(&format!("auto-sync of {} is {}", doc.name, if enabled { "on" } else { "off" }));
+    if out.json {
+        print_json(&One("secretSync", &doc));
+    } else {
+        note(&format!("auto-sync of {} is {}", doc.name, if enabled { "on" } else { "off" }));
+    }
     Ok(0)
 }
 
@@ -434,9 +444,13 @@ async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outc
             }
         }
         ConnectionCommand::Seal { .. } => {}
-        ConnectionCommand::Remove { name } => {
+        ConnectionCommand::Remove { name, .. } => {
             access.service.remove_connection(name).await?;
-            note(&format!("connection {name} removed"));
+            if out.json {
+                print_json(&json!({ "connection": name, "removed": true }));
+            } else {
+                note(&format!("connection {} removed", crate::model::text::sanitise(name)));
+            }
         }
     }
     Ok(0)

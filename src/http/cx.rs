@@ -135,6 +135,7 @@ impl Drop for Shown {
 pub struct Meter {
     requests: Lock<Requests>,
     total: AtomicU64,
+    skew: Lock<Option<i64>>,
 }
 
 impl Meter {
@@ -162,6 +163,16 @@ impl Meter {
     /// Bytes of a response body.
     pub fn received(&self, bytes: u64) {
         self.requests.with(|r| r.bytes_received += bytes);
+    }
+
+    /// An answer's date, against this machine's clock: seconds ahead (+) of the server's.
+    pub fn clock(&self, skew: i64) {
+        self.skew.with(|s| *s = Some(skew));
+    }
+
+    /// How far this machine's clock is ahead (+) of the last server that told its own, in seconds.
+    pub fn skew(&self) -> Option<i64> {
+        self.skew.with(|s| *s)
     }
 
     /// Time spent waiting.

@@ -296,7 +296,11 @@ impl Http {
                 append(&mut body, &chunk);
             }
             cx.meter().received(body.len() as u64);
-            Ok(Answer { status, headers, body })
+            let answer = Answer { status, headers, body };
+            if let Some(skew) = answer.clock_skew() {
+                cx.meter().clock(skew);
+            }
+            Ok(answer)
         };
         // A call in flight is allowed to finish when the run is cancelled: its effect at the
         // destination must be known. Only waits are cut short.

@@ -10,6 +10,9 @@ use crate::model::SecretValue;
 
 /// Shorter texts are not masked: they occur by chance, and masking would give them away.
 const SHORTEST: usize = 4;
+/// A shorter text of letters and digits is masked where it stands as a word of its own: within
+/// longer words (`prod` in `production`, `5432` in `15432`) it occurs by chance.
+const WITHIN_WORDS: usize = 8;
 /// How `model::text::brief` ends a text that it cut.
 const CUT: &str = "...";
 /// A cut secret is told from chance by this many characters.
@@ -76,7 +79,7 @@ impl Redactor {
         let mut out = text.to_string();
         for form in &known.forms {
             if form.len() <= out.len() && out.contains(form.as_str()) {
-                out = out.replace(form.as_str(), "***");
+                out = mask(&out, form);
             }
         }
         if out.contains(CUT) { known.mask_cut(out) } else { out }
@@ -85,6 +88,24 @@ impl Redactor {
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn mask(text: &str, form: &str) -> String {
+    if form.len() >= WITHIN_WORDS || !form.chars().all(char::is_alphanumeric) {
+        return text.replace(form, "***");
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    for (at, _) in text.match_indices(form) {
+        let end = at + form.len();
+        let within =
+            text[..at].chars().next_back().is_some_and(char::is_alphanumeric) || text[end..].chars().next().is_some_and(char::is_alphanumeric);
+        out.push_str(&text[done..at]);
+        out.push_str(if within { form } else { "***" });
+        done = end;
+    }
+    out.push_str(&text[done..]);
+    out
 }
 
 fn forms(secret: &str) -> Vec<Zeroizing<String>> {
@@ -127,6 +148,21 @@ mod tests {
             ("refused: anoth...", "refused: anoth..."),
             ("another word...", "another word..."),
             ("...", "..."),
+        ] {
+            assert_eq!(redactor.redact(text), masked);
+        }
+    }
+
+    #[test]
+    fn a_short_word_is_masked_as_a_word() {
+        let redactor = Redactor::default();
+        redactor.learn(&SecretValue::new("prod"));
+        redactor.learn(&SecretValue::new("a-b4"));
+        for (text, masked) in [
+            ("\"prod\" in production, not prod", "\"***\" in production, not ***"),
+            ("reprod prods prod.", "reprod prods ***."),
+            ("xa-b4x", "x***x"),
+            ("éprod prod", "éprod ***"),
         ] {
             assert_eq!(redactor.redact(text), masked);
         }

@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod connection;
+pub mod json;
 pub mod ledger;
 pub mod plan;
 pub mod problems;

@@ -20,10 +20,12 @@ use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState};
 use crate::model::{Finding, Map, Memory, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, run_blocking};
 
 /// How long a closing engine lets runs finish by themselves.
 const GRACE: Duration = Duration::from_secs(10);
+/// A clock that is further off than this, in seconds, is reported.
+const CLOCK_SKEW: i64 = 60;
 /// The fact that holds the unfinished sync.
 const DRAFT: &str = "draft";
 
@@ -42,7 +44,7 @@ impl From<StoreError> for ServiceError {
             K::Invalid | K::Refused => ServiceErrorKind::Invalid,
             _ => ServiceErrorKind::Storage,
         };
-        Self::new(kind, error.to_string())
+        Self { fields: error.problems.clone(), ..Self::new(kind, error.to_string()) }
     }
 }
 
@@ -282,16 +284,25 @@ impl Local {
         Ok(Connection::parse(&document, registry::app, &apps)?)
     }
 
-    async fn test(&self, connection: &Connection, config: Option<Map>) -> Result<TestReport> {
-        let cx = Cx::quiet();
+    async fn test(&self, cx: &Cx, connection: &Connection, config: Option<Map>) -> Result<TestReport> {
         if connection.app == source::APP.app {
-            return Ok(self.engine.pool().open_source(connection).await?.test(&cx).await?);
+            return Ok(self.engine.pool().open_source(connection).await?.test(cx).await?);
         }
         let example = self.store.syncs().into_iter().filter_map(|l| l.result.ok());
         let mut known = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config);
         let config = config.or_else(|| known.next());
-        Ok(self.engine.pool().open(connection).await?.test(&cx, config.as_ref()).await?)
+        Ok(self.engine.pool().open(connection).await?.test(cx, config.as_ref()).await?)
     }
+}
+
+fn clock_finding(skew: i64) -> Finding {
+    let way = if skew > 0 { "ahead of" } else { "behind" };
+    let ok = skew.abs() <= CLOCK_SKEW;
+    let detail = if ok { "agrees with the servers'".into() } else { format!("{} s {way} the servers'", skew.abs()) };
+    // OCI refuses requests that are 5 minutes off, AWS those that are 15 off.
+    let fix =
+        (!ok).then(|| "set it, and keep it right by NTP (timedatectl set-ntp true): signed requests are refused when it is minutes off".to_string());
+    Finding { ok, what: "clock".into(), detail, fix }
 }
 
 fn taken(name: &str) -> Problems {
@@ -406,12 +417,27 @@ impl Service for Local {
     }
 
     async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc> {
+        // Members left out keep what they are now: nobody else may change them in between.
+        let _guard = self.store.config_guard()?;
         let old = self.config(name)?;
         if self.engine.is_busy(&old.name) {
             return Err(ServiceError::new(ServiceErrorKind::Busy, format!("A run of {} is going: wait for its end, or cancel it.", old.name)));
         }
         let document = laid_over(&old, &input.document)?;
-        let config = self.checked(&SyncInput { document, destination: input.destination }, Some(&old))?;
+        let mut config = self.checked(&SyncInput { document, destination: input.destination }, Some(&old))?;
+        // An answer names connections by id; a file keeps the name that its author gave.
+        let id = |name: &str| self.store.connection(name).map(|c| c.id).ok();
+        if id(&config.connection_id) == id(&old.connection_id) {
+            config.connection_id.clone_from(&old.connection_id);
+        }
+        if let (Some(new), Some(was)) = (&config.source_connection, &old.source_connection)
+            && id(new) == id(was)
+        {
+            config.source_connection.clone_from(&old.source_connection);
+        }
+        if config == old {
+            return self.doc(&old);
+        }
         self.store.save_sync(&config)?;
         if config.name != old.name {
             self.store.rename_sync(&old.name, &config.name)?;
@@ -448,6 +474,7 @@ impl Service for Local {
     }
 
     async fn set_enabled(&self, name: &str, enabled: bool) -> Result<SyncDoc> {
+        let _guard = self.store.config_guard()?;
         let mut config = self.config(name)?;
         if config.is_enabled != enabled {
             config.is_enabled = enabled;
@@ -546,8 +573,7 @@ impl Service for Local {
             connection.id = old.id;
         }
         let store = self.store.clone();
-        let saved = crate::engine::blocking(move || store.save_connection(connection)).await;
-        let connection = saved.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))?;
+        let connection = run_blocking(move || store.save_connection(connection)).await?;
         self.fill_board();
         self.clocks.wake();
         Ok(self.view(&connection, &[]))
@@ -568,17 +594,17 @@ impl Service for Local {
 
     async fn test_connection(&self, name: &str) -> Result<TestReport> {
         let connection = self.store.connection(name)?;
-        self.test(&connection, None).await
+        self.test(&Cx::quiet(), &connection, None).await
     }
 
     async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
         let connection = self.store.connection(name)?;
-        self.test(&connection, Some(config)).await
+        self.test(&Cx::quiet(), &connection, Some(config)).await
     }
 
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
         let connection = self.parse_connection(document)?;
-        self.test(&connection, None).await
+        self.test(&Cx::quiet(), &connection, None).await
     }
 
     async fn projects(&self, account: &str) -> Result<Vec<Project>> {
@@ -605,11 +631,11 @@ impl Service for Local {
     async fn keep_draft(&self, draft: Option<Draft>) -> Result<()> {
         let value = serde_json::to_value(draft).map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e.to_string()))?;
         let store = self.store.clone();
-        let kept = crate::engine::blocking(move || {
+        let kept = run_blocking(move || {
             store.put(DRAFT, value);
-            Ok::<_, StoreError>(())
+            Ok(())
         });
-        kept.await.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))
+        Ok(kept.await?)
     }
 
     async fn pause(&self, paused: bool) -> Result<()> {
@@ -624,12 +650,12 @@ impl Service for Local {
 
     async fn doctor(&self) -> Result<Vec<Finding>> {
         let store = self.store.clone();
-        let mut findings = crate::engine::blocking(move || Ok::<_, StoreError>(crate::store::doctor(&store)))
-            .await
-            .map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e))?;
+        let mut findings = run_blocking(move || Ok(crate::store::doctor(&store))).await?;
+        let mut clocks: Vec<i64> = Vec::new();
         for connection in self.store.connections().into_iter().filter_map(|l| l.result.ok()) {
+            let cx = Cx::quiet();
             let what = format!("connection {}", connection.name);
-            findings.push(match self.test(&connection, None).await {
+            findings.push(match self.test(&cx, &connection, None).await {
                 Ok(report) => {
                     let notes: Vec<String> = std::iter::once(report.identity).chain(report.notes).filter(|n| !n.is_empty()).collect();
                     Finding { ok: true, what, detail: notes.join("; "), fix: None }
@@ -638,7 +664,11 @@ impl Service for Local {
                     Finding { ok: false, what, detail: error.message, fix: Some(format!("kms-sync connection test {} tries again", connection.name)) }
                 }
             });
+            clocks.extend(cx.meter().skew());
         }
+        // One server may be wrong; where several disagree with us by as much, it is this machine.
+        clocks.sort_unstable();
+        findings.extend(clocks.get(clocks.len() / 2).map(|skew| clock_finding(*skew)));
         Ok(findings)
     }
 

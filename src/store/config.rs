@@ -12,7 +12,7 @@ use crate::destination::registry;
 use crate::model::connection::{Connection, Credential, stored};
 use crate::model::sync::{KindRules, SyncConfig};
 use crate::model::text::brief;
-use crate::model::{Map, Problems, SecretValue};
+use crate::model::{Map, Problems, SecretValue, json};
 
 /// Longer sync names are cut to this and told apart by a hash: a file's name may have 255 bytes.
 const MAX_STEM: usize = 240;
@@ -36,11 +36,12 @@ fn is_name(name: &str) -> bool {
 
 /// Parses JSON without ever quoting its content in the error.
 pub(super) fn parse_json(text: &str, path: &Path) -> Result<Value, StoreError> {
-    serde_json::from_str(text).map_err(|e| {
-        let what = match e.classify() {
+    json::parse(text).map_err(|e| {
+        let what = match e {
             _ if text.trim().is_empty() => "is empty".to_string(),
-            serde_json::error::Category::Eof => format!("is truncated: the JSON ends early at line {}", e.line()),
-            _ => format!("is not JSON: line {}, column {}", e.line(), e.column()),
+            e if e.truncated => format!("is truncated: {e}"),
+            e if e.duplicate.is_some() => format!("cannot be trusted: {e}"),
+            e => format!("is not JSON: {e}"),
         };
         StoreError::new(StoreErrorKind::Broken, what)
             .at(path)

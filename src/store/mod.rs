@@ -87,9 +87,10 @@ impl Store {
         &self.0.db
     }
 
-    /// Keeps other processes from changing connections and keys at the same time: a credential
-    /// must not be sealed to a key that another process is about to remove.
-    fn config_guard(&self) -> Result<std::fs::File, StoreError> {
+    /// Keeps other processes from changing the configuration at the same time: a credential
+    /// must not be sealed to a key that another process is about to remove, and of two edits of
+    /// one sync neither may be lost.
+    pub fn config_guard(&self) -> Result<std::fs::File, StoreError> {
         let path = self.dirs().state.join("config.lock");
         let file = lock::open(&path)?;
         let until = Instant::now() + Duration::from_secs(10);
@@ -98,7 +99,7 @@ impl Store {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
                 Err(TryLockError::WouldBlock) => {
-                    return Err(StoreError::new(StoreErrorKind::Busy, "another kms-sync is changing connections").at(&path).fix("Try again."));
+                    return Err(StoreError::new(StoreErrorKind::Busy, "another kms-sync is changing the configuration").at(&path).fix("Try again."));
                 }
                 Err(TryLockError::Error(e)) => return Err(StoreError::io("lock it", &path, &e)),
             }
@@ -172,7 +173,7 @@ fn read_hash_key(path: &std::path::Path) -> Result<Option<[u8; 32]>, StoreError>
 }
 
 /// Runs a blocking piece of work off the async threads.
-async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+pub async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(StoreError::new(StoreErrorKind::Io, if error.is_panic() { "an internal step failed" } else { "the program is ending" })),

@@ -53,3 +53,82 @@ async fn a_sync_from_creation_to_removal() {
     assert_eq!(history["runs"].as_array().map(Vec::len), Some(5));
     assert_eq!(history["runs"][0]["kind"], "remove");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn short_commands_print_json_when_asked() {
+    let rig = Rig::new().await;
+    connect(&rig, "http://127.0.0.1:9").await;
+    rig.run_with(&["create", "-f", "-", "--destination", "aws-secrets-manager", "--no-run"], &aws_sync(&rig, "web", "eu-west-3")).await.expect(0);
+    let off = rig.run(&["disable", "web", "--json"]).await.expect(0);
+    assert_eq!((&off["secretSync"]["name"], &off["secretSync"]["isEnabled"]), (&json!("web"), &json!(false)));
+    let on = rig.run(&["enable", "web", "--json"]).await.expect(0);
+    assert_eq!(on["secretSync"]["isEnabled"], true);
+    let busy = rig.run(&["connection", "remove", "moto", "--json"]).await.expect(1);
+    assert_eq!(busy["error"]["kind"], "busy", "{busy}");
+    rig.run(&["delete", "web", "--yes"]).await.expect(0);
+    let removed = rig.run(&["connection", "remove", "moto", "--json"]).await.expect(0);
+    assert_eq!(removed, json!({"connection": "moto", "removed": true}));
+    let missing = rig.run(&["enable", "web", "--json"]).await.expect(2);
+    assert_eq!(missing["error"]["kind"], "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_given_twice_is_refused_by_name() {
+    let rig = Rig::new().await;
+    connect(&rig, "http://127.0.0.1:9").await;
+    let document = aws_sync(&rig, "web", "eu-west-3").to_string();
+    let twice = document.replacen("\"syncOptions\":{", "\"syncOptions\":{\"disableSecretDeletion\":true,\"disableSecretDeletion\":false,", 1);
+    let file = rig.config_dir().join("twice.txt");
+    std::fs::write(&file, twice).expect("a file");
+    let path = file.to_string_lossy();
+    let refused = rig.run(&["create", "-f", &path, "--destination", "aws-secrets-manager", "--json"]).await.expect(2);
+    assert_eq!(refused["error"]["fields"][0]["field"], "syncOptions.disableSecretDeletion", "{refused}");
+    assert_eq!(rig.run(&["list", "--json"]).await.expect(0), json!({"secretSyncs": []}), "nothing was stored");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_s_id_is_its_own_and_what_is_stored_can_be_kept() {
+    let rig = Rig::new().await;
+    connect(&rig, "http://127.0.0.1:9").await;
+    let listed = rig.run(&["connection", "list", "--json"]).await.expect(0);
+    let first = listed["connections"].as_array().expect("a list").iter().find(|c| c["name"] == "moto").expect("it is there").clone();
+    let credentials = json!({"accessKeyId": "AKIAIOSFODNN7EXAMPLE", "secretAccessKey": {"stored": true}});
+    let other = json!({"name": "other", "id": first["id"], "app": "aws", "method": "access-key", "credentials": credentials});
+    let refused = rig.run_with(&["connection", "add", "-f", "-", "--json"], &other).await.expect(2);
+    assert_eq!(refused["error"]["fields"][0]["field"], "credentials.secretAccessKey", "nothing is stored under that name: {refused}");
+    let mut own = other.clone();
+    own["credentials"]["secretAccessKey"] = json!("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+    let refused = rig.run_with(&["connection", "add", "-f", "-", "--json"], &own).await.expect(2);
+    assert_eq!(refused["error"]["fields"][0]["field"], "id", "{refused}");
+    let mut edit = first.clone();
+    edit["endpoint"] = json!("http://127.0.0.1:10");
+    edit["credentials"]["secretAccessKey"] = json!({"stored": true});
+    let kept = rig.run_with(&["connection", "add", "-f", "-", "--replace", "--json"], &edit).await.expect(0);
+    assert_eq!((&kept["connection"]["endpoint"], &kept["connection"]["id"]), (&json!("http://127.0.0.1:10"), &first["id"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_that_changes_nothing_is_none_and_parallel_ones_are_all_kept() {
+    let rig = Rig::new().await;
+    connect(&rig, "http://127.0.0.1:9").await;
+    rig.run_with(&["create", "-f", "-", "--destination", "aws-secrets-manager", "--no-run"], &aws_sync(&rig, "web", "eu-west-3")).await.expect(0);
+    let before = rig.run(&["show", "web", "--json"]).await.expect(0);
+    let again = rig.run_with(&["update", "web", "-f", "-", "--json"], &before).await.expect(0);
+    assert_eq!(again["secretSync"]["version"], before["secretSync"]["version"]);
+    assert_eq!(again["secretSync"]["updatedAt"], before["secretSync"]["updatedAt"]);
+
+    for round in 0..5 {
+        let description = format!("round {round}");
+        let region = format!("eu-west-{}", 1 + round % 3);
+        let (enabled, command) = if round % 2 == 0 { (false, "disable") } else { (true, "enable") };
+        let (one, other) = (json!({"description": description}), json!({"destinationConfig": {"region": region, "mappingBehavior": "one-to-one"}}));
+        let (update, switch) = (["update", "web", "-f", "-"], [command, "web"]);
+        let (a, b, c) = tokio::join!(rig.run_with(&update, &one), rig.run_with(&update, &other), rig.run(&switch));
+        for answer in [a, b, c] {
+            answer.expect(0);
+        }
+        let after = rig.run(&["show", "web", "--json"]).await.expect(0)["secretSync"].clone();
+        let seen = (&after["description"], &after["destinationConfig"]["region"], &after["isEnabled"]);
+        assert_eq!(seen, (&json!(description), &json!(region), &json!(enabled)), "round {round}");
+    }
+}

@@ -110,7 +110,7 @@ fn check_tags(tags: Option<&Value>, problems: &mut Problems) {
     for (i, tag) in list.iter().enumerate() {
         let field = format!("{FIELD}.{i}");
         let Some(pair) = read_tag(tag) else {
-            problems.add(&field, "type", format!("{field} must be {{\"key\",\"value\"}} with texts and nothing else."));
+            problems.add(&field, "type", format!("{field} must be {{\"key\",\"value\"}}, both texts (the value may be empty), and nothing else."));
             continue;
         };
         if let Some(why) = tag_problem(&pair.0, &pair.1) {
@@ -124,11 +124,7 @@ fn check_tags(tags: Option<&Value>, problems: &mut Problems) {
 
 fn read_tag(tag: &Value) -> Option<(String, String)> {
     let map = tag.as_object().filter(|m| m.keys().all(|k| k == "key" || k == "value"))?;
-    let value = match map.get("value") {
-        None | Some(Value::Null) => "",
-        Some(v) => v.as_str()?,
-    };
-    Some((map.get("key")?.as_str()?.to_string(), value.to_string()))
+    Some((map.get("key")?.as_str()?.to_string(), map.get("value")?.as_str()?.to_string()))
 }
 
 impl Config {

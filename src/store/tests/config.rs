@@ -143,7 +143,7 @@ fn one_bad_file_never_hides_the_others() {
         }
     }
     let reason = |name: &str| all.iter().find(|l| l.name == name).unwrap().result.as_ref().unwrap_err().to_string();
-    assert!(reason("truncated").contains("truncated: the JSON ends early"));
+    assert!(reason("truncated").contains("truncated: it ends early"));
     assert!(reason("renamed").contains("Rename the file to other.json"));
     assert!(reason("typo").contains("Did you mean credentials?"));
     assert!(room.store.connection("good").is_ok());
