@@ -101,13 +101,11 @@ impl Cx {
         }
         let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::from_hours(24))).ok();
         let _shown = Shown::new(self, Waiting { reason: reason.to_string(), until });
-        let begun = tokio::time::Instant::now();
-        let result = tokio::select! {
+        let _counted = self.inner.meter.wait_begins();
+        tokio::select! {
             () = self.inner.cancel.cancelled() => Err(ApiError::cancelled("kms-sync")),
             () = tokio::time::sleep(duration) => Ok(()),
-        };
-        self.inner.meter.waited(begun.elapsed());
-        result
+        }
     }
 }
 
@@ -136,6 +134,29 @@ pub struct Meter {
     requests: Lock<Requests>,
     total: AtomicU64,
     skew: Lock<Option<i64>>,
+    waits: Lock<Waits>,
+}
+
+/// Waits under way, and since when there is one.
+#[derive(Default)]
+struct Waits {
+    count: usize,
+    since: Option<tokio::time::Instant>,
+}
+
+/// One wait under way; it ends when this is dropped.
+struct Wait<'m>(&'m Meter);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let ended = self.0.waits.with(|w| {
+            w.count -= 1;
+            if w.count == 0 { w.since.take() } else { None }
+        });
+        if let Some(since) = ended {
+            self.0.requests.with(|r| r.waited_ms += since.elapsed().as_millis() as u64);
+        }
+    }
 }
 
 impl Meter {
@@ -175,9 +196,14 @@ impl Meter {
         self.skew.with(|s| *s)
     }
 
-    /// Time spent waiting.
-    pub fn waited(&self, time: Duration) {
-        self.requests.with(|r| r.waited_ms += time.as_millis() as u64);
+    /// Counts the time until the answer is dropped as waiting. Waits at the same time are one:
+    /// what is told is by how much they made the run longer.
+    fn wait_begins(&self) -> Wait<'_> {
+        self.waits.with(|w| {
+            w.count += 1;
+            w.since.get_or_insert_with(tokio::time::Instant::now);
+        });
+        Wait(self)
     }
 
     /// Requests so far.
@@ -185,9 +211,12 @@ impl Meter {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// A copy of the counters.
+    /// A copy of the counters, with the wait that is under way.
     pub fn snapshot(&self) -> Requests {
-        self.requests.with(|r| r.clone())
+        let mut requests = self.requests.with(|r| r.clone());
+        let under_way = self.waits.with(|w| w.since.map_or(0, |since| since.elapsed().as_millis() as u64));
+        requests.waited_ms += under_way;
+        requests
     }
 }
 
@@ -201,5 +230,27 @@ mod unpoisoned {
         pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
             f(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_at_the_same_time_count_once() {
+        let cx = Cx::quiet();
+        let waits = (1..=30).map(|n| cx.wait("settling", Duration::from_secs(n)));
+        futures::future::join_all(waits).await;
+        assert_eq!(cx.meter().snapshot().waited_ms, 30_000);
+        cx.wait("pacing", Duration::from_secs(5)).await.expect("not cancelled");
+        assert_eq!(cx.meter().snapshot().waited_ms, 35_000);
+        // One that is given up counts as far as it went, and one under way as far as it is.
+        let mut slow = Box::pin(cx.wait("settling", Duration::from_secs(60)));
+        assert!(tokio::time::timeout(Duration::from_secs(10), &mut slow).await.is_err());
+        assert_eq!(cx.meter().snapshot().waited_ms, 45_000);
+        drop(slow);
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        assert_eq!(cx.meter().snapshot().waited_ms, 45_000);
     }
 }

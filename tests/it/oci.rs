@@ -1,6 +1,7 @@
 //! OCI Vault against the sandbox, through the interfaces the engine uses; and the sandbox and
 //! our signatures against Oracle's own SDK.
 
+mod calls;
 mod connection;
 mod faults;
 mod listing;

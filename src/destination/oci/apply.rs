@@ -159,15 +159,17 @@ impl VaultTarget {
             let since = Instant::now();
             let answer = self.client.send(cx, &calls::UPDATE, Ask { path: &["secrets", id], body: Some(body), ..Ask::default() }).await;
             let error = match answer {
-                Ok(answer) if answer.ok() => {
-                    // The body is a convenience: where it cannot be read the next look tells.
-                    let secret = answer.json::<Secret>(SERVICE).ok();
-                    let mut written = self.landed(cx, op.key, id, secret, "UPDATING", since, None).await?;
-                    if let Some(Ok(number)) = room {
-                        written.note = Some(format!("version {number} was scheduled for deletion to make room"));
+                Ok(answer) if answer.ok() => match answer.json::<Secret>(SERVICE) {
+                    Ok(secret) => {
+                        let mut written = self.landed(cx, op.key, id, secret, "UPDATING", since, None).await?;
+                        if let Some(Ok(number)) = room {
+                            written.note = Some(format!("version {number} was scheduled for deletion to make room"));
+                        }
+                        return Ok(Some(written));
                     }
-                    return Ok(Some(written));
-                }
+                    // Perhaps the service never saw it: a look tells.
+                    Err(error) => error.ambiguous(true),
+                },
                 Ok(answer) => super::fault::error(cx, &calls::UPDATE, &answer),
                 Err(error) => error,
             };
@@ -232,7 +234,7 @@ impl VaultTarget {
         cx: &Cx,
         key: &str,
         id: &str,
-        answer: Option<Secret>,
+        answer: Secret,
         word: &str,
         since: Instant,
         version: Option<u64>,
@@ -246,14 +248,14 @@ impl VaultTarget {
         cx: &Cx,
         key: &str,
         id: &str,
-        answer: Option<Secret>,
+        answer: Secret,
         word: &str,
         since: Instant,
         version: Option<u64>,
     ) -> Result<Written, ApiError> {
-        let mark = answer.as_ref().map(Secret::mark).unwrap_or_default();
-        let secret = match answer {
-            Some(secret) if secret.state() == State::Active => Some(secret),
+        let mark = answer.mark();
+        let secret = match answer.state() {
+            State::Active => Some(answer),
             _ => match self.until(cx, id, key, word, since, |s| !matches!(s, None | Some(State::Moving(_)))).await {
                 // The write was accepted: cancelling the run ends the wait, not the write.
                 Err(e) if e.kind == ErrorKind::Cancelled => {
@@ -329,6 +331,7 @@ impl VaultTarget {
         let id = start.id.clone();
         let mut known = Some(start);
         let mut sent = false;
+        let mut lost: Option<ApiError> = None;
         for _ in 0..STEPS {
             match known.map(|k| k.state) {
                 None | Some(State::PendingDeletion | State::Deleted) => {
@@ -365,6 +368,7 @@ impl VaultTarget {
                         Err(e) if e.kind == ErrorKind::Unsettled => known = self.stable(cx, op.key, &id, "changing").await?,
                         Err(e) if e.ambiguous => {
                             sent = true;
+                            lost = Some(e);
                             cx.wait(&format!("the answer for {} was lost; looking", op.key), self.patience.steps[0]).await?;
                             known = self.find_id(cx, &id).await?.as_ref().map(Known::of);
                         }
@@ -382,7 +386,9 @@ impl VaultTarget {
                 }
             }
         }
-        Err(ApiError::new(ErrorKind::Unsettled, SERVICE, format!("{} does not come to rest: somebody else keeps changing it", op.key)))
+        Err(lost.unwrap_or_else(|| {
+            ApiError::new(ErrorKind::Unsettled, SERVICE, format!("{} does not come to rest: somebody else keeps changing it", op.key))
+        }))
     }
 }
 

@@ -16,6 +16,8 @@ use crate::model::Time;
 
 /// Attempts of one call, as Oracle's SDKs make.
 const ATTEMPTS: u32 = 8;
+/// Attempts of a call that only a screen asks for, while somebody looks at it.
+const SCREEN_ATTEMPTS: u32 = 3;
 /// The service limits a user's rate without saying for how long: everyone waits this long, then longer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pages of one list before it is called endless.
@@ -118,14 +120,22 @@ impl Client {
             self.signer.sign(&mut request, Time::now())?;
             Ok(reqwest::RequestBuilder::from_parts(client, request))
         };
-        let policy = Policy { attempts: ATTEMPTS, repeatable: call.repeatable, pacer: Some(&lane.pacer), ..Policy::default() };
+        let attempts = if matches!(call.service, Service::Identity | Service::Kms) { SCREEN_ATTEMPTS } else { ATTEMPTS };
+        let policy = Policy { attempts, repeatable: call.repeatable, pacer: Some(&lane.pacer), ..Policy::default() };
         self.http.send(cx, SERVICE, call.label, policy, make).await
     }
 
-    /// Sends a call; anything but 2xx is an error.
+    /// Sends a call; anything but 2xx is an error, and so is a page that something in between
+    /// served as 200: nobody knows whether the service saw the call.
     pub async fn call(&self, cx: &Cx, call: &Call, ask: Ask<'_>) -> Result<Answer, ApiError> {
         let answer = self.send(cx, call, ask).await?;
-        if answer.ok() { Ok(answer) } else { Err(super::fault::error(cx, call, &answer)) }
+        if !answer.ok() {
+            return Err(super::fault::error(cx, call, &answer));
+        }
+        match answer.body.is_empty() {
+            true => Ok(answer),
+            false => answer.json::<serde::de::IgnoredAny>(SERVICE).map(|_| answer).map_err(|e| e.ambiguous(call.write)),
+        }
     }
 
     /// Sends a call and parses its answer.

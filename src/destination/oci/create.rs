@@ -44,7 +44,7 @@ impl VaultTarget {
                 Ok(answer) if answer.ok() => match answer.json::<Secret>(SERVICE) {
                     Ok(secret) => {
                         let (id, version) = (secret.id.clone(), secret.current_version_number.unwrap_or(1));
-                        let mut written = self.landed(cx, op.key, &id, Some(secret), "CREATING", since, Some(version)).await?;
+                        let mut written = self.landed(cx, op.key, &id, secret, "CREATING", since, Some(version)).await?;
                         written.instead = (op.action != Action::Create).then_some(Action::Create);
                         return Ok(written);
                     }

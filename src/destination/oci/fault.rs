@@ -110,14 +110,17 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
         None if matches!(answer.status, 408 | 500..=599) && answer.status != 501 => (ErrorKind::Transient, String::new()),
         None => (ErrorKind::NotTheService, "This is not an answer of OCI: check the connection's endpoints and proxy settings.".to_string()),
     };
-    let advice = match (answer.status, kind) {
-        (401, _) => clock(answer).unwrap_or(advice),
-        (403, _) | (404, ErrorKind::NotFound) => {
-            format!("It does not exist, or the policy lacks {} in that compartment.", call.right)
-        }
+    let advice = match answer.status {
+        401 => clock(answer).unwrap_or(advice),
         _ => advice,
     };
-    let message = if said.is_empty() { format!("{} was refused", call.label) } else { format!("{}: {said}", call.label) };
+    let message = match (answer.status, kind) {
+        // First what helps: the service's own sentence is the same for every missing right.
+        (403, _) => format!("{}: the policy lacks {}: {said}", call.label, call.right),
+        (404, ErrorKind::NotFound) => format!("{}: not there, or the policy lacks {}: {said}", call.label, call.right),
+        _ if said.is_empty() => format!("{} was refused", call.label),
+        _ => format!("{}: {said}", call.label),
+    };
     let mut error = ApiError::new(kind, SERVICE, message)
         .code(code)
         .status(answer.status)

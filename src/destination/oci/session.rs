@@ -130,7 +130,8 @@ impl OciSession {
         Ok(list.into_iter().filter(|v| v.lifecycle_state.eq_ignore_ascii_case("ACTIVE")).map(choice).collect())
     }
 
-    /// Enabled AES keys of the vault, in the sync's compartment and in the vault's own.
+    /// Enabled AES keys of the vault, in the sync's compartment and in the vault's own. Keys of
+    /// the vault that are all unfit are an error that says why.
     async fn keys(&self, cx: &Cx, compartment: &str, vault: &str) -> Result<Vec<Choice>, ApiError> {
         let vault = self.vault(cx, vault).await?;
         let base = self.management(&vault)?;
@@ -139,20 +140,36 @@ impl OciSession {
             places.push(vault.compartment_id.clone());
         }
         let (mut choices, mut refused): (Vec<Choice>, Option<ApiError>) = (Vec::new(), None);
+        let mut unfit = Vec::new();
         for place in &places {
             let query = [("compartmentId", place.as_str()), ("algorithm", "AES")];
-            match self.client.list::<Key>(cx, &calls::LIST_KEYS, Some(&base), &["keys"], &query, Some("100")).await {
-                Ok(list) => choices.extend(list.into_iter().filter(|k| usable(k, &vault.id).is_none()).map(|k| Choice {
-                    detail: k.protection_mode.as_deref().map(|m| format!("{} …{}", m.to_lowercase(), tail(&k.id))),
-                    label: shown(&k.display_name, &k.id),
-                    value: k.id,
-                })),
-                Err(e) => refused = Some(e),
+            let list = match self.client.list::<Key>(cx, &calls::LIST_KEYS, Some(&base), &["keys"], &query, Some("100")).await {
+                Ok(list) => list,
+                Err(e) => {
+                    refused = Some(e);
+                    continue;
+                }
+            };
+            for key in list {
+                match usable(&key, &vault.id) {
+                    None => choices.push(Choice {
+                        detail: key.protection_mode.as_deref().map(|m| format!("{} …{}", m.to_lowercase(), tail(&key.id))),
+                        label: shown(&key.display_name, &key.id),
+                        value: key.id,
+                    }),
+                    Some(why) if key.vault_id.as_deref().is_none_or(|v| v == vault.id) => {
+                        unfit.push(format!("{}: {why}", shown(&key.display_name, &key.id)));
+                    }
+                    Some(_) => {}
+                }
             }
         }
         match refused {
-            Some(error) if choices.is_empty() => Err(error),
-            _ => Ok(choices),
+            _ if !choices.is_empty() => Ok(choices),
+            Some(error) => Err(error),
+            None if unfit.is_empty() => Ok(choices),
+            None => Err(invalid(format!("no key here can be used ({})", unfit.join("; ")))
+                .advice("Secrets need an enabled AES key of this vault: enable one, or type the OCID of one that lies in another compartment.")),
         }
     }
 
@@ -289,7 +306,7 @@ impl Session for OciSession {
     async fn choices(&self, cx: &Cx, field: &str, filled: &Map) -> Result<Vec<Choice>, ApiError> {
         self.learn(cx);
         let (compartment, vault) = (text(filled, "compartmentOcid"), text(filled, "vaultOcid"));
-        match field {
+        let listed = match field {
             "compartmentOcid" => self.compartments(cx).await,
             "vaultOcid" if compartment.is_empty() => Err(invalid("choose the compartment first")),
             "vaultOcid" => self.vaults(cx, compartment).await,
@@ -299,7 +316,12 @@ impl Session for OciSession {
                 self.keys(cx, compartment, vault).await
             }
             other => Err(invalid(format!("{other} has no list to choose from"))),
-        }
+        };
+        listed.map_err(|e| match e.kind {
+            // A missing right is no case for Oracle's support: the room is for what can be done.
+            ErrorKind::NotFound | ErrorKind::Permission => ApiError { request_id: None, ..e.advice("Type the OCID, or add the right.") },
+            _ => e,
+        })
     }
 
     async fn open(&self, cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {

@@ -196,8 +196,8 @@ impl VaultTarget {
             error.message = format!("the value of {key} expired on {}, and a rule of the secret blocks reading it", at.strftime("%Y-%m-%d"));
             return Err(error.advice("Give it a new value, or change the rule, in the OCI Console."));
         }
-        error.message = format!("the value of {key} cannot be read, though the secret is there: {}", error.message);
-        Err(error.advice(format!("The policy lacks {}, or an expiry rule of the secret blocks its content.", calls::GET_BUNDLE.right)))
+        error.message = format!("the value of {key} cannot be read, though the secret is there: the policy lacks {}", calls::GET_BUNDLE.right);
+        Err(error)
     }
 
     fn blind(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Blind>> {

@@ -177,7 +177,11 @@ impl Form {
             && popup.query.key(key)
         {
             popup.at = 0;
-            return FormEvent::Need { item: n, again: false };
+            // Only a path may lead to another list by typing; a refused one is not asked for
+            // again with every letter.
+            if self.items.get(n).is_some_and(|i| i.kind == Kind::Path) {
+                return FormEvent::Need { item: n, again: false };
+            }
         }
         FormEvent::None
     }
@@ -186,6 +190,26 @@ impl Form {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn opening_asks_and_typing_does_not() {
+        use crossterm::event::KeyModifiers;
+        let press = |form: &mut Form, c, modifiers| form.text(&KeyEvent::new(KeyCode::Char(c), modifiers));
+        let mut form = Form::new(vec![Item::new("vault", "Vault", "", Kind::Pick { free: true })]);
+        // A control key is no letter to search by.
+        assert_eq!(press(&mut form, 'w', KeyModifiers::CONTROL), FormEvent::None);
+        assert!(form.popup.is_none());
+        // But the one that clears a line searches anew.
+        assert_eq!(press(&mut form, 'u', KeyModifiers::CONTROL), FormEvent::Need { item: 0, again: false });
+        form.popup = None;
+        assert_eq!(press(&mut form, 'o', KeyModifiers::NONE), FormEvent::Need { item: 0, again: false });
+        assert_eq!(press(&mut form, 'c', KeyModifiers::NONE), FormEvent::None);
+        assert_eq!(form.popup.as_ref().map(|p| p.query.text()), Some("oc"));
+        // A path leads to another list with every slash.
+        let mut form = Form::new(vec![Item::new("secretPath", "Secret Path", "", Kind::Path)]);
+        press(&mut form, 'b', KeyModifiers::NONE);
+        assert_eq!(press(&mut form, '/', KeyModifiers::NONE), FormEvent::Need { item: 0, again: false });
+    }
 
     #[test]
     fn paths_are_walked_by_typing() {

@@ -197,12 +197,18 @@ async fn pickers_are_fed_live() {
     bench.state.set_key(&off, "DISABLED", "AES");
     let keys = bench.session.choices(&bench.cx, "keyOcid", &filled).await.expect("keys");
     assert_eq!(keys.iter().map(|k| k.value.as_str()).collect::<Vec<_>>(), [bench.state.key()]);
+    // When none is fit, why is said.
+    bench.state.set_key(bench.state.key(), "PENDING_DELETION", "AES");
+    let error = bench.session.choices(&bench.cx, "keyOcid", &filled).await.expect_err("none is fit");
+    assert!(error.text().contains("app-secrets-key: it is PENDING_DELETION; off: it is DISABLED"), "{error}");
+    assert!(!error.text().contains("foreign"), "{error}");
+    bench.state.set_key(bench.state.key(), "ENABLED", "AES");
     // Nothing to list is an answer, a missing right is an error.
     filled.insert("compartmentOcid".into(), compartments[3].value.clone().into());
     assert_eq!(bench.session.choices(&bench.cx, "vaultOcid", &filled).await.expect("vaults"), []);
     bench.state.allow("VAULT_INSPECT", false);
     let error = bench.session.choices(&bench.cx, "vaultOcid", &filled).await.expect_err("forbidden");
-    assert!(error.text().contains("VAULT_INSPECT"), "{error}");
+    assert!(error.text().contains("VAULT_INSPECT") && error.text().ends_with("Type the OCID, or add the right."), "{error}");
     bench.state.allow("TENANCY_INSPECT", false);
     let compartments = bench.session.choices(&bench.cx, "compartmentOcid", &none).await.expect("compartments");
     assert_eq!(compartments[0].label, "root (root)");
@@ -236,4 +242,33 @@ async fn pages_that_are_not_the_api() {
     }
     bench.host.faults.add(Fault::next("/20160918/users", 1, Effect::status(503, "<html>busy</html>")));
     bench.session.test(&bench.cx, None).await.expect("a 503 passes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_screen_is_not_kept_waiting_for_a_service_that_is_down() {
+    let bench = bench().await;
+    bench.host.faults.add(Fault::always("/20160918/compartments", 1.0, Effect::status(503, "<html><body>busy</body></html>")));
+    let begun = tokio::time::Instant::now();
+    let error = bench.session.choices(&bench.cx, "compartmentOcid", &serde_json::Map::new()).await.expect_err("down");
+    assert_eq!(error.kind, ErrorKind::Transient);
+    assert!(error.text().contains("503") && error.text().contains("busy") && !error.text().contains('<'), "{error}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn five_hundred_of_everything_can_be_picked_from() {
+    let bench = bench().await;
+    for n in 0..500 {
+        bench.state.add_compartment(&format!("team-{n:03}"), bench.state.compartment());
+        bench.state.add_vault(&format!("vault-{n:03}"), bench.state.compartment());
+        bench.state.add_key(&format!("key-{n:03}"), bench.state.vault(), bench.state.compartment());
+    }
+    let config = bench.config();
+    for (field, count, pages) in [("compartmentOcid", 504, 1), ("vaultOcid", 501, 6), ("keyOcid", 501, 6)] {
+        bench.host.log.clear();
+        let choices = bench.session.choices(&bench.cx, field, &config).await.expect(field);
+        assert_eq!(choices.len(), count, "{field}");
+        let lists = bench.host.log.lines().iter().filter(|l| l.contains("compartmentId=")).count();
+        assert_eq!(lists, pages, "{field}");
+    }
 }

@@ -170,3 +170,96 @@ async fn values_and_keys_stay_out_of_errors() {
     let text = format!("{error} {error:?}");
     assert!(text.contains("***") && !text.contains("canary") && !text.contains("c3VwM3I"), "{text}");
 }
+
+/// An answer with a content type and, perhaps, an encoding.
+fn page(status: u16, kind: &str, encoding: Option<&str>, body: &str) -> Effect {
+    let headers = [("content-type", Some(kind)), ("content-encoding", encoding)];
+    let headers = headers.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?.to_string()))).collect();
+    Effect::Answer { status, headers, body: body.to_string() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_something_in_between() {
+    let bench = bench().await;
+    let html = "<html><head><title>Proxy</title></head><body>Please sign in</body></html>";
+    for (effect, kind, words) in [
+        (page(200, "text/html", None, html), ErrorKind::NotTheService, vec!["not JSON", "proxy"]),
+        (page(200, "application/json", None, html), ErrorKind::NotTheService, vec!["not JSON"]),
+        (page(200, "application/json", Some("gzip"), "\u{1f}\u{b}\u{8}"), ErrorKind::NotTheService, vec!["compressed (gzip)", "proxy"]),
+        (page(200, "application/json", None, "{\"items\":[]}"), ErrorKind::NotTheService, vec!["not the JSON"]),
+        (page(400, "application/json", None, "{\"message\":\"odd\"}"), ErrorKind::Invalid, vec!["400", "odd"]),
+        (page(400, "application/json", None, ""), ErrorKind::Invalid, vec!["was refused"]),
+        (page(403, "text/html", None, html), ErrorKind::Permission, vec!["SECRET_INSPECT", "Please sign in"]),
+        (page(404, "text/html", None, html), ErrorKind::NotTheService, vec!["endpoints"]),
+        (page(409, "application/json", None, "{}"), ErrorKind::Conflict, vec!["409"]),
+        (page(418, "text/plain", None, "short and stout"), ErrorKind::NotTheService, vec!["short and stout", "proxy"]),
+        (page(500, "application/json", Some("gzip"), "\u{1f}\u{b}\u{8}"), ErrorKind::Transient, vec!["compressed with gzip"]),
+        (page(503, "text/html", None, html), ErrorKind::Transient, vec!["503", "Please sign in"]),
+    ] {
+        bench.host.faults.add(Fault::always("GET /20180608/secrets", 1.0, effect));
+        let error = bench.list().await.expect_err("no list");
+        assert_eq!(error.kind, kind, "{error}");
+        for word in words {
+            assert!(error.text().contains(word), "{word}: {error}");
+        }
+        assert!(!error.text().contains('<') && !error.text().contains('\u{1f}'), "{error}");
+        bench.host.faults.clear();
+    }
+    // A proxy's hiccup, and the list is there.
+    bench.host.faults.add(Fault::next("GET /20180608/secrets", 3, page(503, "text/html", None, html)));
+    assert_eq!(bench.list().await.expect("listed").entries.len(), 0);
+    // A write that a proxy answered is looked for, and sent again when it never arrived.
+    for status in [502, 200] {
+        let (key, old) = (format!("A{status}"), "one");
+        bench.create(&key, old).await;
+        let entry = bench.entry(&key).await;
+        bench.host.log.clear();
+        bench.host.faults.add(Fault::next("PUT ", 1, page(status, "text/html", None, html)));
+        let written = bench.apply(Action::Update, &key, Some("two"), Some(&entry)).await.expect("written");
+        assert!(!written.untouched && written.stamp.is_some_and(|s| s.starts_with("2@")), "{status}");
+        assert_eq!((bench.host.log.count("PUT "), bench.state.value(&key).as_deref()), (2, Some("two")), "{status}");
+    }
+    // And while the proxy is in the way nothing counts as done.
+    bench.create("B", "one").await;
+    let entry = bench.entry("B").await;
+    for (on, action, value) in
+        [("PUT ", Action::Update, Some("two")), ("scheduleDeletion", Action::Delete, None), ("POST /20180608/secrets", Action::Create, Some("n"))]
+    {
+        bench.host.faults.add(Fault::always(on, 1.0, page(200, "text/html", None, html)));
+        let (key, entry) = if action == Action::Create { ("NEW", None) } else { ("B", Some(&entry)) };
+        let error = bench.apply(action, key, value, entry).await.expect_err("a proxy's page is no success");
+        assert_eq!(error.kind, ErrorKind::NotTheService, "{on}: {error}");
+        assert!(error.ambiguous, "{on}");
+        bench.host.faults.clear();
+    }
+    assert_eq!((bench.state.value("B").as_deref(), bench.state.secret("NEW").is_none()), (Some("one"), true));
+}
+
+#[tokio::test]
+async fn syncs_of_one_connection_share_its_pace() {
+    let bench = bench().await;
+    bench.state.put("A", b"v");
+    let (one, other) = (bench.open().await, bench.open().await);
+    let entry = bench.entry("A").await;
+    let before = bench.session.budget().expect("a pace");
+    assert!(before.starts_with("500 reads/s, 500 writes/s"), "{before}");
+    let refusal = serde_json::json!({"code": "TooManyRequests", "message": "User-rate limit exceeded."}).to_string();
+    bench.host.faults.add(Fault::next("PUT ", 1, Effect::status(429, refusal)));
+    let (begun, target) = (Instant::now(), &*one);
+    let writing = async {
+        let written = apply(&bench.cx, target, Action::Update, "A", Some("new"), Some(&entry)).await;
+        written.expect("written in the end");
+    };
+    // The other one's write, begun while the first is held, is held with it.
+    let held = async {
+        while bench.host.log.count("PUT ") == 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        apply(&bench.cx, &*other, Action::Create, "B", Some("v"), None).await.expect("created");
+    };
+    tokio::join!(writing, held);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "both waited: {:?}", begun.elapsed());
+    let after = bench.session.budget().expect("a pace");
+    assert!(after.starts_with("500 reads/s, 250 writes/s"), "{after}");
+}

@@ -38,7 +38,7 @@ async fn everything(bench: &Bench, round: &str) -> Duration {
     begun.elapsed()
 }
 
-fn of_round<'b>(bench: &'b Bench, round: &str) -> Vec<(String, String)> {
+fn of_round(bench: &Bench, round: &str) -> Vec<(String, String)> {
     let mut all: Vec<_> =
         bench.state.secrets().into_iter().filter_map(|s| Some((s.name.strip_suffix(&format!("-{round}"))?.to_string(), s.state))).collect();
     all.sort();
