@@ -19,8 +19,8 @@ const STATE: &[&str] = &["id", "version", "createdAt", "updatedAt", "folderId", 
 fn said(base: &Value, object: &str, name: &str, value: &str) -> bool {
     match base.get(object).and_then(|o| o.get(name)) {
         Some(Value::String(text)) => text == value,
-        Some(other) => other.to_string() == value,
-        None => false,
+        Some(Value::Bool(on)) => on.to_string() == value,
+        _ => false,
     }
 }
 
