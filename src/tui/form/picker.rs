@@ -197,8 +197,11 @@ mod tests {
         let press = |form: &mut Form, c, modifiers| form.text(&KeyEvent::new(KeyCode::Char(c), modifiers));
         let mut form = Form::new(vec![Item::new("vault", "Vault", "", Kind::Pick { free: true })]);
         // A control key is no letter to search by.
-        assert_eq!(press(&mut form, 'u', KeyModifiers::CONTROL), FormEvent::None);
+        assert_eq!(press(&mut form, 'w', KeyModifiers::CONTROL), FormEvent::None);
         assert!(form.popup.is_none());
+        // But the one that clears a line searches anew.
+        assert_eq!(press(&mut form, 'u', KeyModifiers::CONTROL), FormEvent::Need { item: 0, again: false });
+        form.popup = None;
         assert_eq!(press(&mut form, 'o', KeyModifiers::NONE), FormEvent::Need { item: 0, again: false });
         assert_eq!(press(&mut form, 'c', KeyModifiers::NONE), FormEvent::None);
         assert_eq!(form.popup.as_ref().map(|p| p.query.text()), Some("oc"));
