@@ -123,6 +123,8 @@ pub struct App {
     pub hits: Vec<(Rect, Hit)>,
     pub actions: actions::Pending,
     pub fx: Fx,
+    /// A new sync was asked for before it is known whether an unfinished one waits.
+    wants_new: bool,
 }
 
 impl App {
@@ -136,6 +138,7 @@ impl App {
             hits: Vec::new(),
             actions: actions::Pending::default(),
             fx: Fx::default(),
+            wants_new: false,
         }
     }
 
@@ -377,6 +380,9 @@ impl App {
             if self.world.draft.awaits(ticket) {
                 self.world.draft.take(answer);
                 self.first_steps();
+                if std::mem::take(&mut self.wants_new) {
+                    self.new_sync();
+                }
             }
             return;
         }
@@ -428,6 +434,10 @@ impl App {
 
     /// Opens the wizard; asks first when a sync was begun and not finished.
     fn new_sync(&mut self) {
+        if self.world.draft.busy() {
+            self.wants_new = true;
+            return;
+        }
         match self.world.draft.value.as_ref().and_then(Option::as_ref) {
             Some(draft) => {
                 let question = super::wizard::draft::question(draft, &self.world);

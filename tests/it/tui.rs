@@ -238,8 +238,10 @@ fn a_dropped_line_leaves_the_unfinished_sync_for_the_next_start() {
     pty.key("n");
     pty.see("Where should the secrets go?");
     pty.key("Enter");
+    pty.see("New sync to AWS Secrets Manager");
     pick(&mut pty, "Environment", text(&request, "environment"));
     pick(&mut pty, "Secret Path", text(&request, "secretPath"));
+    pty.see(&format!("{} ▾", text(&request, "secretPath")));
     signal(pty.pid(), rustix::process::Signal::HUP);
     pty.end();
 

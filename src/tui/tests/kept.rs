@@ -59,6 +59,19 @@ fn an_unfinished_sync_is_taken_up_where_it_was_left() {
 }
 
 #[test]
+fn a_new_sync_waits_for_the_word_on_an_unfinished_one() {
+    let draft = Draft { document: json!({"destination": "oci-vault", "environment": "prod", "secretPath": "/x"}), step: 0, at: before(60) };
+    let mut h = Harness::cold(80, 24);
+    h.answers = Box::new(|call| if matches!(call, Call::Draft) { None } else { answer(call) });
+    h.begin(super::board());
+    h.keys("n");
+    assert!(h.app.pages.is_empty() && h.app.modals.is_empty());
+    let ticket = h.open[0].0;
+    h.send(super::super::app::Msg::Reply(ticket, Reply::Draft(Ok(Some(draft)))));
+    assert!(h.screen().contains("Go on with the unfinished sync?"), "{}", h.screen());
+}
+
+#[test]
 fn a_draft_that_no_longer_holds_stops_at_the_field_in_question() {
     let document = json!({"destination": "aws-secrets-manager", "projectId": "p1", "environment": "dev", "secretPath": "not/absolute"});
     let mut h = with_draft(Some(Draft { document, step: 4, at: before(60) }));
