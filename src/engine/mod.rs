@@ -586,7 +586,11 @@ pub fn summary(record: &RunRecord) -> String {
     .filter(|(n, _)| *n > 0)
     .map(|(n, word)| format!("{n} {word}"))
     .collect();
-    let what = if parts.is_empty() { format!("nothing to do, {} unchanged", c.unchanged) } else { parts.join(", ") };
+    let what = match (parts.is_empty(), record.status) {
+        (true, RunStatus::Succeeded) => format!("nothing to do, {} unchanged", c.unchanged),
+        (true, _) => "nothing was changed".to_string(),
+        (false, _) => parts.join(", "),
+    };
     match (record.status, &record.message) {
         (RunStatus::Succeeded, _) => format!("{}: {what}", record.sync),
         (status, Some(message)) => format!("{} {status}: {message}", record.sync),

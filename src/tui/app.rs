@@ -355,6 +355,11 @@ impl App {
                 self.world.note(level, text);
             }
             Event::Finished { sync, record } => {
+                for page in &mut self.pages {
+                    if let Page::Plan(pane) = page {
+                        pane.finished(sync, &mut self.fx);
+                    }
+                }
                 let (level, text) = super::words::finished(sync, record);
                 self.fx.effect(Effect::Notify(text.clone()));
                 self.world.note(level, text);
@@ -445,6 +450,7 @@ impl App {
             }
             None => self.pages.push(Page::Wizard(Box::new(Wizard::new(&self.world)))),
         }
+        self.step(Move::Connections);
     }
 
     /// Carries out the moves that the screens asked for.
@@ -461,7 +467,13 @@ impl App {
 
     fn step(&mut self, step: Move) {
         match step {
-            Move::Push(page) => self.pages.push(page),
+            Move::Push(page) => {
+                if matches!(page, Page::Connections(_)) {
+                    self.step(Move::Connections);
+                }
+                self.pages.push(page);
+            }
+            Move::Connections => self.world.connections.ask(&mut self.fx, Call::Connections),
             Move::Pop => {
                 if let Some(Page::Wizard(mut wizard)) = self.pages.pop() {
                     wizard.leave(&mut self.fx);

@@ -141,6 +141,8 @@ pub enum Move {
     Do(Verdict),
     /// A connection was stored.
     Stored(Box<ConnectionView>),
+    /// Asks for the stored connections again: others may have changed them.
+    Connections,
     /// A new sync: the wizard, or first the question about the unfinished one.
     NewSync,
     /// Keeps an unfinished sync, or forgets it.

@@ -104,5 +104,5 @@ fn intro() -> String {
         [one] => (*one).to_string(),
         [head @ .., last] => format!("{} and {last}", head.join(", ")),
     };
-    format!("Carries secrets from Hanzo KMS to {list}, and keeps them in step. Nothing is configured yet; three steps:")
+    format!("Carries secrets from Hanzo KMS to {list}, and keeps them in step. Three steps lead to the first sync:")
 }

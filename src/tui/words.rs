@@ -153,9 +153,15 @@ pub fn counts(counts: &Counts) -> String {
     if shown.is_empty() { "nothing to change".into() } else { shown.join(", ") }
 }
 
+/// What a finished run did. One that was cut off does not know whether there was more to change.
+pub fn result(status: RunStatus, counted: &Counts) -> String {
+    let what = counts(counted);
+    if what == counts(&Counts::default()) && status != RunStatus::Succeeded { "nothing was changed".into() } else { what }
+}
+
 /// The line about a finished run.
 pub fn finished(sync: &str, record: &RunRecord) -> (Level, String) {
-    let what = counts(&record.counts);
+    let what = result(record.status, &record.counts);
     let message = record.message.as_deref().map(|m| format!(": {m}")).unwrap_or_default();
     match (record.status, record.kind) {
         (RunStatus::Succeeded, RunKind::Sync) => (Level::Good, format!("{sync} in sync: {what}")),

@@ -80,6 +80,7 @@ pub(crate) fn walk(pty: &mut Pty, request: &Value) {
     let provider = registry::find(text(request, "destination")).expect("a known destination");
     let spec = provider.spec();
     pty.see("Where should the secrets go?");
+    pty.key("g");
     for _ in 0..registry::kinds().iter().position(|k| *k == spec.kind).unwrap_or(0) {
         pty.key("Down");
     }

@@ -103,8 +103,13 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
         let deletes = if o.deletes() { "deletes what the source lacks" } else { "never deletes" };
         let auto = if doc.is_enabled { "auto-sync on" } else { "auto-sync off" };
         labelled(ui, &mut area, "Options", &format!("{behavior} · {auto} · {deletes}"), Role::Text);
-        let fields = registry::find(&card.destination).map(|p| p.spec().config).unwrap_or_default();
-        for field in fields {
+        let spec = registry::find(&card.destination).map(|p| p.spec());
+        for field in spec.map(|s| s.options).unwrap_or_default() {
+            if let Some(value) = o.extra.get(field.name).filter(|v| !v.is_null() && **v != serde_json::Value::Bool(false)) {
+                labelled(ui, &mut area, field.label, &plain(value), Role::Text);
+            }
+        }
+        for field in spec.map(|s| s.config).unwrap_or_default() {
             let stored = field.label_into.and_then(|l| doc.destination_config.get(l)).or_else(|| doc.destination_config.get(field.name));
             if let Some(value) = stored {
                 labelled(ui, &mut area, field.label, &plain(value), Role::Text);
@@ -122,15 +127,23 @@ fn last_run(ui: &mut Ui<'_>, card: &Card, area: &mut Rect) {
     };
     let (symbol, word, role) = words::run_status(last.status);
     let when = ui.ago(last.at);
-    labelled(ui, area, "Last run", &format!("{symbol} {} {word} {when}: {}", words::kind(last.kind), words::counts(&last.counts)), role);
+    labelled(ui, area, "Last run", &format!("{symbol} {} {word} {when}: {}", words::kind(last.kind), words::result(last.status, &last.counts)), role);
     if let Some(message) = last.message.as_ref().filter(|_| last.status != RunStatus::Succeeded) {
         let used = ui.paragraph(Rect { height: area.height.min(5), ..*area }, message, role);
         skip(area, used);
     }
 }
 
+/// A member's value for people; a list of pairs as `key=value`.
 fn plain(value: &serde_json::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+    use serde_json::Value;
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Bool(on) => if *on { "on" } else { "off" }.into(),
+        Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Object(pair) => format!("{}={}", pair.get("key").map(plain).unwrap_or_default(), pair.get("value").map(plain).unwrap_or_default()),
+        other => other.to_string(),
+    }
 }
 
 fn live(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut area: Rect) {
@@ -202,7 +215,8 @@ fn at_rest(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, mut area: Rect) 
     };
     let (symbol, word, role) = words::run_status(last.status);
     let when = ui.ago(last.at);
-    let text = format!("{symbol} {} {word} {when}: {}, {} same", words::kind(last.kind), words::counts(&last.counts), last.counts.unchanged);
+    let text =
+        format!("{symbol} {} {word} {when}: {}, {} same", words::kind(last.kind), words::result(last.status, &last.counts), last.counts.unchanged);
     line(ui, &mut area, &[(&text, role)]);
     if let Some(message) = last.message.as_ref().filter(|_| last.status != RunStatus::Succeeded) {
         let used = ui.paragraph(Rect { height: area.height.min(4), ..area }, message, role);
@@ -265,16 +279,22 @@ fn secrets(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, mut area: Rect) 
     if waits(ui, dashboard, area) {
         return;
     }
-    let newest = dashboard.history.value.iter().flatten().find(|r| !r.secrets.is_empty());
-    match newest {
-        None => line(ui, &mut area, &[("No run has touched a secret yet: p shows what a sync would do.", Role::Dim)]),
-        Some(record) => {
-            let when = ui.ago(record.finished_at.unwrap_or(record.started_at));
-            let text = format!("{} {when}, {} same", words::kind(record.kind), record.counts.unchanged);
-            line(ui, &mut area, &[(&text, Role::Dim)]);
-            outcomes(ui, record_rows(record), area, dashboard.scroll);
-        }
+    let runs = dashboard.history.value.as_deref().unwrap_or_default();
+    let Some(record) = runs.iter().find(|r| !r.secrets.is_empty()) else {
+        return line(ui, &mut area, &[("No run has touched a secret yet: p shows what a sync would do.", Role::Dim)]);
+    };
+    let told = |ui: &mut Ui<'_>, run: &RunRecord| {
+        let when = ui.ago(run.finished_at.unwrap_or(run.started_at));
+        let (symbol, word, _) = words::run_status(run.status);
+        (symbol, format!(" {} {word} {when}, {} same", words::kind(run.kind), run.counts.unchanged))
+    };
+    if let Some(newest) = runs.first().filter(|newest| newest.id != record.id) {
+        let (symbol, text) = told(ui, newest);
+        line(ui, &mut area, &[(symbol, words::run_status(newest.status).2), (&text, Role::Text), (", no secret touched; before that:", Role::Dim)]);
     }
+    let (symbol, text) = told(ui, record);
+    line(ui, &mut area, &[(symbol, words::run_status(record.status).2), (&text, Role::Dim)]);
+    outcomes(ui, record_rows(record), area, dashboard.scroll);
 }
 
 fn waits(ui: &mut Ui<'_>, dashboard: &Dashboard, area: Rect) -> bool {
@@ -312,7 +332,7 @@ fn history(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, mut area: Rect
             text::right(&took, 9),
             " "
         );
-        let tail = format!("{}{message}", words::counts(&run.counts));
+        let tail = format!("{}{message}", words::result(run.status, &run.counts));
         line(ui, &mut area, &[(symbol, role), (" ", Role::Text), (&text::pad(word, 15), role), (&head, Role::Text), (&tail, Role::Dim)]);
     }
 }

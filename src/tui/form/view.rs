@@ -172,8 +172,10 @@ fn draw_item(ui: &mut Ui<'_>, item: &Item, focused: bool, at: Rect, label: u16, 
     let mut width = at.right().saturating_sub(x) as usize;
     let rows = value_rows(item, room);
     if let Some((role, status)) = &item.status {
-        let shown = text::end(status, width / 2);
-        ui.put_right(at.right(), at.y, &shown, *role, width / 2);
+        let value = if item.is_empty() { text::width(&item.placeholder).max(6) } else { text::width(&shown_value(item)) };
+        let room = (width / 2).max(width.saturating_sub(value + 4));
+        let shown = text::end(status, room);
+        ui.put_right(at.right(), at.y, &shown, *role, room);
         width = width.saturating_sub(text::width(&shown) + 1);
     } else if room == Room::Tight && item.touched && item.problem.is_some() {
         ui.put_right(at.right(), at.y, "✗", Role::Bad, 1);

@@ -38,6 +38,13 @@ impl PlanPane {
         self.plan.ask(fx, Call::Plan { target: PlanTarget::Stored { name: self.sync.clone() }, verify: self.verify });
     }
 
+    /// A run of this sync has ended: what it changed is no longer to be done.
+    pub fn finished(&mut self, sync: &str, fx: &mut Fx) {
+        if sync == self.sync {
+            self.ask(fx);
+        }
+    }
+
     pub fn contexts(&self) -> Vec<Context> {
         if self.filtering { vec![Context::Filter] } else { vec![Context::Plan, Context::List] }
     }

@@ -59,10 +59,12 @@ pub struct Wizard {
 
 impl Wizard {
     /// A fresh one, at the choice of the destination.
-    pub fn new(_world: &World) -> Self {
+    pub fn new(world: &World) -> Self {
+        // What is connected already is the likelier wish.
+        let connected = registry::ALL.iter().position(|p| !world.connections_of(p.spec().app.app).is_empty());
         Self {
             provider: None,
-            choose_at: 0,
+            choose_at: connected.unwrap_or(0),
             step: 0,
             reached: 0,
             forms: Default::default(),

@@ -9,7 +9,7 @@ use crate::model::Map;
 use crate::service::{ChoicesAsk, FolderAsk};
 use crate::tui::app::World;
 use crate::tui::form::picker::split_path;
-use crate::tui::fx::{Call, Fx, Reply, Ticket};
+use crate::tui::fx::{Call, Fx, Move, Reply, Ticket};
 
 fn choice(value: &str, label: &str, detail: Option<String>) -> Choice {
     Choice { value: value.into(), label: label.into(), detail }
@@ -61,7 +61,12 @@ impl Wizard {
         };
         let id = item.id.clone();
         let wanted = match id.as_str() {
-            "sourceConnection" | "connectionId" => return,
+            "sourceConnection" | "connectionId" => {
+                if again {
+                    fx.moves.push(Move::Connections);
+                }
+                return;
+            }
             "projectId" | "environment" => self.account(world).map(|account| (account.clone(), Call::Projects { account })),
             "secretPath" => self.folder_call(form, world),
             _ => self.live_call(&id),

@@ -28,7 +28,9 @@ pub fn draw(ui: &mut Ui<'_>, wizard: &Wizard, world: &World, area: Rect, frame: 
     let buttons = Rect { y: area.bottom().saturating_sub(1), height: 1, ..area };
     let summary = summary(wizard, area.width as usize);
     let warnings = warnings(wizard, area.width as usize);
-    let warning_rows = (warnings.len() as u16).min(area.height / 4);
+    let most = area.height / 4;
+    // Warnings that do not fit in a box of their own go on below the plan, where they can be scrolled to.
+    let (warning_rows, more) = if warnings.len() as u16 > most { (0, warnings.as_slice()) } else { (warnings.len() as u16, &[][..]) };
     let summary_rows = (summary.len() as u16).min(area.height / 2);
     for (i, pieces) in summary.iter().take(summary_rows as usize).enumerate() {
         put(ui, pieces, area.x, area.y + i as u16, area.width);
@@ -38,7 +40,7 @@ pub fn draw(ui: &mut Ui<'_>, wizard: &Wizard, world: &World, area: Rect, frame: 
     ui.divider(frame, y, "Plan", &note);
     let below = 1 + if warning_rows > 0 { warning_rows + 1 } else { 0 };
     let plan = Rect { y: y + 1, height: area.bottom().saturating_sub(y + 1 + below), ..area };
-    draw_plan(ui, wizard, plan);
+    draw_plan(ui, wizard, more, plan);
     if warning_rows > 0 {
         ui.divider(frame, plan.bottom(), "Warnings", "");
         for (i, pieces) in warnings.iter().take(warning_rows as usize).enumerate() {
@@ -228,7 +230,7 @@ fn clean(text: &str) -> String {
     crate::model::text::sanitise(text)
 }
 
-fn draw_plan(ui: &mut Ui<'_>, wizard: &Wizard, area: Rect) {
+fn draw_plan(ui: &mut Ui<'_>, wizard: &Wizard, warnings: &[Row], area: Rect) {
     let load = &wizard.review.plan;
     if let Some(error) = &load.error {
         let used = ui.paragraph(area, &format!("✗ The plan could not be made: {}", error.message), Role::Bad);
@@ -247,10 +249,13 @@ fn draw_plan(ui: &mut Ui<'_>, wizard: &Wizard, area: Rect) {
         );
         return;
     };
-    let rows = plan_rows(plan, area.width as usize);
-    if rows.is_empty() {
-        ui.put(area.x, area.y, "Nothing to change: both sides agree.", Role::Good, area.width as usize);
+    // First what warns: it is short, and nobody scrolls through a hundred keys to find it.
+    let mut rows = warnings.to_vec();
+    let changes = plan_rows(plan, area.width as usize);
+    if changes.is_empty() {
+        rows.push(row(&[("Nothing to change: both sides agree.", Role::Good)]));
     }
+    rows.extend(changes);
     draw_rows(ui, &rows, wizard.review.scroll, area);
 }
 
