@@ -483,8 +483,8 @@ impl App {
             }
             Move::NewSync => self.new_sync(),
             Move::Keep(draft) => {
-                self.fx.call(Call::KeepDraft(draft.as_deref().cloned()));
-                self.world.draft.value = Some(draft.map(|d| *d));
+                self.world.draft.value = Some(draft.as_deref().cloned());
+                self.fx.effect(Effect::Keep(draft));
             }
             Move::Refresh => self.fx.effect(Effect::Call(0, Call::Watch)),
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{Event as Input, EventStream};
 use futures::StreamExt;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::app::{self, App, Msg};
@@ -18,7 +18,7 @@ use super::view;
 use super::wire::Wire;
 use super::{Clock, TuiOptions};
 use crate::model::board::Event;
-use crate::service::{Service, ServiceError};
+use crate::service::{Draft, Service, ServiceError};
 
 /// At most this many frames a second.
 const FRAME: Duration = Duration::from_millis(33);
@@ -43,6 +43,7 @@ struct Driver {
     sender: mpsc::UnboundedSender<Incoming>,
     events: Option<broadcast::Receiver<Event>>,
     tasks: HashMap<Ticket, AbortHandle>,
+    drafts: watch::Sender<Option<Draft>>,
     dirty: bool,
     drawn_at: Option<Instant>,
     /// When a visible text changes by itself.
@@ -58,6 +59,8 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
     let (sender, incoming) = mpsc::unbounded_channel();
     let size = terminal.size();
     let app = App::new(options.world(size));
+    let (drafts, latest) = watch::channel(None);
+    let keeper = tokio::spawn(keep_drafts(service.clone(), latest));
     let mut driver = Driver {
         service: service.clone(),
         options,
@@ -67,6 +70,7 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
         sender,
         events: None,
         tasks: HashMap::new(),
+        drafts,
         dirty: true,
         drawn_at: None,
         wake: None,
@@ -74,13 +78,15 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
     };
     let outcome = driver.drive(incoming, signals).await;
     // However the app ends (the line dropped, a signal), what was being written waits for the next start.
-    if let Some(draft) = driver.app.unfinished()
-        && !matches!(tokio::time::timeout(GRACE, service.keep_draft(Some(draft))).await, Ok(Ok(())))
-    {
-        tracing::warn!("the unfinished sync could not be kept");
+    if let Some(draft) = driver.app.unfinished() {
+        driver.drafts.send_replace(Some(draft));
     }
     driver.tasks.values().for_each(AbortHandle::abort);
+    // The keeper ends with the last draft kept.
     drop(driver);
+    if tokio::time::timeout(GRACE, keeper).await.is_err() {
+        eprintln!("kms-sync: the unfinished sync could not be kept");
+    }
     if tokio::time::timeout(GRACE, service.close()).await.is_err() {
         eprintln!("kms-sync: some runs did not stop in time; the next start marks them interrupted");
     }
@@ -229,6 +235,9 @@ impl Driver {
                         demo.pause(paused);
                     }
                 }
+                Effect::Keep(draft) => {
+                    self.drafts.send_replace(draft.map(|d| *d));
+                }
                 Effect::Redraw => self.redraw(),
                 Effect::Suspend => self.suspend()?,
                 Effect::Quit => self.leaving = true,
@@ -276,6 +285,16 @@ impl Driver {
         app::drawn(&mut self.app, drawn);
         self.drawn_at = Some(Instant::now());
         Ok(())
+    }
+}
+
+/// Keeps the newest draft, one at a time: an older one must never be written over a newer one.
+async fn keep_drafts(service: Arc<dyn Service>, mut latest: watch::Receiver<Option<Draft>>) {
+    while latest.changed().await.is_ok() {
+        let draft = latest.borrow_and_update().clone();
+        if let Err(error) = service.keep_draft(draft).await {
+            tracing::warn!("the unfinished sync could not be kept: {error}");
+        }
     }
 }
 

@@ -91,7 +91,6 @@ pub enum Call {
     Pause(bool),
     Doctor,
     Draft,
-    KeepDraft(Option<Draft>),
 }
 
 /// An answer, by its type. `Act` is that of a call whose success needs no data.
@@ -124,6 +123,8 @@ pub enum Effect {
     Notify(String),
     /// Pauses or resumes the demo's play.
     Play(bool),
+    /// Keeps an unfinished sync, or forgets it. A later one overtakes those that wait.
+    Keep(Option<Box<Draft>>),
     Redraw,
     Suspend,
     Quit,
@@ -278,6 +279,5 @@ pub async fn execute(service: Arc<dyn Service>, call: Call) -> Reply {
         Call::Pause(on) => Reply::Act(service.pause(on).await),
         Call::Doctor => Reply::Findings(service.doctor().await),
         Call::Draft => Reply::Draft(service.draft().await),
-        Call::KeepDraft(draft) => Reply::Act(service.keep_draft(draft).await),
     }
 }

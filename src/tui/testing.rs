@@ -17,7 +17,7 @@ use crate::model::connection::ConnectionView;
 use crate::model::plan::{Action, ApprovalDoc, ChangeDoc, ConflictDoc, DestinationSide, PlanDoc, SkippedDoc, SourceSide};
 use crate::model::run::{Counts, Outcome, Requests, RunKind, RunRecord, RunStatus, SecretOutcome, Trigger};
 use crate::model::sync::{EnvironmentRef, FolderRef, SyncDoc};
-use crate::service::{ServiceError, ServiceErrorKind};
+use crate::service::{Draft, ServiceError, ServiceErrorKind};
 use crate::source::{Environment, Project};
 
 /// The moment at which every test starts.
@@ -55,6 +55,8 @@ pub struct Harness {
     /// Calls that nobody answered yet.
     pub open: Vec<(Ticket, Call)>,
     pub copied: Vec<String>,
+    /// The drafts that the screens asked to keep, in order.
+    pub kept: Vec<Option<Draft>>,
     pub quit: bool,
 }
 
@@ -80,7 +82,7 @@ impl Harness {
             start: None,
         };
         let app = App::new(options.world(Size { width, height }));
-        Self { app, now: start(), answers: Box::new(answer), hold: false, open: Vec::new(), copied: Vec::new(), quit: false }
+        Self { app, now: start(), answers: Box::new(answer), hold: false, open: Vec::new(), copied: Vec::new(), kept: Vec::new(), quit: false }
     }
 
     /// Starts, with this picture.
@@ -109,6 +111,7 @@ impl Harness {
                 }
                 Effect::Abandon(ticket) => self.open.retain(|(t, _)| *t != ticket),
                 Effect::Copy(text) => self.copied.push(text),
+                Effect::Keep(draft) => self.kept.push(draft.map(|d| *d)),
                 Effect::Quit => self.quit = true,
                 _ => {}
             }
@@ -215,7 +218,6 @@ pub fn word(call: &Call) -> &'static str {
         Call::Pause(_) => "pause",
         Call::Doctor => "doctor",
         Call::Draft => "draft",
-        Call::KeepDraft(_) => "keep draft",
     }
 }
 
@@ -515,13 +517,9 @@ pub fn answer(call: &Call) -> Option<Reply> {
         Call::History { .. } => Reply::History(Ok(history())),
         Call::Doctor => Reply::Findings(Ok(Vec::new())),
         Call::Draft => Reply::Draft(Ok(None)),
-        Call::Check { .. }
-        | Call::Delete { .. }
-        | Call::RemoveConnection { .. }
-        | Call::Cancel { .. }
-        | Call::Approve(_)
-        | Call::Pause(_)
-        | Call::KeepDraft(_) => Reply::Act(Ok(())),
+        Call::Check { .. } | Call::Delete { .. } | Call::RemoveConnection { .. } | Call::Cancel { .. } | Call::Approve(_) | Call::Pause(_) => {
+            Reply::Act(Ok(()))
+        }
         Call::Watch => return None,
     })
 }

@@ -9,18 +9,11 @@ use super::super::testing::{Harness, answer, before};
 use super::to_details;
 use crate::service::Draft;
 
-/// The drafts that the screens asked to keep, in order.
-fn kept(h: &Harness) -> Vec<Option<Draft>> {
-    let drafts = h.open.iter().filter_map(|(_, call)| if let Call::KeepDraft(draft) = call { Some(draft.clone()) } else { None });
-    drafts.collect()
-}
-
-/// A harness that leaves calls about drafts open, and knows of this one.
+/// A harness whose service kept this draft.
 fn with_draft(draft: Option<Draft>) -> Harness {
     let mut h = Harness::cold(80, 24);
     h.answers = Box::new(move |call| match call {
         Call::Draft => Some(Reply::Draft(Ok(draft.clone()))),
-        Call::KeepDraft(_) => None,
         other => answer(other),
     });
     h.begin(super::board());
@@ -32,13 +25,13 @@ fn every_step_keeps_the_draft_and_creating_forgets_it() {
     let mut h = with_draft(None);
     to_details(&mut h);
     h.text("nightly");
-    let last = kept(&h).pop().flatten().expect("a draft was kept on the way");
+    let last = h.kept.pop().flatten().expect("a draft was kept on the way");
     assert_eq!((last.step, last.document["destination"].as_str()), (3, Some("aws-secrets-manager")));
     // What is typed in the last field is in what a dropped line leaves behind.
     assert_eq!(h.app.unfinished().unwrap().document["name"], "nightly");
     h.keys("PageDown Enter Right Enter");
     assert!(h.app.pages.is_empty(), "{}", h.screen());
-    assert_eq!(kept(&h).pop(), Some(None), "a created sync is no draft");
+    assert_eq!(h.kept.pop(), Some(None), "a created sync is no draft");
     assert_eq!(h.app.unfinished(), None);
 }
 
@@ -60,7 +53,7 @@ fn an_unfinished_sync_is_taken_up_where_it_was_left() {
 
     let mut anew = with_draft(Some(draft));
     anew.keys("n Right Enter");
-    assert_eq!(kept(&anew), [None], "the old one is forgotten");
+    assert_eq!(anew.kept, [None], "the old one is forgotten");
     let Some(Page::Wizard(wizard)) = anew.app.pages.last() else { panic!("the wizard is open") };
     assert!(wizard.provider.is_none(), "a new sync begins at the choice of the destination");
 }
@@ -82,7 +75,7 @@ fn leaving_can_keep_what_was_filled_in() {
     assert!(h.screen().contains("Leave, keep it"), "{}", h.screen());
     h.keys("Right Enter");
     assert!(h.app.pages.is_empty());
-    assert!(kept(&h).pop().flatten().is_some());
+    assert!(h.kept.pop().flatten().is_some());
     h.keys("n");
     assert!(h.screen().contains("Go on with the unfinished sync?"), "{}", h.screen());
 }

@@ -392,3 +392,92 @@ async fn odd_bundles_are_conflicts_of_their_keys() {
         assert_eq!(state.value(key).as_deref(), Some("theirs"), "{key}");
     }
 }
+
+/// Every state a listed secret may be in, and the one it comes to by itself.
+const STATES: [(&str, Option<&str>); 9] = [
+    ("ACTIVE", None),
+    ("CREATING", Some("ACTIVE")),
+    ("UPDATING", Some("ACTIVE")),
+    ("CANCELLING_DELETION", Some("ACTIVE")),
+    ("SCHEDULING_DELETION", Some("PENDING_DELETION")),
+    ("PENDING_DELETION", None),
+    ("DELETING", Some("DELETED")),
+    ("DELETED", None),
+    ("FAILED", None),
+];
+
+/// A synced secret per state, each in it for the next moment.
+async fn in_every_state() -> (Bench, State) {
+    let (b, state) = bench().await;
+    for (word, _) in STATES {
+        b.set(word, "one");
+    }
+    b.create(json!({})).await;
+    b.synced().await;
+    (b, state)
+}
+
+fn enter_states(state: &State) {
+    for (word, then) in STATES {
+        state.edit(word, |s| {
+            s.state = word.into();
+            s.next = then.map(|then| (tokio::time::Instant::now() + Duration::from_millis(700), then));
+            s.time_of_deletion = word.contains("DELETION").then_some(jiff::Timestamp::MAX);
+        });
+    }
+}
+
+/// Number 8, the secrets that the source has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wanted_secrets_in_every_state() {
+    let (b, state) = in_every_state().await;
+    for (word, _) in STATES {
+        b.set(word, "two");
+    }
+    enter_states(&state);
+    let record = b.sync().await;
+    ended(&record, RunStatus::Failed);
+    for word in ["ACTIVE", "CREATING", "UPDATING", "CANCELLING_DELETION"] {
+        is(&record, word, Outcome::Updated, "");
+    }
+    for word in ["SCHEDULING_DELETION", "PENDING_DELETION"] {
+        is(&record, word, Outcome::Restored, "");
+    }
+    for word in ["DELETING", "DELETED"] {
+        is(&record, word, Outcome::Created, "");
+    }
+    is(&record, "FAILED", Outcome::Failed, "it is FAILED");
+    for (word, _) in STATES {
+        let secret = state.secret(word).expect("there");
+        let expected = if word == "FAILED" { ("FAILED", "one") } else { ("ACTIVE", "two") };
+        assert_eq!((secret.state.as_str(), state.value(word).as_deref()), (expected.0, Some(expected.1)), "{word}");
+    }
+}
+
+/// Number 8, the secrets that must go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unwanted_secrets_in_every_state() {
+    let (b, state) = in_every_state().await;
+    b.set("KEPT", "k");
+    b.synced().await;
+    for (word, _) in STATES {
+        b.unset(word);
+    }
+    enter_states(&state);
+    b.mark();
+    // Nine of ten at once is a mass deletion: agreed to.
+    let record = b.allowed().await;
+    ended(&record, RunStatus::Succeeded);
+    for word in ["ACTIVE", "CREATING", "UPDATING", "CANCELLING_DELETION"] {
+        is(&record, word, Outcome::Deleted, "");
+        assert_eq!(state.secret(word).expect("kept").state, "PENDING_DELETION", "{word}");
+    }
+    is(&record, "FAILED", Outcome::Skipped, "it is FAILED");
+    for (word, left) in
+        [("SCHEDULING_DELETION", "PENDING_DELETION"), ("PENDING_DELETION", "PENDING_DELETION"), ("DELETING", "DELETED"), ("DELETED", "DELETED")]
+    {
+        assert_eq!(state.secret(word).expect("kept").state, left, "{word}");
+    }
+    let schedules = b.writes().iter().filter(|l| l.contains("scheduleDeletion")).count();
+    assert_eq!((schedules, b.writes().len()), (4, 4), "what goes by itself is not pushed: {:?}", b.writes());
+}
