@@ -1,6 +1,6 @@
 //! The engine: queues runs, carries them out in background tasks, and publishes what happens.
 //!
-//! [`Engine`] owns the queue; [`runner`] knows what a run does, [`executor`] how a plan is
+//! [`Engine`] is the handle, [`queue`] says when a run starts and [`records`] what stays of it; [`runner`] knows what a run does, [`executor`] how a plan is
 //! carried out, [`auto`] when runs start by themselves, [`hub`] who sees it.
 
 pub mod auto;
@@ -12,37 +12,34 @@ pub mod hooks;
 pub mod hub;
 pub mod pool;
 mod progress;
+mod queue;
 mod rates;
+mod records;
 pub mod runner;
 mod steps;
 pub mod targets;
 
-use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::Cx;
-use crate::model::board::{Event, LiveRun, Phase};
-use crate::model::run::{Counts, RunKind, RunRecord, RunRequest, RunStatus, Trigger};
-use crate::model::sync::{Job, JobStatus, SyncState};
-use crate::model::text::brief;
-use crate::source::SourceMap;
+use crate::model::board::Event;
+use crate::model::run::{Counts, RunRecord, RunStatus};
 use crate::store::{Settings, Store};
 
 pub use executor::blocking;
+pub use records::{note_interrupted, summary};
 
 use hub::Hub;
 use pool::Pool;
 use progress::Progress;
-use runner::{Ended, RunSpec, Runner};
+use queue::{Queue, Queued};
+use runner::{Ended, Runner};
 
-/// Longest message that the documented answer carries, in characters.
-const MESSAGE: usize = 1024;
 /// Ended runs whose records are kept in memory for whoever asks next.
 const KEPT_RESULTS: usize = 64;
 
@@ -64,56 +61,6 @@ struct Inner {
     closing: CancellationToken,
     /// Told of every finished run.
     ended: tokio::sync::broadcast::Sender<Arc<Finished>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Queued>,
-    /// By sync name.
-    running: HashMap<String, Running>,
-    /// By run id: those that have not ended, and the last that did. Older ones are in the database.
-    results: HashMap<String, watch::Receiver<Option<RunRecord>>>,
-    ended: VecDeque<String>,
-    /// Requests of ended runs, by provider.
-    sent: rates::Totals,
-    /// The rates are being told.
-    telling: bool,
-}
-
-impl Queue {
-    /// The run that auto-sync has started for a sync before its creator did: there is one first
-    /// run, whoever starts it.
-    fn first_run(&mut self, name: &str, request: &RunRequest) -> Option<String> {
-        if let Some(queued) = self.waiting.iter_mut().find(|q| q.spec.config.name == name && q.spec.kind == request.kind) {
-            let spec = &mut queued.spec;
-            spec.trigger = request.trigger;
-            spec.allow_delete |= request.allow_delete;
-            spec.withhold |= request.withhold;
-            return Some(queued.id.clone());
-        }
-        // One that has begun cannot be told what the creator agreed to.
-        let same = |r: &&Running| r.kind == request.kind && !request.allow_delete && !request.withhold;
-        self.running.get(name).filter(same).map(|r| r.id.clone())
-    }
-}
-
-struct Queued {
-    id: String,
-    spec: RunSpec,
-    result: watch::Sender<Option<RunRecord>>,
-    /// Everything about it is recorded: it may start.
-    ready: bool,
-    /// The position that was last told.
-    told: Option<usize>,
-}
-
-struct Running {
-    id: String,
-    kind: RunKind,
-    connection: String,
-    cancel: CancellationToken,
-    /// Set when it begins to work.
-    cx: Option<Cx>,
 }
 
 /// Why a run was not queued.
@@ -193,127 +140,6 @@ impl Engine {
             pool: self.inner.pool.clone(),
             targets: self.inner.targets.clone(),
             mass_delete_percent: self.settings().mass_delete_percent,
-        }
-    }
-
-    /// Queues a run. A sync runs once at a time.
-    pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, NotQueued> {
-        if self.inner.closing.is_cancelled() {
-            return Err(NotQueued::Closing);
-        }
-        let config = self.inner.store.sync(&request.sync)?;
-        let mut state = self.inner.store.sync_state(&config.name)?;
-        if request.trigger == Trigger::Manual {
-            // The operator asks: a rejected login may be tried once more.
-            self.inner.pool.renew_refused();
-        }
-        let name = config.name.clone();
-        let id = uuid::Uuid::new_v4().to_string();
-        let connection = config.connection_id.clone();
-        {
-            let mut queue = self.queue();
-            if request.trigger == Trigger::Created
-                && let Some(first) = queue.first_run(&name, request)
-            {
-                return Ok(first);
-            }
-            if queue.running.contains_key(&name) || queue.waiting.iter().any(|q| q.spec.config.name == name) {
-                return Err(NotQueued::Going(name));
-            }
-            let (result, receiver) = watch::channel(None);
-            *job(&mut state, request.kind) =
-                Job { status: Some(JobStatus::Pending), job_id: Some(id.clone()), ..job(&mut state, request.kind).clone() };
-            let spec = RunSpec {
-                config,
-                state: state.clone(),
-                kind: request.kind,
-                trigger: request.trigger,
-                verify: request.verify,
-                allow_delete: request.allow_delete,
-                withhold: request.withhold,
-                prioritize: request.prioritize,
-                source,
-            };
-            queue.results.insert(id.clone(), receiver);
-            queue.waiting.push_back(Queued { id: id.clone(), spec, result, ready: false, told: None });
-        }
-        tracing::debug!(sync = name, run = id, connection, "queued");
-        let run = LiveRun {
-            id: id.clone(),
-            kind: request.kind,
-            trigger: request.trigger,
-            phase: Phase::Queued,
-            started_at: crate::model::now(),
-            queue_position: None,
-            done: 0,
-            total: 0,
-            counts: Counts::default(),
-            waiting: None,
-            recent: VecDeque::new(),
-            active: Vec::new(),
-            requests: 0,
-            retries: 0,
-            waited_ms: 0,
-        };
-        self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(run) });
-        if let Err(error) = self.inner.store.save_sync_state(&name, &state) {
-            tracing::warn!(sync = name, "the pending state could not be saved: {error}");
-        }
-        if let Some(queued) = self.queue().waiting.iter_mut().find(|q| q.id == id) {
-            queued.ready = true;
-        }
-        self.pump();
-        Ok(id)
-    }
-
-    /// Starts what may start: manual runs first, then in order of arrival, within the limits.
-    fn pump(&self) {
-        let settings = self.settings();
-        let mut positions = Vec::new();
-        {
-            let mut queue = self.queue();
-            loop {
-                if queue.running.len() >= settings.max_runs {
-                    break;
-                }
-                let free = |q: &Queued, running: &HashMap<String, Running>| {
-                    running.values().filter(|r| r.connection == q.spec.config.connection_id).count() < settings.runs_per_connection
-                };
-                let next = queue
-                    .waiting
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, q)| q.ready && free(q, &queue.running))
-                    .min_by_key(|(i, q)| (q.spec.trigger.unattended(), *i))
-                    .map(|(i, _)| i);
-                let Some(job) = next.and_then(|i| queue.waiting.remove(i)) else { break };
-                self.begin(&mut queue, job, CancellationToken::new());
-            }
-            for (i, queued) in queue.waiting.iter_mut().enumerate().filter(|(_, q)| q.ready) {
-                if queued.told.replace(i + 1) != Some(i + 1) {
-                    positions.push((queued.spec.config.name.clone(), i + 1));
-                }
-            }
-            let (running, queued) = (queue.running.len(), queue.waiting.len());
-            drop(queue);
-            self.inner.hub.facts(|f| {
-                f.running = running;
-                f.queued = queued;
-            });
-        }
-        for (sync, position) in positions {
-            self.inner.hub.publish(Event::Queue { sync, position: Some(position) });
-        }
-    }
-
-    fn begin(&self, queue: &mut Queue, job: Queued, cancel: CancellationToken) {
-        let running =
-            Running { id: job.id.clone(), kind: job.spec.kind, connection: job.spec.config.connection_id.clone(), cancel: cancel.clone(), cx: None };
-        queue.running.insert(job.spec.config.name.clone(), running);
-        let engine = self.clone();
-        self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });
-        if !std::mem::replace(&mut queue.telling, true) {
-            tokio::spawn(rates::tell(self.clone()));
         }
     }
 
@@ -402,64 +228,6 @@ impl Engine {
         stop
     }
 
-    async fn note_started(&self, spec: &RunSpec, record: &RunRecord) {
-        let (store, record) = (self.inner.store.clone(), record.clone());
-        let (name, kind) = (spec.config.name.clone(), spec.kind);
-        let saved = executor::blocking(move || {
-            // Read again: the configuration may have been changed while the run waited.
-            let mut state = store.sync_state(&name)?;
-            let slot = job(&mut state, kind);
-            slot.status = Some(JobStatus::Running);
-            store.begin_run(&record)?;
-            if kind == RunKind::Sync {
-                // Until it succeeds nobody knows what the destination holds.
-                carried::forget(&store, &state.id);
-            }
-            store.save_sync_state(&name, &state)
-        })
-        .await;
-        if let Err(error) = saved {
-            self.inner.hub.notice("error", format!("The run's beginning could not be recorded: {error}"), Some(&spec.config.name));
-        }
-    }
-
-    async fn note_ended(&self, spec: &RunSpec, record: &RunRecord, ended: &Ended) {
-        let succeeded = record.status == RunStatus::Succeeded;
-        let (store, name, row, kind, learned) =
-            (self.inner.store.clone(), spec.config.name.clone(), record.clone(), spec.kind, ended.learned.clone());
-        let config = spec.config.clone();
-        let saved = executor::blocking(move || {
-            store.finish_run(&row)?;
-            // Read again: the configuration may have been changed while the run went.
-            let mut state = store.sync_state(&name)?;
-            if let Some(learned) = learned {
-                if let Some(content) = learned.content.filter(|_| succeeded && kind == RunKind::Sync) {
-                    carried::remember(&store, &state.id, &config, &content);
-                }
-                state.environment_name = learned.environment_name.or(state.environment_name);
-                state.environment_id = learned.environment_id.or(state.environment_id);
-                state.folder_id = learned.folder_id.or(state.folder_id);
-            }
-            let slot = job(&mut state, kind);
-            slot.status = Some(if succeeded { JobStatus::Succeeded } else { JobStatus::Failed });
-            slot.job_id = Some(row.id.clone());
-            slot.message = row.message.as_deref().map(|m| brief(m, MESSAGE));
-            if succeeded {
-                slot.at = row.finished_at;
-            }
-            if kind == RunKind::Sync {
-                state.needs_approval = row.status == RunStatus::NeedsApproval;
-            }
-            store.save_sync_state(&name, &state)
-        })
-        .await;
-        if let Err(error) = saved {
-            self.inner.hub.notice("error", format!("The run's end could not be recorded: {error}"), Some(&spec.config.name));
-        }
-        let text = summary(record);
-        self.inner.hub.notice(if succeeded { "info" } else { "error" }, text, Some(&spec.config.name));
-    }
-
     /// Waits for a run's end; `None` when there is no such run.
     pub async fn finished(&self, id: &str) -> Option<RunRecord> {
         let receiver = self.queue().results.get(id).cloned();
@@ -468,51 +236,6 @@ impl Engine {
         }
         let (store, id) = (self.inner.store.clone(), id.to_string());
         executor::blocking(move || store.run(&id)).await.ok().flatten().filter(|r| r.finished_at.is_some())
-    }
-
-    /// Cancels a queued or going run; false when there is none of this id.
-    pub fn cancel(&self, id: &str) -> bool {
-        let mut queue = self.queue();
-        if let Some(running) = queue.running.values().find(|r| r.id == id) {
-            running.cancel.cancel();
-            return true;
-        }
-        let Some(at) = queue.waiting.iter().position(|q| q.id == id) else { return false };
-        let Some(job) = queue.waiting.remove(at) else { return false };
-        // It goes through the runner with a cancelled token, so that its record is made like any other.
-        let cancel = CancellationToken::new();
-        cancel.cancel();
-        self.begin(&mut queue, job, cancel);
-        true
-    }
-
-    /// Requests so far, by provider.
-    fn sent(&self) -> rates::Totals {
-        let queue = self.queue();
-        let mut totals = queue.sent.clone();
-        for cx in queue.running.values().filter_map(|r| r.cx.as_ref()) {
-            rates::add(&mut totals, &cx.meter().snapshot());
-        }
-        totals
-    }
-
-    /// True, and the telling is over, when nothing runs.
-    fn stop_telling_when_idle(&self) -> bool {
-        let mut queue = self.queue();
-        queue.telling = !queue.running.is_empty();
-        !queue.telling
-    }
-
-    /// True while a run of this sync is queued or going.
-    pub fn is_busy(&self, sync: &str) -> bool {
-        let queue = self.queue();
-        queue.running.contains_key(sync) || queue.waiting.iter().any(|q| q.spec.config.name == sync)
-    }
-
-    /// Runs queued or going.
-    pub fn busy(&self) -> usize {
-        let queue = self.queue();
-        queue.running.len() + queue.waiting.len()
     }
 
     /// Ends the engine: runs get `grace` to finish, then they are cancelled and park where they stand.
@@ -539,61 +262,5 @@ impl Engine {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.inner.pool.close().await;
-    }
-
-    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn job(state: &mut SyncState, kind: RunKind) -> &mut Job {
-    match kind {
-        RunKind::Sync => &mut state.sync,
-        RunKind::Import => &mut state.import,
-        RunKind::Remove => &mut state.remove,
-    }
-}
-
-/// Brings a sync's documented status in line with a run that died with its process.
-pub fn note_interrupted(store: &Store, record: &RunRecord) -> Result<(), crate::store::StoreError> {
-    // A sync that is gone needs no status.
-    if store.sync(&record.sync).is_err() {
-        return Ok(());
-    }
-    let mut state = store.sync_state(&record.sync)?;
-    let slot = job(&mut state, record.kind);
-    if matches!(slot.status, Some(JobStatus::Running | JobStatus::Pending)) {
-        slot.status = Some(JobStatus::Failed);
-        slot.message = record.message.as_deref().map(|m| brief(m, MESSAGE));
-        store.save_sync_state(&record.sync, &state)?;
-    }
-    Ok(())
-}
-
-/// One line about a finished run, for toasts, logs and tables.
-pub fn summary(record: &RunRecord) -> String {
-    let c = &record.counts;
-    let parts: Vec<String> = [
-        (c.imported, "imported"),
-        (c.created, "created"),
-        (c.updated, "updated"),
-        (c.restored, "restored"),
-        (c.deleted, "deleted"),
-        (c.skipped, "skipped"),
-        (c.failed, "failed"),
-    ]
-    .iter()
-    .filter(|(n, _)| *n > 0)
-    .map(|(n, word)| format!("{n} {word}"))
-    .collect();
-    let what = match (parts.is_empty(), record.status) {
-        (true, RunStatus::Succeeded) => format!("nothing to do, {} unchanged", c.unchanged),
-        (true, _) => "nothing was changed".to_string(),
-        (false, _) => parts.join(", "),
-    };
-    match (record.status, &record.message) {
-        (RunStatus::Succeeded, _) => format!("{}: {what}", record.sync),
-        (status, Some(message)) => format!("{} {status}: {message}", record.sync),
-        (status, None) => format!("{} {status}: {what}", record.sync),
     }
 }

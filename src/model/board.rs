@@ -59,6 +59,9 @@ pub struct Next {
     pub at: Time,
     /// `poll`, `retry`, `drift`, `paused`, …
     pub why: String,
+    /// The source cannot be read: whether the sync is in step is not known.
+    #[serde(default)]
+    pub unread: bool,
 }
 
 /// Where a run stands.

@@ -305,6 +305,20 @@ fn deleting_foreign_keys_needs_the_name() {
 }
 
 #[test]
+fn a_source_that_cannot_be_read_is_no_sync_in_step() {
+    let mut h = Harness::new(80, 24);
+    let mut picture = board();
+    for card in picture.cards.values_mut() {
+        if let Some(next) = &mut card.next {
+            (next.unread, next.why) = (true, "since 12:01:00Z prod:/billing cannot be read: connection refused".into());
+        }
+    }
+    h.send(super::app::Msg::Board(Box::new(picture)));
+    let screen = h.screen();
+    assert!(screen.contains("no source") && !screen.contains("✓ in sync"), "{screen}");
+}
+
+#[test]
 fn escape_keeps_what_was_typed_until_the_operator_agrees() {
     let mut h = Harness::new(80, 24);
     to_details(&mut h);

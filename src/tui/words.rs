@@ -28,6 +28,9 @@ pub fn of_card(card: &Card) -> Status {
     if let Some(run) = &card.run {
         return of_run(run);
     }
+    if card.enabled && card.next.as_ref().is_some_and(|n| n.unread) {
+        return status("✗", "no source", Role::Bad, 1);
+    }
     match card.last.as_ref().map(|l| l.status) {
         Some(RunStatus::NeedsApproval) => status("?", "approve", Role::Warn, 0),
         Some(RunStatus::Failed) => status("✗", "failed", Role::Bad, 1),

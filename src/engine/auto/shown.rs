@@ -77,13 +77,14 @@ fn next(group: &Group, pending: &Pending, wait: Option<&SyncWait>) -> Option<Nex
     if let Some(trouble) = &group.trouble {
         let wait = wait?;
         let since = trouble.since.strftime("%H:%M:%SZ");
-        return Some(Next { at: trouble.next.unwrap_or_else(crate::model::now), why: format!("since {since} {}", wait.reason) });
+        let why = format!("since {since} {}", wait.reason);
+        return Some(Next { at: trouble.next.unwrap_or_else(crate::model::now), why, unread: true });
     }
     if let Some(retry) = &pending.retry {
         let why = wait.map_or_else(|| "changed meanwhile".to_string(), |w| w.reason.clone());
-        return Some(Next { at: retry.time, why });
+        return Some(Next { at: retry.time, why, unread: false });
     }
     let at = group.due.into_iter().chain(group.hinted).min()?;
     let time = ahead(at.saturating_duration_since(Instant::now()));
-    Some(Next { at: time, why: wait.map_or_else(|| "poll".to_string(), |w| w.reason.clone()) })
+    Some(Next { at: time, why: wait.map_or_else(|| "poll".to_string(), |w| w.reason.clone()), unread: false })
 }

@@ -157,3 +157,28 @@ fn a_full_disk_harms_nothing_that_was_there() {
     room.store.confirm("sync-1", "aws:x", &[row("later", "h")]).unwrap();
     assert!(super::super::doctor(&room.again()).iter().all(|f| f.ok));
 }
+
+#[test]
+fn a_process_that_lives_without_the_engine_runs_nothing() {
+    let room = Room::new();
+    room.store.begin_run(&super::database::run("run-1", "one")).unwrap();
+    // Somebody who lives, and says nothing of when he began: a zombie, or a number used again.
+    let other = format!("{{\"pid\":{}}}", std::os::unix::process::parent_id());
+    assert!(serde_json::from_str::<Process>(&other).unwrap().alive());
+    let raw = rusqlite::Connection::open(room.path("state/kms-sync.db")).unwrap();
+    raw.execute("UPDATE runs SET process = ?1", [&other]).unwrap();
+    assert_eq!(room.store.runs("one", 5).unwrap()[0].status, RunStatus::Interrupted);
+    assert_eq!(room.store.last_run("one").unwrap().unwrap().status, RunStatus::Interrupted);
+
+    // The engine is held, by another process than the one that began it.
+    let _lock = super::super::EngineLock::acquire(room.store.dirs(), "test").unwrap();
+    assert_eq!(room.store.runs("one", 5).unwrap()[0].status, RunStatus::Interrupted);
+    // By that very one: it goes on.
+    let holder = std::fs::read_to_string(room.path("state/engine.lock")).unwrap();
+    let mut holder: serde_json::Value = serde_json::from_str(&holder).unwrap();
+    holder["pid"] = std::os::unix::process::parent_id().into();
+    holder["mark"] = "".into();
+    std::fs::write(room.path("state/engine.lock"), holder.to_string()).unwrap();
+    assert!(room.store.runs("one", 5).unwrap().is_empty());
+    assert!(room.store.run("run-1").unwrap().is_some_and(|r| r.finished_at.is_none()));
+}

@@ -1,0 +1,43 @@
+//! Every enabled sync, once.
+
+use super::Clocks;
+use crate::engine::hooks;
+use crate::model::run::{RunKind, RunRecord, RunRequest, Trigger};
+
+impl Clocks {
+    /// Runs every enabled sync once and waits for the end, hooks included: for cron. The
+    /// number counts the syncs that could not even start.
+    pub async fn once(&self) -> (Vec<RunRecord>, usize) {
+        let engine = &self.inner.engine;
+        let mut endings = engine.endings();
+        let mut records = Vec::new();
+        let mut ids = Vec::new();
+        let mut refused = 0;
+        for loaded in engine.store().syncs() {
+            let config = match loaded.result {
+                Ok(config) if config.is_enabled => config,
+                Ok(_) => continue,
+                Err(broken) => {
+                    refused += 1;
+                    engine.hub().notice("error", format!("{}: {broken}", loaded.name), Some(&loaded.name));
+                    continue;
+                }
+            };
+            let request = RunRequest::new(config.name.as_str(), RunKind::Sync, Trigger::Auto);
+            match engine.submit(&request, None) {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    refused += 1;
+                    engine.hub().notice("error", format!("{}: {error}", config.name), Some(&config.name));
+                }
+            }
+        }
+        for id in ids {
+            records.extend(engine.finished(&id).await);
+        }
+        while let Ok(finished) = endings.try_recv() {
+            hooks::told(engine, finished).await;
+        }
+        (records, refused)
+    }
+}
