@@ -2,7 +2,7 @@
 
 use kms_sync::model::plan::Action;
 use kms_sync::model::run::{Outcome, RunKind, RunRecord, RunRequest, RunStatus};
-use kms_sync::service::{Service, SyncInput};
+use kms_sync::service::{PlanTarget, Service, SyncInput};
 use serde_json::{Value, json};
 
 use crate::conformance::bench::{Bench, FOLDER, SYNC, ended, fate};
@@ -50,6 +50,14 @@ pub async fn at_an_earlier_target(b: Bench) {
     assert_eq!(b.offers().await, Vec::<String>::new());
 
     b.put("THEIRS", "t");
+    // The wizard shows it before anything is stored.
+    let mut edited = b.local().document(SYNC).await.expect("a document");
+    edited["destinationConfig"] = b.place.config();
+    let draft = PlanTarget::Draft { document: edited, replaces: Some(SYNC.into()) };
+    let plan = b.local().plan(draft, false).await.expect("a plan");
+    assert!(plan.warnings.iter().any(|w| w.contains("--left-behind")), "{:?}", plan.warnings);
+    assert!(plan.needs_approval.iter().any(|a| a.key == "THEIRS"), "{:?}", plan.needs_approval);
+
     assert_eq!(b.changed(json!({"destinationConfig": b.place.config()})).await, Some(2));
     b.mark();
     ended(&b.sync().await, RunStatus::NeedsApproval);
