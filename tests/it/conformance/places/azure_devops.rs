@@ -15,19 +15,25 @@ pub struct DevOps {
     state: State,
     host: Host,
     project: String,
+    other: String,
 }
 
 pub async fn start() -> Box<dyn Place> {
     let state = State::new("contoso");
     state.token(TOKEN);
-    let project = state.project("Fabrikam");
+    let (project, other) = (state.project("Fabrikam"), state.project("Northwind"));
     let host = Host::start(router(state.clone()), None).await.expect("a port");
-    Box::new(DevOps { state, host, project })
+    Box::new(DevOps { state, host, project, other })
 }
 
 impl DevOps {
     fn group(&self) -> Option<i64> {
-        self.state.groups().into_iter().next()
+        self.state.groups_of(&self.project).into_iter().next()
+    }
+
+    fn variables(&self, group: Option<i64>) -> BTreeMap<String, String> {
+        let all = group.map(|g| self.state.variables(g)).unwrap_or_default();
+        all.into_iter().map(|(name, variable)| (name, variable.value.unwrap_or_default())).collect()
     }
 }
 
@@ -69,9 +75,16 @@ impl Place for DevOps {
         json!({"devopsProjectId": self.project})
     }
 
+    fn elsewhere(&self) -> Value {
+        json!({"devopsProjectId": self.other})
+    }
+
+    fn values_elsewhere(&self) -> BTreeMap<String, String> {
+        self.variables(self.state.groups_of(&self.other).into_iter().next())
+    }
+
     fn values(&self) -> BTreeMap<String, String> {
-        let all = self.group().map(|g| self.state.variables(g)).unwrap_or_default();
-        all.into_iter().map(|(name, variable)| (name, variable.value.unwrap_or_default())).collect()
+        self.variables(self.group())
     }
 
     fn put(&self, key: &str, value: &str) {
