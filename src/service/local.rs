@@ -110,7 +110,9 @@ impl Service for Local {
     }
 
     async fn sync(&self, name: &str) -> Result<SyncDoc> {
-        self.doc(&self.config(name)?)
+        let config = self.config(name)?;
+        let left_behind = self.left_behind(&config, &self.store.sync_state(&config.name)?)?;
+        Ok(SyncDoc { left_behind: Some(left_behind).filter(|n| *n > 0), ..self.doc(&config)? })
     }
 
     async fn check_sync(&self, input: SyncInput, replaces: Option<String>) -> Result<()> {
