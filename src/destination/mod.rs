@@ -98,6 +98,12 @@ pub trait Session: Send + Sync {
     /// Opens a target for one run. May resolve names (an environment's uuid, a project's id).
     async fn open(&self, cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError>;
 
+    /// Opens a target to take away what a sync wrote there. It may stand elsewhere than the
+    /// configuration says today (an object named after something that was renamed since).
+    async fn open_for_removal(&self, cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
+        self.open(cx, target).await
+    }
+
     /// How much of a rate budget is left, as text for the engine's pane.
     fn budget(&self) -> Option<String> {
         None

@@ -77,7 +77,11 @@ impl Runner {
         progress.meter(cx, true);
         progress.phase(Phase::ReadingDestination);
         let name = source.environment_name.clone().or_else(|| spec.state.environment_name.clone());
-        let destination = session.open(cx, &target(&spec.config, &spec.state, name)).await?;
+        let target = target(&spec.config, &spec.state, name);
+        let destination = match spec.kind {
+            RunKind::Remove => session.open_for_removal(cx, &target).await?,
+            RunKind::Sync | RunKind::Import => session.open(cx, &target).await?,
+        };
         let ledger = self.ledger(spec, &*destination).await?;
         Ok(Opened { account, source, destination, ledger, inventory: Inventory::default() })
     }

@@ -10,7 +10,7 @@ use super::api::Resource;
 use super::client::{Call, Client, Scope};
 use super::errors::Doing;
 use super::group::Group;
-use super::target::DevOpsTarget;
+use super::target::{DevOpsTarget, Removal};
 use crate::destination::Listing;
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::text::brief;
@@ -122,25 +122,50 @@ impl DevOpsTarget {
             .advice("Set variableGroupName to another name, or rename that group."))
     }
 
+    /// For a removal: settles on the group this sync wrote. When the environment was renamed
+    /// since, that group has the old name, and so have the ledger's rows.
+    pub async fn follow(&mut self, cx: &Cx) -> Result<(), ApiError> {
+        let wanted = self.group.clone();
+        let row = self.trace.sync(&self.sync_id);
+        self.removal = Some(Removal { group: None, wanted });
+        let Some(row) = row else { return Ok(()) };
+        if row.name.to_lowercase() != self.group.to_lowercase() {
+            let environment_renamed = !self.explicit && !row.explicit && row.environment == self.environment;
+            // A group of the wanted name that this installation wrote is meant itself.
+            let known = |id: i64| !self.trace.group(id).chain.is_empty();
+            if !environment_renamed || self.find(cx).await?.is_some_and(|g| known(g.id)) || self.get(cx, row.group).await?.is_none() {
+                return Ok(());
+            }
+            self.group.clone_from(&row.name);
+        }
+        if let Some(removal) = &mut self.removal {
+            removal.group = Some(row.group);
+        }
+        Ok(())
+    }
+
     /// The group is not there under its name. When the one this sync wrote still exists under
-    /// another, a second one must not be made beside it in silence.
-    pub(super) async fn renamed(&self, cx: &Cx, ask: &Listing<'_>) -> Result<(), ApiError> {
+    /// another, a second one must not be made beside it in silence; a removal takes from it.
+    pub(super) async fn elsewhere(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Option<Group>, ApiError> {
         let (id, same_name) = match self.trace.sync(&self.sync_id) {
             Some(row) => {
                 let same_name = row.name.to_lowercase() == self.group.to_lowercase();
                 let environment_renamed = !self.explicit && !row.explicit && row.environment == self.environment;
                 if !same_name && !environment_renamed {
-                    return Ok(());
+                    return Ok(None);
                 }
                 (row.group, same_name)
             }
             // The ledger is kept per name, so its rows belong to this one.
             None => match ask.ledger.rows.values().find_map(|r| r.remote_id.as_ref()?.parse().ok()) {
                 Some(id) => (id, true),
-                None => return Ok(()),
+                None => return Ok(None),
             },
         };
-        let Some(group) = self.get(cx, id).await? else { return Ok(()) };
+        let Some(group) = self.get(cx, id).await? else { return Ok(None) };
+        if self.removal.is_some() {
+            return Ok(Some(group));
+        }
         let name = brief(&group.name, 80);
         let message = if same_name {
             format!("the variable group this sync wrote (id {}) is now called {name:?}, not {:?}", group.id, self.group)
@@ -148,7 +173,8 @@ impl DevOpsTarget {
             format!("the environment is now called {:?}, but this sync's secrets are in the variable group {name:?} (id {})", self.group, group.id)
         };
         Err(ApiError::new(ErrorKind::Conflict, SERVICE, message).advice(format!(
-            "Rename the group to {:?}, or set variableGroupName to {name:?} to go on with it, or to a new name to begin another group.",
+            "Rename the group to {:?}, or set variableGroupName to {name:?} to go on with it, or to a new name to begin another group. remove-secrets takes \
+             this sync's keys out of {name:?}.",
             self.group
         )))
     }

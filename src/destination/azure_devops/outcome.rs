@@ -11,6 +11,7 @@ use super::keys::Keys;
 use super::write::Write;
 use crate::destination::{BatchWritten, KeySpace, Written};
 use crate::http::{ApiError, ErrorKind};
+use crate::model::ledger::LedgerRow;
 use crate::model::plan::Action;
 use crate::model::text::brief;
 
@@ -28,7 +29,10 @@ impl Write<'_> {
             .into_iter()
             .map(|(key, fate)| match fate {
                 Fate::Refused(error) => (key, Err(error)),
-                _ => (key, Ok(Written { note: Some("the variable group was empty and was deleted".into()), ..Written::default() })),
+                _ => {
+                    let note = format!("the variable group {:?} was empty and was deleted", brief(&group.name, 80));
+                    (key, Ok(Written { note: Some(note), ..Written::default() }))
+                }
             })
             .collect();
         BatchWritten { outcomes, stamp: None, id: None }
@@ -65,7 +69,7 @@ impl Write<'_> {
                 Fate::Refused(error) => Err(error),
                 Fate::Done => Ok(Written { untouched: true, note: Some("it was gone already".into()), ..Written::default() }),
                 Fate::Remove(name) if stored.contains_key(&Keys.fold(&name)) => Err(unconfirmed(&name, "still holds it")),
-                Fate::Remove(_) => Ok(Written { id: Some(id.clone()), stamp: stamp.clone(), ..Written::default() }),
+                Fate::Remove(_) => Ok(Written { id: Some(id.clone()), stamp: stamp.clone(), note: self.taken_from(after), ..Written::default() }),
                 Fate::Write(name) => match stored.get(&Keys.fold(&name)) {
                     None => Err(unconfirmed(&name, "does not hold it")),
                     Some(entry) if !is_secret(entry) => Err(unconfirmed(&name, "holds it as a plain variable")),
@@ -84,11 +88,34 @@ impl Write<'_> {
             };
             outcomes.push((key, result));
         }
+        if self.target.removal.is_some() {
+            self.forget_when_empty(&outcomes);
+        }
         if foreign && let Some((_, Ok(first))) = outcomes.iter_mut().find(|(_, r)| r.is_ok()) {
             let remark = "another writer changed the group at the same moment";
             first.note = Some(first.note.take().map_or_else(|| remark.to_string(), |n| format!("{n}; {remark}")));
         }
         BatchWritten { outcomes, stamp, id: Some(id) }
+    }
+}
+
+impl Write<'_> {
+    /// Where a removal took a key from, when that is not the group the configuration names today.
+    fn taken_from(&self, group: &Group) -> Option<String> {
+        let removal = self.target.removal.as_ref()?;
+        (removal.wanted.to_lowercase() != group.name.to_lowercase()).then(|| {
+            format!("taken from the variable group {:?}, which this sync wrote; {:?} is not touched", brief(&group.name, 80), removal.wanted)
+        })
+    }
+
+    /// A removal that left nothing of this sync in the group: the group is none of its business
+    /// any more, whatever it is called.
+    fn forget_when_empty(&self, outcomes: &[(String, Result<Written, ApiError>)]) {
+        let gone: HashSet<String> = outcomes.iter().filter(|(_, result)| result.is_ok()).map(|(key, _)| Keys.fold(key)).collect();
+        let live = |r: &LedgerRow| r.value_hash.is_some() || r.intent.is_some();
+        if self.batch.ledger.rows.values().filter(|r| live(r)).all(|r| gone.contains(&r.fold)) {
+            self.target.trace.forget_sync(&self.target.sync_id);
+        }
     }
 }
 

@@ -84,6 +84,12 @@ impl DevOpsSession {
         Ok((id, part("name")))
     }
 
+    async fn target(&self, cx: &Cx, target: &Target) -> Result<DevOpsTarget, ApiError> {
+        let project = self.project_id(cx, &target.config).await?;
+        let trace = Trace::new(self.memory.clone(), self.client.base(), &project);
+        Ok(DevOpsTarget::new(self.client.clone(), trace, project, target))
+    }
+
     /// The GUID that request bodies need. A name in its place is looked up once.
     async fn project_id(&self, cx: &Cx, config: &Map) -> Result<String, ApiError> {
         let given = text(config, "devopsProjectId").ok_or_else(|| {
@@ -161,9 +167,13 @@ impl Session for DevOpsSession {
     }
 
     async fn open(&self, cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
-        let project = self.project_id(cx, &target.config).await?;
-        let trace = Trace::new(self.memory.clone(), self.client.base(), &project);
-        Ok(Arc::new(DevOpsTarget::new(self.client.clone(), trace, project, target)))
+        Ok(Arc::new(self.target(cx, target).await?))
+    }
+
+    async fn open_for_removal(&self, cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
+        let mut opened = self.target(cx, target).await?;
+        opened.follow(cx).await?;
+        Ok(Arc::new(opened))
     }
 
     fn budget(&self) -> Option<String> {

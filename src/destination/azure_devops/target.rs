@@ -32,7 +32,17 @@ pub(super) struct DevOpsTarget {
     pub(super) environment: String,
     /// The source told no name of its environment.
     nameless: bool,
+    /// What this sync wrote is taken away: from the group it wrote, whatever that is called now.
+    pub(super) removal: Option<Removal>,
     seen: Mutex<Option<Seen>>,
+}
+
+/// Where a removal takes from.
+pub(super) struct Removal {
+    /// The group this sync wrote last, if that is known.
+    pub group: Option<i64>,
+    /// The name that the configuration and the environment give today.
+    pub wanted: String,
 }
 
 /// The last listing.
@@ -59,6 +69,7 @@ impl DevOpsTarget {
             explicit: explicit.is_some(),
             sync_id: target.sync_id.clone(),
             environment: target.environment_slug.clone(),
+            removal: None,
             seen: Mutex::new(None),
         }
     }
@@ -169,13 +180,21 @@ impl Destination for DevOpsTarget {
     /// One call: a listed group comes with all its variables.
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
         *self.seen() = None;
-        let mut group = self.find(cx).await?;
+        let mut group = match self.removal.as_ref().and_then(|r| r.group) {
+            Some(id) => self.get(cx, id).await?,
+            None => None,
+        };
+        if group.is_none() {
+            group = self.find(cx).await?;
+        }
         if group.is_none() {
             group = self.wait_for_new(cx, ask).await?;
         }
-        match &group {
-            Some(group) => self.usable(group)?,
-            None => self.renamed(cx, ask).await?,
+        if group.is_none() {
+            group = self.elsewhere(cx, ask).await?;
+        }
+        if let Some(group) = &group {
+            self.usable(group)?;
         }
         let mut seen = Seen { at: Instant::now(), group: None, row: GroupRow::default(), foreign: false, repairs: 0 };
         let mut entries = Vec::new();

@@ -208,3 +208,65 @@ async fn nothing_that_is_remembered_is_a_secret() {
     let memory = rig.memory.dump();
     assert!(!memory.contains("value-canary") && !memory.contains(super::rig::TOKEN) && !memory.contains("NAME_CANARY"), "{memory}");
 }
+
+#[tokio::test]
+async fn what_was_written_is_taken_out_of_its_group_whatever_the_environment_is_called_now() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1"), ("B", "2")]).await;
+    let id = rig.group();
+    rig.state.set(id, "THEIRS", Variable::plain("x"));
+    // Another hand has a group of the new name, with a key of ours in it.
+    let other = rig.state.group(&rig.project, "Prod EU", &[("A", Variable::secret("theirs"))]);
+    sync.environment = Some("Prod EU".into());
+    rig.requests();
+    let ran = sync.remove().await.expect("removed");
+    assert_eq!(ran.deleted, ["A", "B"], "{ran:?}");
+    assert!(ran.notes.iter().all(|n| n.contains("\"Production Environment\"") && n.contains("\"Prod EU\" is not touched")), "{:?}", ran.notes);
+    assert_eq!(methods(&rig.requests()), "GET GET GET PUT", "the name of today, the group of then, that group again, the write");
+    assert_eq!(rig.state.variables(id).keys().collect::<Vec<_>>(), ["THEIRS"]);
+    assert_eq!(rig.state.variables(other)["A"], Variable::secret("theirs"));
+    // Nothing of ours is left there, so the next sync begins at the new name without a question.
+    rig.state.delete(other);
+    assert_eq!(sync.run(&[("A", "1")]).await.created, ["A"]);
+    assert!(rig.state.find(&rig.project, "Prod EU").is_some());
+}
+
+#[tokio::test]
+async fn a_removal_follows_a_renamed_group_and_deletes_it_when_it_is_ours_and_empty() {
+    let rig = rig().await;
+    for (group, environment) in [(Some("Old name"), None), (None, Some("Prod EU")), (Some("Old name"), Some("Prod EU"))] {
+        let mut sync = rig.sync("a");
+        sync.run(&[("A", "1")]).await;
+        if let Some(name) = group {
+            rig.state.rename(rig.group(), name);
+        }
+        if let Some(name) = environment {
+            sync.environment = Some(name.into());
+        }
+        let ran = sync.remove().await.expect("removed");
+        assert_eq!(ran.deleted, ["A"], "{ran:?}");
+        assert!(ran.notes[0].contains("was empty and was deleted"), "{:?}", ran.notes);
+        assert!(rig.state.groups().is_empty(), "{group:?} {environment:?}");
+        // And without anything there is nothing to do.
+        assert_eq!(sync.remove().await.expect("nothing").writes(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_removal_takes_from_the_group_of_todays_name_when_this_sync_went_on_there() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    let old = rig.group();
+    // The operator renamed the group after the environment: it is the same one.
+    rig.state.rename(old, "Prod EU");
+    sync.environment = Some("Prod EU".into());
+    sync.run(&[("A", "2")]).await;
+    rig.state.set(old, "THEIRS", Variable::plain("x"));
+    rig.requests();
+    let ran = sync.remove().await.expect("removed");
+    assert_eq!((ran.deleted.len(), ran.notes.len()), (1, 0), "{ran:?}");
+    assert_eq!(methods(&rig.requests()), "GET PUT");
+    assert_eq!(rig.state.variables(old).keys().collect::<Vec<_>>(), ["THEIRS"]);
+}

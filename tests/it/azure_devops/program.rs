@@ -116,3 +116,26 @@ async fn importing_is_refused_with_the_documented_words() {
     assert!(answer.stdout.contains("does not support importing secrets"), "{}", answer.stdout);
     assert!(!answer.stdout.contains("pat-canary") && !answer.stderr.contains("pat-canary"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_environment_was_renamed_its_secrets_can_be_taken_away() {
+    let (rig, state, _host) = world().await;
+    rig.set("DB_PASSWORD", "one");
+    rig.run_with(&["create", "-f", "-", "--destination", "azure-devops", "--no-run"], &request(&rig)).await.expect(0);
+    sync(&rig, &[]).await;
+    let id = state.find(PROJECT, "Development").expect("the group");
+    state.set(id, "THEIRS", Variable::plain("x"));
+    rig.kms.rename_environment(&rig.project, "dev", "Acceptance");
+    let answer = rig.run(&["sync", "my-devops-sync", "--json"]).await;
+    assert_eq!(answer.code, 1);
+    let message = answer.json()["runs"][0]["message"].as_str().unwrap_or_default().to_string();
+    assert!(message.contains("now called \"Acceptance\"") && message.contains("remove-secrets takes this sync's keys out"), "{message}");
+    let run = rig.run(&["remove-secrets", "my-devops-sync", "--yes", "--json"]).await.expect(0)["runs"][0].clone();
+    assert_eq!(run["counts"]["deleted"], 1, "{run}");
+    let reason = run["secrets"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("\"Development\""), "{run}");
+    assert_eq!(state.variables(id).keys().collect::<Vec<_>>(), ["THEIRS"]);
+    // The next sync begins at the group of today's name.
+    assert_eq!(sync(&rig, &[]).await["counts"]["created"], 1);
+    assert!(state.find(PROJECT, "Acceptance").is_some());
+}

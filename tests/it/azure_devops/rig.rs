@@ -200,7 +200,10 @@ impl Sync {
 
     /// Takes everything of this sync away.
     pub async fn remove(&mut self) -> Result<Ran, ApiError> {
-        self.try_run(&Cx::quiet(), &[]).await
+        let cx = Cx::quiet();
+        let destination = self.session.open_for_removal(&cx, &self.target()).await?;
+        let inventory = self.list(&cx, destination.as_ref()).await?;
+        self.apply(&cx, destination.as_ref(), &inventory, &[]).await
     }
 
     pub async fn apply(&mut self, cx: &Cx, destination: &dyn Destination, inventory: &Inventory, want: &[(&str, &str)]) -> Result<Ran, ApiError> {
