@@ -159,13 +159,19 @@ impl Api {
         }
     }
 
-    fn build(&self, call: &Call<'_>, header: &reqwest::header::HeaderValue) -> Result<reqwest::RequestBuilder, ApiError> {
+    /// Where a call goes, without its query.
+    pub fn address(&self, call: &Call<'_>) -> url::Url {
         let mut url = crate::http::join(&self.endpoint.api, &call.path);
         if call.slash
             && let Ok(mut path) = url.path_segments_mut()
         {
             path.push("");
         }
+        url
+    }
+
+    fn build(&self, call: &Call<'_>, header: &reqwest::header::HeaderValue) -> Result<reqwest::RequestBuilder, ApiError> {
+        let mut url = self.address(call);
         if !call.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&call.query);
         }

@@ -18,6 +18,10 @@ use crate::http::{Answer, ApiError, Cx, ErrorKind};
 const PAGE: &str = "100";
 /// Longer lists are refused: nothing here can have so many entries.
 const CAP: usize = 10_000;
+/// A list that goes on and on by a few entries must not cost the hour's budget: after this many
+/// pages each must have brought [`THIN`] entries, half of the smallest page that is in use.
+const PATIENCE: usize = 20;
+const THIN: usize = 5;
 
 /// Reads of a list that keeps moving before it is given up.
 const READS: usize = 3;
@@ -36,11 +40,14 @@ struct Walk {
     size: Option<u64>,
     /// Signs that the list changed while it was read: entries repeated, sizes that differ.
     moved: bool,
+    /// The server named a further page at an address that is not this list's, and this address
+    /// has none: what is there was not read.
+    cut: bool,
 }
 
 impl Walk {
     fn missing(&self) -> bool {
-        self.size.is_some_and(|size| (self.rows.len() as u64) < size)
+        self.size.map_or(self.cut, |size| (self.rows.len() as u64) < size)
     }
 
     fn steady(&self) -> bool {
@@ -60,11 +67,11 @@ pub async fn list(api: &Api, cx: &Cx, call: &Call<'_>, id: fn(&Value) -> Option<
             Err(answer) => return Ok(Listed::Refused(answer)),
         }
     }
-    let size = last.size.unwrap_or_default();
-    let problem = if last.missing() {
-        format!("the list is incomplete, {} of {size} entries came", last.rows.len())
-    } else {
-        "the list changed each time it was read".to_string()
+    let came = last.rows.len();
+    let problem = match last.size {
+        Some(size) if last.missing() => format!("the list is incomplete, {came} of {size} entries came"),
+        None if last.missing() => format!("the list is incomplete, {came} entries came and the rest is said to be at another address"),
+        _ => "the list changed each time it was read".to_string(),
     };
     Err(ApiError::new(ErrorKind::Transient, SERVICE, format!("{what}: {problem}"))
         .advice("Nothing was written or deleted. Try again; if it stays so, Bitbucket's paging is at fault."))
@@ -89,13 +96,16 @@ async fn walk(
     let base = query.clone();
     // True while the page asked for was our guess and not the server's word.
     let mut guessed = false;
-    loop {
+    // The last page that brought something named a further one, at another address.
+    let mut elsewhere = false;
+    for pages in 1.. {
         let answer = api.send(cx, &Call { query: query.clone(), ..call.clone() }).await?;
         if !answer.ok() {
             if page == 1 && seen.is_empty() {
                 return Ok(Err(Box::new(answer)));
             }
             if answer.status == 404 && guessed {
+                walk.cut = elsewhere;
                 break;
             }
             return Err(super::errors::of(cx, &api.auth, &answer, &format!("{what}, page {page}"), None, None));
@@ -124,11 +134,30 @@ async fn walk(
         if walk.rows.len() > CAP {
             return Err(ApiError::new(ErrorKind::Invalid, SERVICE, format!("{what}: the list has more than {CAP} entries")));
         }
-        if walk.size.is_some_and(|size| walk.rows.len() as u64 >= size) || fresh == 0 {
+        if pages >= PATIENCE && walk.rows.len() < pages * THIN {
+            return Err(ApiError::new(
+                ErrorKind::Invalid,
+                SERVICE,
+                format!("{what}: {pages} pages brought {} entries and there is no end", walk.rows.len()),
+            )
+            .advice("Nothing was written or deleted. This is not how Bitbucket pages: check the endpoint and the proxy settings."));
+        }
+        if walk.size.is_some_and(|size| walk.rows.len() as u64 >= size) {
+            break;
+        }
+        if fresh == 0 {
+            walk.cut = elsewhere;
             break;
         }
         // `page` is what was asked for: the answer's own word may be absent or wrong.
-        let next = body.get("next").and_then(Value::as_str).and_then(next_query);
+        let link = body.get("next").and_then(Value::as_str);
+        let next = link.and_then(next_query);
+        let ahead = match &next {
+            Some(Next::Page(number, _)) => *number > page,
+            Some(Next::Opaque(_)) => true,
+            None => false,
+        };
+        elsewhere = ahead && link.is_some_and(|link| !leads_to(link, &api.address(call)));
         (query, page, guessed) = match next {
             Some(Next::Page(number, rest)) if number > page => (with(&rest, &[("pagelen", PAGE), ("page", &number.to_string())]), number, false),
             Some(Next::Opaque(all)) => (all, page + 1, false),
@@ -152,6 +181,17 @@ enum Next {
     Page(u64, Vec<(String, String)>),
     /// A token only the server understands.
     Opaque(Vec<(String, String)>),
+}
+
+/// True when a link names this address, whatever its query. Behind a proxy the host may be the
+/// service's own: the path tells.
+fn leads_to(link: &str, address: &url::Url) -> bool {
+    let path = match url::Url::parse(link) {
+        Ok(url) => url.path().to_string(),
+        Err(_) => link.split(['?', '#']).next().unwrap_or_default().to_string(),
+    };
+    let plain = |path: &str| percent_encoding::percent_decode_str(path.trim_end_matches('/')).decode_utf8_lossy().to_lowercase();
+    path.is_empty() || plain(address.path()).ends_with(&plain(&path)) || plain(&path).ends_with(&plain(address.path()))
 }
 
 /// What a `next` link asks for. Only its query counts.
@@ -188,6 +228,20 @@ mod tests {
         assert_eq!(next_query("https://h/x?page=abc"), Some(Next::Opaque(pairs(&[("page", "abc")]))));
         assert_eq!(next_query("https://h/x"), None);
         assert_eq!(next_query("nonsense"), None);
+    }
+
+    #[test]
+    fn links_are_told_from_links_elsewhere() {
+        let address = url::Url::parse("http://127.0.0.1:7400/bitbucket/2.0/repositories/%7Bw%7D/r/pipelines_config/variables").expect("a URL");
+        for (link, here) in [
+            ("https://api.bitbucket.org/2.0/repositories/%7BW%7D/r/pipelines_config/variables/?page=2", true),
+            ("http://127.0.0.1:7400/bitbucket/2.0/repositories/{w}/r/pipelines_config/variables?page=2", true),
+            ("?page=2", true),
+            ("https://evil.example/2.0/elsewhere?page=2", false),
+            ("http://127.0.0.1:7400/bitbucket/2.0/repositories/%7Bw%7D/other/pipelines_config/variables?page=2", false),
+        ] {
+            assert_eq!(leads_to(link, &address), here, "{link}");
+        }
     }
 
     #[test]

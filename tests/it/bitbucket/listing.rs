@@ -105,6 +105,32 @@ async fn next_on_another_host_never_sees_the_token() {
 }
 
 #[tokio::test]
+async fn what_is_said_to_be_elsewhere_is_missing() {
+    // Whatever page is asked for, here is the first one only; and no size tells how much there is.
+    let mut rig = Rig::new().await;
+    let part = json!({"pagelen": 100, "next": "https://elsewhere.example/2.0/x?page=2", "values": [{"uuid": "{x}", "key": "A", "secured": true}]});
+    rig.host.faults.add(Fault::always("/variables", 1.0, Effect::status(200, part.to_string())));
+    let error = rig.refused(&[("B", "2")]).await;
+    assert!(error.message.contains("1 entries came and the rest is said to be at another address"), "{error}");
+    assert_eq!(rig.sent("POST") + rig.sent("PUT") + rig.sent("DELETE"), 0);
+}
+
+#[tokio::test]
+async fn a_list_without_end_is_given_up_soon() {
+    let mut rig = Rig::new().await;
+    for page in 1..=400 {
+        let next = format!("{}/2.0/repositories/w/r/pipelines_config/variables?page={}", rig.host.url, page + 1);
+        let part = json!({"page": page, "pagelen": 1, "next": next, "values": [{"uuid": format!("{{{page}}}"), "key": format!("K{page}"), "secured": true}]});
+        let on = if page == 1 { "/variables".to_string() } else { format!("page={page}") };
+        rig.host.faults.add(Fault::next(&on, 1, Effect::status(200, part.to_string())));
+    }
+    let error = rig.refused(&[("B", "2")]).await;
+    assert!(error.message.contains("there is no end"), "{error}");
+    assert!(rig.sent("GET") <= 25, "{} requests", rig.sent("GET"));
+    assert_eq!(rig.sent("POST"), 0);
+}
+
+#[tokio::test]
 async fn a_list_that_moves_is_read_again() {
     for insert in [true, false] {
         let mut rig = Rig::new().await;
