@@ -5,7 +5,7 @@ use kms_sync::model::run::{Outcome, RunKind, RunRecord, RunRequest, RunStatus};
 use kms_sync::service::{PlanTarget, Service, SyncInput};
 use serde_json::{Value, json};
 
-use crate::conformance::bench::{Bench, FOLDER, SYNC, ended, fate};
+use crate::conformance::bench::{Bench, ENVIRONMENT, FOLDER, SYNC, ended, fate};
 use crate::conformance::place::Mends;
 
 impl Bench {
@@ -169,6 +169,23 @@ pub async fn out_of_reach(b: Bench) {
     ended(&record, RunStatus::Succeeded);
     assert_eq!(b.place.values_elsewhere().len(), 0);
     b.holds([("ONE", "1")]);
+}
+
+/// An environment that got another name leaves nothing behind: its keys are where they were.
+pub async fn nothing_by_another_name(b: Bench) {
+    b.set("ONE", "1");
+    b.set("TWO", "2");
+    b.create(json!({})).await;
+    b.synced().await;
+    b.kms.rename_environment(&b.project, ENVIRONMENT, "Acceptance");
+    b.set("ONE", "uno");
+    b.synced().await;
+    assert_eq!(b.offers().await, Vec::<String>::new());
+    let record = b.clean().await;
+    ended(&record, RunStatus::Succeeded);
+    assert_eq!(record.counts.deleted, 0, "{record:#?}");
+    b.holds([("ONE", "uno"), ("TWO", "2")]);
+    b.settled().await;
 }
 
 /// A file edited outside the program asks like one that the program changed.
