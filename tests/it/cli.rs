@@ -1,5 +1,7 @@
 //! The command line against a KMS and moto: the outside contract, end to end.
 
+use kms_sync::sandbox::aws::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, State, router};
+use kms_sync::sandbox::host::Host;
 use serde_json::{Value, json};
 
 use crate::support::moto::moto;
@@ -56,9 +58,13 @@ async fn a_sync_from_creation_to_removal() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edit_says_what_it_leaves_behind_and_how_to_be_rid_of_it() {
-    let Some(moto) = moto() else { return };
+    let host = Host::start(router(State::default()), None).await.expect("a port");
     let rig = Rig::new().await;
-    connect(&rig, &moto.url).await;
+    let connection = json!({
+        "name": "moto", "app": "aws", "method": "access-key", "endpoint": host.url,
+        "credentials": {"accessKeyId": ACCESS_KEY_ID, "secretAccessKey": SECRET_ACCESS_KEY}
+    });
+    rig.run_with(&["connection", "add", "-f", "-"], &connection).await.expect(0);
     rig.set("LEFT_A", "1");
     rig.set("LEFT_B", "2");
     rig.run_with(&["create", "-f", "-", "--destination", "aws-secrets-manager", "--no-run"], &aws_sync(&rig, "web", "ap-south-1")).await.expect(0);
