@@ -146,6 +146,10 @@ pub enum Command {
         /// Also remove what the source names and this sync did not write, or was edited since.
         #[arg(long)]
         allow_delete: bool,
+        /// Only what this sync wrote before an edit and no longer reaches: under an earlier key
+        /// schema, or at an earlier target whose connection is still stored.
+        #[arg(long)]
+        left_behind: bool,
         #[arg(long)]
         json: bool,
     },

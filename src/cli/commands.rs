@@ -46,11 +46,15 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             let prioritize = prioritize.map(|p| if p == Prioritize::Source { Priority::Source } else { Priority::Destination });
             runs(access, out, vec![RunRequest { prioritize, ..request(name, RunKind::Import) }]).await
         }
-        Command::RemoveSecrets { name, yes, allow_delete, .. } => {
+        Command::RemoveSecrets { name, yes, allow_delete, left_behind, .. } => {
             let access = access::running(args, "kms-sync remove-secrets", true).await?;
             let doc = access.service.sync(name).await?;
-            confirm(*yes, &format!("Take the secrets of {} away from {}?", doc.name, doc.destination), &doc.name)?;
-            runs(access, out, vec![RunRequest { allow_delete: *allow_delete, ..request(name, RunKind::Remove) }]).await
+            let question = match left_behind {
+                true => format!("Take away what earlier settings of {} wrote and the present ones no longer reach?", doc.name),
+                false => format!("Take the secrets of {} away from {}?", doc.name, doc.destination),
+            };
+            confirm(*yes, &question, &doc.name)?;
+            runs(access, out, vec![RunRequest { allow_delete: *allow_delete, left_behind: *left_behind, ..request(name, RunKind::Remove) }]).await
         }
         Command::Enable { name, .. } => enable(args, out, name, true).await,
         Command::Disable { name, .. } => enable(args, out, name, false).await,
@@ -242,6 +246,13 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
         print_json(&One("secretSync", &doc));
     } else {
         note(&format!("{} updated", doc.name));
+    }
+    if let Some(left) = doc.left_behind {
+        let name = &doc.name;
+        note(&format!(
+            "warning: {} written before stay there and are no longer reached: `kms-sync plan {name}` names them, `kms-sync remove-secrets {name} --left-behind` takes them away",
+            crate::plan::count(usize::try_from(left).unwrap_or(usize::MAX), "key")
+        ));
     }
     Ok(0)
 }

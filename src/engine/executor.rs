@@ -12,7 +12,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use super::commit::Committer;
 use super::confirm::{Confirmer, Looks};
 use super::progress::Progress;
-use crate::destination::{Batch, BatchWritten, Desired, Destination, Document, Inventory, Itemised, Op, Shape, Written};
+use crate::destination::{Batch, BatchWritten, Desired, Destination, Document, Entry, Freshness, Inventory, Itemised, Op, Shape, Written};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::ledger::{Hasher, Intent, Ledger, LedgerRow};
 use crate::model::plan::Action;
@@ -355,6 +355,7 @@ impl Execution<'_> {
     fn row(&self, change: &Change, wish: Option<&Desired>, written: &Written) -> LedgerRow {
         let before = self.before(change);
         let entry = change.entry.map(|i| &self.inventory.entries[i]);
+        let deleted = (change.action == Action::Delete).then(|| self.deleted_hash(&before, entry));
         let previous_stamp = entry.and_then(|e| e.stamp.clone()).or(before.stamp.clone());
         let mut row = LedgerRow {
             fold: change.fold.clone(),
@@ -368,14 +369,27 @@ impl Execution<'_> {
             intent: None,
             detail: if written.detail.is_null() { before.detail } else { written.detail.clone() },
         };
-        if change.action == Action::Delete {
+        if let Some(hash) = deleted {
             row.stamp = row.stamp.or_else(|| row.previous_stamp.clone());
-            row.value_hash = before.value_hash;
+            row.value_hash = hash;
             row.bury();
         } else {
             row.revive();
         }
         row
+    }
+}
+
+impl Execution<'_> {
+    /// The hash of the value that is deleted, which comes back with the key: the one that was
+    /// read, or ours where nothing says that another hand has changed it.
+    fn deleted_hash(&self, before: &LedgerRow, entry: Option<&Entry>) -> Option<String> {
+        let entry = entry?;
+        match &entry.value {
+            Some(value) => Some(self.hasher.hash(value)),
+            None if matches!(self.destination.freshness(entry, before), Freshness::Same | Freshness::Unseen) => before.value_hash.clone(),
+            None => None,
+        }
     }
 }
 

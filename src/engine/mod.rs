@@ -10,6 +10,7 @@ mod confirm;
 mod executor;
 pub mod hooks;
 pub mod hub;
+mod left_behind;
 pub mod pool;
 mod progress;
 mod queue;

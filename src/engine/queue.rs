@@ -102,6 +102,7 @@ impl Engine {
                 allow_delete: request.allow_delete,
                 withhold: request.withhold,
                 prioritize: request.prioritize,
+                left_behind: request.left_behind,
                 source,
             };
             queue.results.insert(id.clone(), receiver);

@@ -27,6 +27,8 @@ pub struct RunSpec {
     /// Go on without what needs approval, instead of stopping before the first write.
     pub withhold: bool,
     pub prioritize: Option<Priority>,
+    /// A removal takes away only what earlier settings wrote and the present ones no longer reach.
+    pub left_behind: bool,
     /// The source as the poll that triggered this run has read it.
     pub source: Option<Arc<SourceMap>>,
 }
@@ -43,6 +45,7 @@ impl RunSpec {
             allow_delete: false,
             withhold: false,
             prioritize: None,
+            left_behind: false,
             source: None,
         }
     }
@@ -125,6 +128,7 @@ impl Runner {
         let result = match spec.kind {
             RunKind::Sync => self.sync(spec, cx, progress, &mut learned).await,
             RunKind::Import => self.import(spec, cx, progress, &mut learned).await,
+            RunKind::Remove if spec.left_behind => self.remove_left_behind(spec, cx, progress, &mut learned).await,
             RunKind::Remove => self.remove(spec, cx, progress, &mut learned).await,
         };
         progress.meter(cx, true);
@@ -197,8 +201,7 @@ impl Runner {
 
     async fn remove(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
         // The source may be gone: what the ledger knows can still be taken away.
-        let empty = SourceMap { incomplete: vec!["the source could not be read".into()], ..SourceMap::default() };
-        let mut opened = self.open(spec, cx, progress, learned, Some(empty)).await?;
+        let mut opened = self.open(spec, cx, progress, learned, Some(unread())).await?;
         let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
         self.list(spec, cx, progress, &mut opened, false).await?;
         progress.phase(Phase::Planning);
@@ -211,14 +214,7 @@ impl Runner {
             return Err(Stopped::Cancelled);
         }
         failures(progress)?;
-        match plan.asks().count() {
-            0 => Ok(()),
-            held => Err(Stopped::NeedsApproval(format!(
-                "{} not as this sync left it, and {} left alone: look at the list, then run again with --allow-delete. Everything else is removed.",
-                if held == 1 { "1 key is".to_string() } else { format!("{held} keys are") },
-                if held == 1 { "was" } else { "were" },
-            ))),
-        }
+        held_back(plan.asks().count())
     }
 
     /// Computes a plan and writes nothing, at neither side.
@@ -254,6 +250,7 @@ impl Runner {
         }
         let mut plan = self.compute(spec, cx, &mut opened, full, first).await.map_err(api)?;
         plan.skipped.extend(skipped);
+        plan.warnings.extend(self.elsewhere(spec, &opened).await.map_err(api)?);
         withdraw_frozen(&mut plan, &frozen);
         let mut document = plan.document(&spec.config.name, &opened.source, imports);
         document.requests = cx.meter().snapshot();
@@ -267,6 +264,23 @@ impl Runner {
     pub async fn destination(&self, config: &SyncConfig, state: &SyncState, cx: &Cx) -> Result<Arc<dyn Destination>, ApiError> {
         let session = self.pool.session(&config.connection_id).await?;
         session.open(cx, &target(config, state, state.environment_name.clone())).await
+    }
+}
+
+/// A source that could not be read.
+pub(super) fn unread() -> SourceMap {
+    SourceMap { incomplete: vec!["the source could not be read".into()], ..SourceMap::default() }
+}
+
+/// The end of a removal that left keys to the operator.
+pub(super) fn held_back(held: usize) -> Result<(), Stopped> {
+    match held {
+        0 => Ok(()),
+        held => Err(Stopped::NeedsApproval(format!(
+            "{} not as this sync left it, and {} left alone: look at the list, then run again with --allow-delete. Everything else is removed.",
+            if held == 1 { "1 key is".to_string() } else { format!("{held} keys are") },
+            if held == 1 { "was" } else { "were" },
+        ))),
     }
 }
 

@@ -11,13 +11,14 @@ use crate::destination::{Destination, Entry, Inventory, Listing, Target};
 use crate::http::{Cx, ErrorKind};
 use crate::model::Memory;
 use crate::model::board::Phase;
-use crate::model::ledger::Ledger;
+use crate::model::ledger::{Ledger, PlaceSettings};
 use crate::model::plan::Action;
 use crate::model::run::{Outcome, RunKind, SecretOutcome, Trigger};
 use crate::model::sync::{SyncConfig, SyncState};
 use crate::plan::import::{self as importing, ImportPlan};
 use crate::plan::{self, Change, Inputs, Matcher, Plan, Policy, count};
 use crate::source::{Source, SourceMap, SourceWrite, WriteOutcome};
+use crate::store::StoreError;
 
 /// A sync whose two sides are open and read.
 pub(super) struct Opened {
@@ -87,7 +88,16 @@ impl Runner {
 
     async fn ledger(&self, spec: &RunSpec, destination: &dyn Destination) -> Result<Ledger, Stopped> {
         let (store, id, identity) = (self.store.clone(), spec.state.id.clone(), destination.identity());
-        Ok(blocking(move || store.ledger(&id, &identity)).await?)
+        let config = spec.config.clone();
+        Ok(blocking(move || {
+            let mut ledger = store.ledger(&id, &identity)?;
+            // The sync's file may have been edited by hand: that asks, too.
+            if ledger.settled && store.place_settings(&id, &identity)?.is_some_and(|s| config.asks_anew(&s.config)) {
+                ledger.settled = false;
+            }
+            Ok::<_, StoreError>(ledger)
+        })
+        .await?)
     }
 
     pub(super) async fn list(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &mut Opened, full: bool) -> Result<(), Stopped> {
@@ -97,7 +107,14 @@ impl Runner {
         // may have drifted, rather than believe the ledger.
         let attended = spec.kind == RunKind::Sync && !spec.trigger.unattended();
         let full = full || (attended && !opened.destination.readable());
-        let prefix = Matcher::prefix(&spec.config, opened.destination.keys());
+        let mut prefix = Matcher::prefix(&spec.config, opened.destination.keys());
+        if spec.kind == RunKind::Remove {
+            // What an earlier schema wrote is taken away, too.
+            let matcher = Matcher::new(&spec.config, opened.destination.keys());
+            if opened.ledger.rows.values().any(|r| r.stands() && !matcher.matches(&r.key)) {
+                prefix.clear();
+            }
+        }
         let ask = Listing { prefix: &prefix, ledger: &opened.ledger, wanted: opened.source.secrets.len(), full };
         opened.inventory = opened.destination.list(cx, &ask).await?;
         for value in opened.inventory.entries.iter().filter_map(|e| e.value.as_ref()) {
@@ -255,6 +272,11 @@ impl Runner {
     pub(super) async fn apply(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &Opened, plan: &Plan) -> Result<(), Stopped> {
         let hasher = self.store.hasher().map_err(|e| e.to_string())?;
         let target = opened.destination.identity();
+        if spec.kind == RunKind::Sync {
+            let settings = PlaceSettings { config: spec.config.clone(), environment_name: opened.source.environment_name.clone() };
+            let (store, id, target) = (self.store.clone(), spec.state.id.clone(), target.clone());
+            blocking(move || store.note_place(&id, &target, &settings)).await?;
+        }
         // A run that writes nothing has nothing that could be cut off.
         if plan.allowed().next().is_some() {
             self.record(cx, progress).await;

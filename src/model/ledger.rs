@@ -9,6 +9,27 @@ use super::Time;
 /// `updated` second, a group's `modifiedOn`, a variable's uuid. Opaque to the planner.
 pub type Stamp = String;
 
+/// How a place was reached when a sync wrote there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaceSettings {
+    /// The sync as it was then.
+    pub config: super::sync::SyncConfig,
+    /// The environment's name as the source told it.
+    pub environment_name: Option<String>,
+}
+
+/// A place that holds, or may hold, keys that a sync wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WrittenPlace {
+    /// The destination's identity.
+    pub target: String,
+    /// `None` for places last written by a version that did not record it.
+    pub settings: Option<PlaceSettings>,
+    /// Keys written there and not deleted since.
+    pub keys: u64,
+}
+
 /// One ledger row. Key: (sync id, target, folded key).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRow {
@@ -38,6 +59,11 @@ pub struct LedgerRow {
 const LAST_HASH: &str = "deletedHash";
 
 impl LedgerRow {
+    /// True for a key that this sync wrote, or was about to write, and did not delete since.
+    pub fn stands(&self) -> bool {
+        self.value_hash.is_some() || self.intent.is_some()
+    }
+
     /// Turns the row into the memory of a key this sync deleted: it proves ownership, and saves
     /// a read, when the key comes back while its deletion is pending.
     pub fn bury(&mut self) {

@@ -52,12 +52,15 @@ pub struct RunRequest {
     /// For imports: `source` or `destination`; `None` takes the sync's own behaviour.
     #[serde(default)]
     pub prioritize: Option<Priority>,
+    /// For removals: only what earlier settings wrote and the present ones no longer reach.
+    #[serde(default)]
+    pub left_behind: bool,
 }
 
 impl RunRequest {
     /// A run that reads no more than it must, deletes only what the sync owns, and asks for the rest.
     pub fn new(sync: impl Into<String>, kind: RunKind, trigger: Trigger) -> Self {
-        Self { sync: sync.into(), kind, trigger, verify: false, allow_delete: false, withhold: false, prioritize: None }
+        Self { sync: sync.into(), kind, trigger, verify: false, allow_delete: false, withhold: false, prioritize: None, left_behind: false }
     }
 }
 

@@ -71,6 +71,9 @@ pub fn check(template: &str, field: &str, problems: &mut Problems) {
         problems.add(field, "max-length", "Key Schema may have at most 255 characters.");
     }
     match template.matches(KEY).count() {
+        0 if template.contains("${secretKey}") => {
+            problems.add(field, "secret-key-placeholder", "Key Schema must contain {{secretKey}}, with two braces, instead of ${secretKey}.");
+        }
         0 => problems.add(field, "secret-key-placeholder", "Key Schema must contain {{secretKey}}."),
         1 => {}
         n => problems.add(
@@ -128,5 +131,13 @@ mod tests {
         let mut problems = Problems::default();
         check("{{secretKey}}-{{secretKey}}", "syncOptions.keySchema", &mut problems);
         assert_eq!(problems.0.len(), 1);
+    }
+
+    /// An answer in the documentation of one destination writes it so.
+    #[test]
+    fn a_shell_like_placeholder_is_told_the_right_one() {
+        let mut problems = Problems::default();
+        check("PIPELINE_${secretKey}", "syncOptions.keySchema", &mut problems);
+        assert!(problems.0[0].message.contains("{{secretKey}}, with two braces"), "{problems:?}");
     }
 }

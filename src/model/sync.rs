@@ -88,6 +88,20 @@ pub struct SyncConfig {
     pub destination_config: Map,
 }
 
+impl SyncConfig {
+    /// True when, compared with `before`, it is decided anew what is written and deleted, and
+    /// where: the next run asks like a first run.
+    pub fn asks_anew(&self, before: &Self) -> bool {
+        let place = |c: &Self| (c.connection_id.clone(), c.destination.clone(), c.destination_config.clone());
+        let source = |c: &Self| (c.source_connection.clone(), c.project_id.clone(), c.environment.clone(), c.secret_path.clone());
+        place(self) != place(before)
+            || source(self) != source(before)
+            || self.sync_options.key_schema != before.sync_options.key_schema
+            || self.sync_options.include_all_sub_folders != before.sync_options.include_all_sub_folders
+            || (self.sync_options.deletes() && !before.sync_options.deletes())
+    }
+}
+
 /// What a destination kind allows; implemented once per provider.
 pub trait KindRules {
     /// The kind's word, e.g. the last part of the create endpoint's path.
@@ -140,6 +154,7 @@ const ANSWER_FIELDS: &[&str] = &[
     "connection",
     "folder",
     "waiting",
+    "leftBehind",
 ];
 const OPTION_FIELDS: &[&str] = &["initialSyncBehavior", "keySchema", "disableSecretDeletion", "includeAllSubFolders"];
 
@@ -502,6 +517,9 @@ pub struct SyncDoc {
     pub source_connection: Option<String>,
     /// Why the running engine does not go on with it, if it does not.
     pub waiting: Option<SyncWait>,
+    /// After an edit: keys this sync wrote that its settings no longer reach. Absent when none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_behind: Option<u64>,
 }
 
 /// What keeps auto-sync from going on with a sync: its source cannot be read, or its runs fail.
@@ -570,6 +588,7 @@ impl SyncDoc {
             destination_config: config.destination_config.clone(),
             source_connection: config.source_connection.clone(),
             waiting: None,
+            left_behind: None,
         }
     }
 }

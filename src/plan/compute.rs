@@ -509,16 +509,10 @@ fn settle_asks(inputs: &Inputs<'_>, plan: &mut Plan) {
         }
     }
     let matcher = Matcher::new(inputs.config, inputs.destination.keys());
-    let mut earlier: Vec<&str> =
+    let earlier: Vec<&str> =
         inputs.ledger.rows.values().filter(|r| r.value_hash.is_some() && !matcher.matches(&r.key)).map(|r| r.key.as_str()).collect();
     if !earlier.is_empty() {
-        earlier.sort_unstable();
-        let names = earlier.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-        let more = if earlier.len() > 5 { ", …" } else { "" };
-        plan.warnings.push(format!(
-            "{} that this sync wrote under an earlier Key Schema stay there ({names}{more}): remove them by hand, or give the schema back and remove them first.",
-            count(earlier.len(), "key")
-        ));
+        plan.warnings.push(super::left_behind_text(&inputs.config.name, earlier, "under an earlier Key Schema"));
     }
     let withheld = plan.changes.iter().filter(|c| c.action == Action::Delete && c.ask.as_ref().is_some_and(|a| !a.stops)).count();
     if withheld > 0 {

@@ -242,6 +242,18 @@ impl<'k> Matcher<'k> {
     }
 }
 
+/// Says which keys of this sync its settings no longer reach, and the way to be rid of them.
+pub fn left_behind_text(sync: &str, mut keys: Vec<&str>, written: &str) -> String {
+    keys.sort_unstable();
+    let names = keys.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    let more = if keys.len() > 5 { ", …" } else { "" };
+    let stay = if keys.len() == 1 { "stays" } else { "stay" };
+    format!(
+        "{} that this sync wrote {written} {stay} there ({names}{more}): `kms-sync remove-secrets {sync} --left-behind` takes away what nobody has changed since.",
+        count(keys.len(), "key")
+    )
+}
+
 /// `1 key`, `2 keys`.
 pub fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }

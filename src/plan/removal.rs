@@ -1,11 +1,11 @@
 //! What `remove-secrets` takes away: what this sync wrote and nobody has touched since. What
 //! the source names and something else wrote, or edited, waits for the operator.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::compute::{live, same_object, tampered};
 use super::{Ask, Change, Inputs, Plan, Skipped, Wanted};
-use crate::destination::{EntryState, Freshness};
+use crate::destination::{EntryState, Freshness, Missing};
 use crate::model::plan::Action;
 
 /// Indexes of entries that must be read to know whether they are still as this sync left them.
@@ -65,5 +65,9 @@ pub fn plan(inputs: &Inputs<'_>, wanted: &Wanted, failed_reads: &HashMap<String,
         });
     }
     plan.changes.sort_by(|a, b| a.key.cmp(&b.key));
+    // Rows of keys that somebody else took away prove nothing any more.
+    let there: HashSet<String> = inputs.inventory.entries.iter().map(|e| keys.fold(&e.key)).collect();
+    let gone = inputs.ledger.rows.values().filter(|r| live(r) && r.intent.is_none() && !there.contains(&r.fold));
+    plan.forget = gone.filter(|r| inputs.destination.missing(r) == Missing::Gone).map(|r| r.fold.clone()).collect();
     plan
 }

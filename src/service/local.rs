@@ -110,7 +110,9 @@ impl Service for Local {
     }
 
     async fn sync(&self, name: &str) -> Result<SyncDoc> {
-        self.doc(&self.config(name)?)
+        let config = self.config(name)?;
+        let left_behind = self.left_behind(&config, &self.store.sync_state(&config.name)?)?;
+        Ok(SyncDoc { left_behind: Some(left_behind).filter(|n| *n > 0), ..self.doc(&config)? })
     }
 
     async fn check_sync(&self, input: SyncInput, replaces: Option<String>) -> Result<()> {
@@ -165,16 +167,13 @@ impl Service for Local {
         state.updated_at = crate::model::now();
         self.store.save_sync_state(&config.name, &state)?;
         // What is deleted, and where, may differ from now on: the next run asks like a first run.
-        let risky = config.destination_config != old.destination_config
-            || config.sync_options.key_schema != old.sync_options.key_schema
-            || config.environment != old.environment
-            || (config.sync_options.deletes() && !old.sync_options.deletes());
-        if risky {
+        if config.asks_anew(&old) {
             self.store.unsettle(&state.id)?;
         }
         self.publish_card(&config);
         self.clocks.wake();
-        self.doc(&config)
+        let left_behind = self.left_behind(&config, &state)?;
+        Ok(SyncDoc { left_behind: Some(left_behind).filter(|n| *n > 0), ..self.doc(&config)? })
     }
 
     async fn delete_sync(&self, name: &str) -> Result<()> {

@@ -96,6 +96,10 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
                 ask(app, Call::Start(request), Purpose::Start(sync));
             }
         }
+        Verdict::RemoveLeftBehind(sync) => {
+            let request = RunRequest { left_behind: true, ..RunRequest::new(sync.as_str(), RunKind::Remove, Trigger::Manual) };
+            ask(app, Call::Start(request), Purpose::Start(sync));
+        }
         Verdict::Cancel { sync, run } => ask(app, Call::Cancel { run }, Purpose::Cancel(sync)),
         Verdict::Enable { syncs, on } => {
             for name in syncs {
@@ -255,7 +259,7 @@ pub fn ask_delete(syncs: Vec<String>) -> Modal {
 }
 
 /// The question before secrets are taken away from a destination.
-pub fn ask_remove(app_cards: &[(String, String, Option<u64>)]) -> Modal {
+pub fn ask_remove(app_cards: &[(String, String, Option<u64>)], left_behind: Option<u64>) -> Modal {
     let syncs: Vec<String> = app_cards.iter().map(|c| c.0.clone()).collect();
     let what = if syncs.len() == 1 { syncs[0].clone() } else { text::count(syncs.len(), "sync", "syncs") };
     let mut lines: Vec<String> = app_cards
@@ -271,5 +275,10 @@ pub fn ask_remove(app_cards: &[(String, String, Option<u64>)]) -> Modal {
             .into(),
     );
     let verdict = Verdict::Start { syncs, kind: RunKind::Remove, verify: false, priority: None };
-    Modal::Question(Question::new(format!("Remove the synced secrets of {what}?"), lines, "Keep them").button("Remove them", verdict))
+    let mut question = Question::new(format!("Remove the synced secrets of {what}?"), lines, "Keep them").button("Remove them", verdict);
+    if let (Some(keys), [(sync, ..)]) = (left_behind, app_cards) {
+        let many = usize::try_from(keys).unwrap_or(usize::MAX);
+        question = question.button(format!("Only the {many} left behind"), Verdict::RemoveLeftBehind(sync.clone()));
+    }
+    Modal::Question(question)
 }

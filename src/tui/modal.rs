@@ -24,6 +24,8 @@ pub enum Verdict {
     Quit,
     /// Leave the page in front, edits and all.
     Discard,
+    /// Take away what earlier configurations of a sync left behind.
+    RemoveLeftBehind(String),
     /// Leave the wizard, its draft kept for later.
     SetAside,
     /// Go on with the unfinished sync.

@@ -458,6 +458,7 @@ fn document(name: &str) -> SyncDoc {
         destination_config: json!({"region": "eu-central-1", "mappingBehavior": "one-to-one"}).as_object().cloned().expect("an object"),
         source_connection: None,
         waiting: None,
+        left_behind: None,
     }
 }
 

@@ -305,6 +305,26 @@ fn deleting_foreign_keys_needs_the_name() {
 }
 
 #[test]
+fn what_earlier_configurations_left_is_shown_and_can_be_taken_away_alone() {
+    let mut h = Harness::new(120, 40);
+    h.answers = Box::new(|call| match answer(call) {
+        Some(Reply::Sync(Ok(mut doc))) => {
+            doc.left_behind = Some(12);
+            Some(Reply::Sync(Ok(doc)))
+        }
+        other => other,
+    });
+    h.keys("Down Down Down 1 r");
+    assert!(h.screen().contains("12 keys of an earlier"), "{}", h.screen());
+    h.hold = true;
+    h.keys("R");
+    assert!(h.screen().contains("Only the 12 left behind"), "{}", h.screen());
+    h.keys("Right Right Enter");
+    let started = h.open.iter().any(|(_, call)| matches!(call, Call::Start(request) if request.left_behind));
+    assert!(started, "{:?}", h.asked());
+}
+
+#[test]
 fn a_source_that_cannot_be_read_is_no_sync_in_step() {
     let mut h = Harness::new(80, 24);
     let mut picture = board();

@@ -55,6 +55,35 @@ async fn a_sync_from_creation_to_removal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_says_what_it_leaves_behind_and_how_to_be_rid_of_it() {
+    let Some(moto) = moto() else { return };
+    let rig = Rig::new().await;
+    connect(&rig, &moto.url).await;
+    rig.set("LEFT_A", "1");
+    rig.set("LEFT_B", "2");
+    rig.run_with(&["create", "-f", "-", "--destination", "aws-secrets-manager", "--no-run"], &aws_sync(&rig, "web", "ap-south-1")).await.expect(0);
+    rig.run(&["sync", "web", "--json"]).await.expect(0);
+    let change = json!({"destinationConfig": {"region": "ap-south-2", "mappingBehavior": "one-to-one"}});
+    let updated = rig.run_with(&["update", "web", "-f", "-", "--json"], &change).await;
+    assert!(updated.stderr.contains("2 keys") && updated.stderr.contains("kms-sync remove-secrets web --left-behind"), "{}", updated.stderr);
+    let answer = updated.expect(0);
+    assert_eq!(answer["secretSync"]["leftBehind"], 2, "{answer:#}");
+    // What an update prints can be given back.
+    rig.run_with(&["update", "web", "-f", "-", "--json"], &answer).await.expect(0);
+
+    let plan = rig.run(&["plan", "web", "--json"]).await.expect(10);
+    let warned = |plan: &Value| plan["warnings"].to_string().contains("--left-behind");
+    assert!(warned(&plan), "{plan:#}");
+    rig.run(&["sync", "web", "--json"]).await.expect(0);
+    assert!(warned(&rig.run(&["plan", "web", "--json"]).await.expect(0)));
+    assert_eq!(rig.run(&["remove-secrets", "web", "--left-behind"]).await.code, 2, "nobody can be asked here");
+    let removed = rig.run(&["remove-secrets", "web", "--left-behind", "--yes", "--json"]).await.expect(0);
+    assert_eq!((&removed["runs"][0]["kind"], &removed["runs"][0]["counts"]["deleted"]), (&json!("remove"), &json!(2)), "{removed:#}");
+    let plan = rig.run(&["plan", "web", "--json"]).await.expect(0);
+    assert!(!warned(&plan) && plan["unchanged"] == 2, "{plan:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn short_commands_print_json_when_asked() {
     let rig = Rig::new().await;
     connect(&rig, "http://127.0.0.1:9").await;

@@ -179,6 +179,12 @@ impl State {
         self.world().groups.keys().copied().collect()
     }
 
+    /// Ids of the groups that a project has or shares.
+    pub fn groups_of(&self, project: &str) -> Vec<i64> {
+        let world = self.world();
+        world.groups.iter().filter(|(_, g)| g.projects.iter().any(|p| p == project)).map(|(id, _)| *id).collect()
+    }
+
     /// The real content of a group.
     pub fn variables(&self, group: i64) -> BTreeMap<String, Variable> {
         self.world().groups.get(&group).map(|g| g.variables.clone()).unwrap_or_default()

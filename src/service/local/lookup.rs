@@ -45,6 +45,27 @@ impl Local {
         doc.source_connection = config.source_connection.clone().or(account);
         Ok(doc)
     }
+
+    /// How many keys that a sync wrote its settings no longer reach, as far as can be told
+    /// without asking the destination.
+    pub(super) fn left_behind(&self, config: &SyncConfig, state: &SyncState) -> Result<u64> {
+        let Some(provider) = registry::find(&config.destination) else { return Ok(0) };
+        let keys = provider.keys(&config.destination_config);
+        let matcher = crate::plan::Matcher::new(config, &*keys);
+        let known = Known::read(&self.store);
+        let place = |c: &SyncConfig| (known.find(&c.connection_id).map(|c| c.id.clone()), c.destination.clone(), c.destination_config.clone());
+        let mut left = 0;
+        for written in self.store.places(&state.id)? {
+            let Some(settings) = &written.settings else { continue };
+            if place(&settings.config) == place(config) {
+                let ledger = self.store.ledger(&state.id, &written.target)?;
+                left += ledger.rows.values().filter(|r| r.stands() && !matcher.matches(&r.key)).count() as u64;
+            } else {
+                left += written.keys;
+            }
+        }
+        Ok(left)
+    }
 }
 
 /// The stored connections, read once for many syncs.

@@ -9,12 +9,12 @@ use super::{DbError, from_json, nanos, time, to_json};
 use crate::model::ledger::{Ledger, LedgerRow};
 use crate::store::{Store, StoreError};
 
-fn place(connection: &Connection, sync_id: &str, target: &str) -> Result<Option<(i64, bool)>, DbError> {
+pub(super) fn place(connection: &Connection, sync_id: &str, target: &str) -> Result<Option<(i64, bool)>, DbError> {
     let mut statement = connection.prepare_cached("SELECT id, settled FROM places WHERE sync_id = ?1 AND target = ?2")?;
     Ok(statement.query_row([sync_id, target], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
 }
 
-fn make_place(connection: &Connection, sync_id: &str, target: &str) -> Result<i64, DbError> {
+pub(super) fn make_place(connection: &Connection, sync_id: &str, target: &str) -> Result<i64, DbError> {
     if let Some((id, _)) = place(connection, sync_id, target)? {
         return Ok(id);
     }
@@ -159,53 +159,6 @@ impl Store {
                 row.execute(params![place, fold])?;
                 approval.execute(params![place, fold])?;
             }
-            Ok(())
-        })
-    }
-
-    /// Forgets everything about one sync at one target.
-    pub fn forget_target(&self, sync_id: &str, target: &str) -> Result<(), StoreError> {
-        self.db().write(|t| {
-            let Some((place, _)) = place(t, sync_id, target)? else {
-                return Ok(());
-            };
-            for table in ["ledger WHERE place", "decisions WHERE place", "places WHERE id"] {
-                t.execute(&format!("DELETE FROM {table} = ?1"), [place])?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Targets at which a sync has rows, with their number: what an edit of the destination
-    /// leaves behind.
-    pub fn ledger_targets(&self, sync_id: &str) -> Result<Vec<(String, u64)>, StoreError> {
-        self.db().read(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT places.target, count(*) FROM places JOIN ledger ON ledger.place = places.id
-                 WHERE places.sync_id = ?1 GROUP BY places.id ORDER BY places.target",
-            )?;
-            let found = statement.query_map([sync_id], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
-            Ok(found.collect::<Result<Vec<_>, _>>()?)
-        })
-    }
-
-    /// Marks that a run of this sync succeeded at this target.
-    pub fn settle(&self, sync_id: &str, target: &str) -> Result<(), StoreError> {
-        let settled = self.db().read(|c| place(c, sync_id, target))?.is_some_and(|(_, settled)| settled);
-        if settled {
-            return Ok(());
-        }
-        self.db().write(|t| {
-            let place = make_place(t, sync_id, target)?;
-            t.execute("UPDATE places SET settled = 1 WHERE id = ?1", [place])?;
-            Ok(())
-        })
-    }
-
-    /// The next run of this sync asks like a first one, at every target.
-    pub fn unsettle(&self, sync_id: &str) -> Result<(), StoreError> {
-        self.db().write(|t| {
-            t.execute("UPDATE places SET settled = 0 WHERE sync_id = ?1", [sync_id])?;
             Ok(())
         })
     }

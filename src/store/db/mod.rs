@@ -1,9 +1,10 @@
 //! The state database: SQLite in WAL mode, opened on first use.
 //!
 //! Tables by subject: [`states`] (what the machine knows of a sync, cursors, small facts),
-//! [`ledger`] and [`runs`]. Losing the file costs history and speed, never correctness.
+//! [`ledger`], [`places`] and [`runs`]. Losing the file costs history and speed, never correctness.
 
 mod ledger;
+mod places;
 mod runs;
 mod schema;
 mod states;

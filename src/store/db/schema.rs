@@ -83,6 +83,8 @@ const STEPS: &[&str] = &[
         at      INTEGER NOT NULL,
         PRIMARY KEY (run, key, side)
     ) WITHOUT ROWID;",
+    // 2 → 3: how a place was reached, so that what an edit leaves there can be taken away.
+    "ALTER TABLE places ADD COLUMN settings TEXT;",
 ];
 
 /// The version this program writes.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::super::{Cursor, Store, StoreErrorKind};
 use super::Room;
-use crate::model::ledger::{Intent, LedgerRow};
+use crate::model::ledger::{Intent, LedgerRow, PlaceSettings};
 use crate::model::run::{Counts, Outcome, Requests, RunKind, RunRecord, RunStatus, SecretOutcome, Trigger};
 use crate::model::sync::JobStatus;
 use crate::model::{Memory, SecretValue};
@@ -62,7 +62,7 @@ fn a_new_database_is_made_on_first_use_only() {
     assert_eq!((state.version, room.again().sync_state("one").unwrap()), (1, state));
     let raw = state_of(&room);
     assert_eq!(raw.query_row("PRAGMA journal_mode", [], |r| r.get::<_, String>(0)).unwrap(), "wal");
-    assert_eq!(raw.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).unwrap(), 2);
+    assert_eq!(raw.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).unwrap(), 3);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
     let mut ended = run("r1", "one");
     ended.finished_at = Some(crate::model::now());
     room.store.finish_run(&ended).unwrap();
-    state_of(&room).execute_batch("DROP TABLE run_keys; PRAGMA user_version=1").unwrap();
+    state_of(&room).execute_batch("DROP TABLE run_keys; ALTER TABLE places DROP COLUMN settings; PRAGMA user_version=1").unwrap();
     let store = room.again();
     assert_eq!(store.runs("one", 5).unwrap(), [ended]);
     store.note_run("r2", 0, &[]).unwrap();
@@ -86,7 +86,7 @@ fn a_newer_database_is_refused_and_left_alone() {
     let error = room.again().sync_state("one").unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Database);
     assert!(error.text().contains("newer kms-sync") && error.fix.is_some(), "{error}");
-    state_of(&room).pragma_update(None, "user_version", 2).unwrap();
+    state_of(&room).pragma_update(None, "user_version", 3).unwrap();
     assert!(room.again().sync_state("one").is_ok());
 }
 
@@ -173,9 +173,39 @@ fn ledger_rows_read_back_as_written() {
     room.store.forget_rows("s1", "aws:x", &folds(&["a", "nothing"])).unwrap();
     assert_eq!(room.store.ledger("s1", "aws:x").unwrap().rows.len(), 1);
     room.store.confirm("s1", "aws:y", &[row("z", "h")]).unwrap();
-    assert_eq!(room.store.ledger_targets("s1").unwrap(), [("aws:x".to_string(), 1), ("aws:y".to_string(), 1)]);
+    let places = || room.store.places("s1").unwrap().into_iter().map(|p| (p.target, p.keys)).collect::<Vec<_>>();
+    assert_eq!(places(), [("aws:y".to_string(), 1)], "a row that was never confirmed or announced stands for nothing");
+    room.store.confirm("s1", "aws:x", &[row("a", "h")]).unwrap();
+    assert_eq!(places(), [("aws:x".to_string(), 1), ("aws:y".to_string(), 1)]);
     room.store.forget_target("s1", "aws:x").unwrap();
-    assert_eq!(room.store.ledger_targets("s1").unwrap(), [("aws:y".to_string(), 1)]);
+    assert_eq!(places(), [("aws:y".to_string(), 1)]);
+}
+
+#[test]
+fn a_place_knows_how_it_was_reached_and_asks_when_that_changes() {
+    let room = Room::new();
+    let config = |options: serde_json::Value| PlaceSettings {
+        config: serde_json::from_value(
+            serde_json::json!({"name": "s", "projectId": "p", "connectionId": "c", "environment": "dev", "secretPath": "/",
+            "isEnabled": true, "syncOptions": options, "destination": "aws-secrets-manager", "destinationConfig": {}}),
+        )
+        .unwrap(),
+        environment_name: Some("Development".into()),
+    };
+    let safe = config(serde_json::json!({"initialSyncBehavior": "overwrite-destination", "disableSecretDeletion": true}));
+    let risky = config(serde_json::json!({"initialSyncBehavior": "overwrite-destination"}));
+    room.store.note_place("s1", "aws:x", &safe).unwrap();
+    room.store.settle("s1", "aws:x").unwrap();
+    room.store.note_place("s1", "aws:x", &safe).unwrap();
+    let settled = || room.store.ledger("s1", "aws:x").unwrap().settled;
+    assert!(settled());
+    assert_eq!(room.again().place_settings("s1", "aws:x").unwrap(), Some(safe.clone()));
+    room.store.note_place("s1", "aws:x", &risky).unwrap();
+    assert!(!settled(), "it may delete from now on");
+    room.store.settle("s1", "aws:x").unwrap();
+    room.store.note_place("s1", "aws:x", &safe).unwrap();
+    assert!(settled(), "it deletes less than before");
+    assert_eq!(room.store.place_settings("s1", "aws:y").unwrap(), None);
 }
 
 #[test]

@@ -115,6 +115,11 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
                 labelled(ui, &mut area, field.label, &plain(value), Role::Text);
             }
         }
+        if let Some(keys) = doc.left_behind {
+            let many = usize::try_from(keys).unwrap_or(usize::MAX);
+            let told = format!("{} of an earlier configuration; R takes them away", text::count(many, "key", "keys"));
+            labelled(ui, &mut area, "Left behind", &told, Role::Warn);
+        }
         if let Some(text) = &doc.description {
             labelled(ui, &mut area, "Description", text, Role::Dim);
         }

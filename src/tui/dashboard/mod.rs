@@ -225,7 +225,8 @@ impl Dashboard {
                         (c.name.clone(), c.destination_label.clone(), held)
                     })
                     .collect();
-                fx.ask(actions::ask_remove(&cards));
+                let left = self.document.value.as_ref().filter(|d| cards.len() == 1 && d.name == cards[0].0).and_then(|d| d.left_behind);
+                fx.ask(actions::ask_remove(&cards, left));
             }
             Action::Delete => fx.ask(actions::ask_delete(self.names(world, |_| true))),
             _ => {}

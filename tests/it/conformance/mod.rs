@@ -17,13 +17,17 @@ macro_rules! suite {
         mod $place {
             suite! { $place;
                 basics { life_of_keys, unchanged_costs_the_floor, a_plan_writes_nothing, a_deleted_key_comes_back, five_hundred_secrets }
-                deleting { waits_for_every_write, switched_off, removal_takes_ours_only, mass_deletion_asks, mass_deletion_asks_unattended }
+                deleting {
+                    waits_for_every_write, switched_off, removal_takes_ours_only, mass_deletion_asks, mass_deletion_asks_unattended,
+                    edited_and_removed_comes_back_as_the_source_has_it
+                }
                 foreign {
                     untouched_outside_the_schema, overwritten_after_approval, equal_values_are_adopted, deleted_after_approval_at_first,
                     withheld_later, kept_always, kept_this_time, allowed_by_the_flag
                 }
                 sharing { two_syncs_with_overlapping_schemas, two_syncs_at_once }
                 edits { cleared_schema_asks, another_schema_asks, deletion_switched_on_asks, environment_renamed }
+                left_behind { at_an_earlier_target, under_an_earlier_schema, edited_since, removed_with_the_rest, out_of_reach, nothing_by_another_name, edited_file_asks, another_source_asks }
                 source {
                     emptied, folder_gone, environment_gone, unreadable_value, unreadable_import, keys_by_import_links, sub_folders_that_clash,
                     kms_breaks_down

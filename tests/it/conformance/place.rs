@@ -61,6 +61,11 @@ pub trait Place: Send + Sync {
     /// `destinationConfig`.
     fn config(&self) -> Value;
 
+    /// `destinationConfig` of another target that the same connection reaches.
+    fn elsewhere(&self) -> Value;
+    /// Everything that lives at that other target.
+    fn values_elsewhere(&self) -> BTreeMap<String, String>;
+
     /// The name that schema and source key become there.
     fn key(&self, text: &str) -> String {
         text.to_string()

@@ -261,6 +261,19 @@ async fn references_that_stay_are_warned_of() {
     assert!(map.complete());
 }
 
+/// The server's own engine refuses more than 500 secrets of a folder tree.
+#[tokio::test]
+async fn a_tree_of_more_than_five_hundred_secrets_is_read_whole() {
+    let bed = Bed::start().await;
+    for i in 0..600 {
+        bed.set("dev", &format!("/app/team{}", i % 12), &format!("KEY_{i:03}"), "v");
+    }
+    let at = SourceRef { recursive: true, ..bed.at("dev", "/app") };
+    let map = bed.source().read(&Cx::quiet(), &at).await.expect("read");
+    assert!(map.complete(), "{:?} {:?}", map.incomplete, map.clashes);
+    assert_eq!(map.secrets.len(), 600);
+}
+
 #[tokio::test]
 async fn sub_folders_become_one_list_and_clashes_are_named() {
     let bed = Bed::start().await;

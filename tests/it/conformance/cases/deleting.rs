@@ -1,6 +1,6 @@
 //! Deleting is the dangerous part.
 
-use kms_sync::model::run::{Outcome, RunStatus, Trigger};
+use kms_sync::model::run::{Outcome, RunKind, RunStatus, Trigger};
 use kms_sync::service::RunRequest;
 use serde_json::json;
 
@@ -113,4 +113,19 @@ pub async fn mass_deletion_asks_unattended(b: Bench) {
     ended(&record, RunStatus::NeedsApproval);
     assert_eq!(b.place.values().len(), 19);
     assert!(fate(&record, &b.place.key("K_001")).is_some_and(|(o, _)| o == Outcome::Withheld));
+}
+
+/// A key that somebody edited, removed with consent, comes back with the source's value: what was
+/// deleted, and returns with its restoration, is not what this sync had written.
+pub async fn edited_and_removed_comes_back_as_the_source_has_it(b: Bench) {
+    b.set("ONE", "1");
+    b.set("TWO", "2");
+    b.create(json!({})).await;
+    b.synced().await;
+    b.put("ONE", "edited by another hand");
+    ended(&b.run(RunRequest { allow_delete: true, kind: RunKind::Remove, ..Bench::request(SYNC) }).await, RunStatus::Succeeded);
+    b.holds::<&str, &str>([]);
+    b.synced().await;
+    b.holds([("ONE", "1"), ("TWO", "2")]);
+    b.settled().await;
 }

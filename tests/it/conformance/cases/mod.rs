@@ -6,6 +6,7 @@ pub mod drift;
 pub mod edits;
 pub mod foreign;
 pub mod importing;
+pub mod left_behind;
 pub mod names;
 pub mod sharing;
 pub mod source;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::conformance::place::{Mends, Nature, Place, answer};
 
 const REGION: &str = "us-east-1";
+const OTHER_REGION: &str = "eu-central-1";
 
 pub struct Aws {
     state: State,
@@ -19,6 +20,13 @@ pub async fn start() -> Box<dyn Place> {
     let state = State::default();
     let host = Host::start(router(state.clone()), None).await.expect("a port");
     Box::new(Aws { state, host })
+}
+
+impl Aws {
+    fn values_of(&self, region: &str) -> BTreeMap<String, String> {
+        let names = self.state.names(region).into_iter();
+        names.map(|n| (n.clone(), self.state.value_of(region, &n).unwrap_or_default())).collect()
+    }
 }
 
 impl Place for Aws {
@@ -59,9 +67,16 @@ impl Place for Aws {
         json!({"region": REGION, "mappingBehavior": "one-to-one"})
     }
 
+    fn elsewhere(&self) -> Value {
+        json!({"region": OTHER_REGION, "mappingBehavior": "one-to-one"})
+    }
+
+    fn values_elsewhere(&self) -> BTreeMap<String, String> {
+        self.values_of(OTHER_REGION)
+    }
+
     fn values(&self) -> BTreeMap<String, String> {
-        let names = self.state.names(REGION).into_iter();
-        names.map(|n| (n.clone(), self.state.value_of(REGION, &n).unwrap_or_default())).collect()
+        self.values_of(REGION)
     }
 
     fn put(&self, key: &str, value: &str) {

@@ -10,6 +10,7 @@ use crate::conformance::place::{Mends, Nature, Place, answer};
 
 const REGION: &str = "eu-west-1";
 const SECRET: &str = "conformance/all";
+const OTHER_SECRET: &str = "conformance/other";
 
 pub struct Object {
     state: State,
@@ -23,6 +24,10 @@ pub async fn start() -> Box<dyn Place> {
 }
 
 impl Object {
+    fn members(&self, secret: &str) -> BTreeMap<String, String> {
+        self.state.value_of(REGION, secret).map(|text| serde_json::from_str(&text).expect("an object of texts")).unwrap_or_default()
+    }
+
     fn store(&self, members: &BTreeMap<String, String>) {
         self.state.edit(REGION, SECRET, &json!(members).to_string());
     }
@@ -66,10 +71,18 @@ impl Place for Object {
         json!({"region": REGION, "mappingBehavior": "many-to-one", "secretName": SECRET})
     }
 
+    fn elsewhere(&self) -> Value {
+        json!({"region": REGION, "mappingBehavior": "many-to-one", "secretName": OTHER_SECRET})
+    }
+
+    fn values_elsewhere(&self) -> BTreeMap<String, String> {
+        self.members(OTHER_SECRET)
+    }
+
     fn values(&self) -> BTreeMap<String, String> {
         let names = self.state.names(REGION);
-        assert!(names.iter().all(|n| n == SECRET), "other secrets are nobody's business: {names:?}");
-        self.state.value_of(REGION, SECRET).map(|text| serde_json::from_str(&text).expect("an object of texts")).unwrap_or_default()
+        assert!(names.iter().all(|n| n == SECRET || n == OTHER_SECRET), "other secrets are nobody's business: {names:?}");
+        self.members(SECRET)
     }
 
     fn put(&self, key: &str, value: &str) {

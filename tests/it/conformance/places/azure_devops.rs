@@ -17,6 +17,7 @@ pub struct DevOps {
     /// Where a connection reaches the host.
     endpoint: String,
     project: String,
+    other: String,
 }
 
 pub async fn start() -> Box<dyn Place> {
@@ -27,15 +28,20 @@ pub async fn start() -> Box<dyn Place> {
 pub async fn start_at(endpoint: impl FnOnce(&str) -> String) -> Box<dyn Place> {
     let state = State::new("contoso");
     state.token(TOKEN);
-    let project = state.project("Fabrikam");
+    let (project, other) = (state.project("Fabrikam"), state.project("Northwind"));
     let host = Host::start(router(state.clone()), None).await.expect("a port");
     let endpoint = endpoint(&host.url);
-    Box::new(DevOps { state, host, endpoint, project })
+    Box::new(DevOps { state, host, endpoint, project, other })
 }
 
 impl DevOps {
     fn group(&self) -> Option<i64> {
-        self.state.groups().into_iter().next()
+        self.state.groups_of(&self.project).into_iter().next()
+    }
+
+    fn variables(&self, group: Option<i64>) -> BTreeMap<String, String> {
+        let all = group.map(|g| self.state.variables(g)).unwrap_or_default();
+        all.into_iter().map(|(name, variable)| (name, variable.value.unwrap_or_default())).collect()
     }
 }
 
@@ -77,9 +83,16 @@ impl Place for DevOps {
         json!({"devopsProjectId": self.project})
     }
 
+    fn elsewhere(&self) -> Value {
+        json!({"devopsProjectId": self.other})
+    }
+
+    fn values_elsewhere(&self) -> BTreeMap<String, String> {
+        self.variables(self.state.groups_of(&self.other).into_iter().next())
+    }
+
     fn values(&self) -> BTreeMap<String, String> {
-        let all = self.group().map(|g| self.state.variables(g)).unwrap_or_default();
-        all.into_iter().map(|(name, variable)| (name, variable.value.unwrap_or_default())).collect()
+        self.variables(self.group())
     }
 
     fn put(&self, key: &str, value: &str) {

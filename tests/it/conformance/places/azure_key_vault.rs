@@ -19,6 +19,8 @@ const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
 pub struct KeyVault {
     state: State,
     host: Host,
+    other: State,
+    other_host: Host,
     authority: Host,
     clock: AtomicI64,
 }
@@ -27,13 +29,18 @@ pub async fn start() -> Box<dyn Place> {
     let directory = entra::State::new();
     directory.register(TENANT, CLIENT, "conformance-client-secret");
     let authority = Host::start(entra::router(directory.clone()), None).await.expect("a port");
-    let state = State::new(&directory, TENANT);
-    state.set_authority(&authority.url);
-    state.set_delays(Duration::from_millis(20), Duration::from_millis(20), Duration::ZERO);
+    let vault = || {
+        let state = State::new(&directory, TENANT);
+        state.set_authority(&authority.url);
+        state.set_delays(Duration::from_millis(20), Duration::from_millis(20), Duration::ZERO);
+        state
+    };
+    let (state, other) = (vault(), vault());
     let host = Host::start(router(state.clone()), None).await.expect("a port");
+    let other_host = Host::start(router(other.clone()), None).await.expect("a port");
     let clock = AtomicI64::new(-3600);
     state.set_clock_ahead(clock.load(Ordering::Relaxed));
-    Box::new(KeyVault { state, host, authority, clock })
+    Box::new(KeyVault { state, host, other, other_host, authority, clock })
 }
 
 impl KeyVault {
@@ -82,6 +89,14 @@ impl Place for KeyVault {
 
     fn key(&self, text: &str) -> String {
         text.replace('_', "-")
+    }
+
+    fn elsewhere(&self) -> Value {
+        json!({"vaultBaseUrl": self.other_host.url})
+    }
+
+    fn values_elsewhere(&self) -> BTreeMap<String, String> {
+        self.other.secrets().into_values().map(|s| (s.name, s.value)).collect()
     }
 
     fn values(&self) -> BTreeMap<String, String> {

@@ -13,6 +13,7 @@ const EMAIL: &str = "ops@example.com";
 const TOKEN: &str = "ATATT-conformance";
 const WORKSPACE: &str = "acme";
 const REPOSITORY: &str = "shop";
+const OTHER_REPOSITORY: &str = "office";
 
 pub struct Bitbucket {
     state: State,
@@ -25,6 +26,7 @@ pub async fn start() -> Box<dyn Place> {
     state.give_api_token(EMAIL, TOKEN, API_SCOPES);
     state.add_workspace(WORKSPACE, Some("Acme"));
     state.add_repository(WORKSPACE, REPOSITORY);
+    state.add_repository(WORKSPACE, OTHER_REPOSITORY);
     let host = Host::start(router(state.clone()), None).await.expect("a port");
     Box::new(Bitbucket { state, host })
 }
@@ -70,6 +72,14 @@ impl Place for Bitbucket {
 
     fn config(&self) -> Value {
         json!({"workspaceSlug": WORKSPACE, "repositorySlug": REPOSITORY})
+    }
+
+    fn elsewhere(&self) -> Value {
+        json!({"workspaceSlug": WORKSPACE, "repositorySlug": OTHER_REPOSITORY})
+    }
+
+    fn values_elsewhere(&self) -> BTreeMap<String, String> {
+        self.state.variables(At::repository(WORKSPACE, OTHER_REPOSITORY)).into_iter().map(|v| (v.key, v.value)).collect()
     }
 
     fn values(&self) -> BTreeMap<String, String> {

@@ -12,6 +12,8 @@ use crate::conformance::place::{Mends, Nature, Place, answer};
 pub struct Oci {
     state: State,
     host: Host,
+    /// Vault and key of another target.
+    other: (String, String),
 }
 
 pub async fn start() -> Box<dyn Place> {
@@ -23,7 +25,22 @@ pub async fn start() -> Box<dyn Place> {
 /// A place on a sandbox that its caller keeps a handle of.
 pub async fn on(state: State) -> Box<dyn Place> {
     let host = Host::start(router(state.clone()), None).await.expect("a port");
-    Box::new(Oci { state, host })
+    let vault = state.add_vault("other", state.compartment());
+    let key = state.add_key("other", &vault, state.compartment());
+    Box::new(Oci { state, host, other: (vault, key) })
+}
+
+impl Oci {
+    fn values_of(&self, vault: &str) -> BTreeMap<String, String> {
+        let all = self.state.secrets().into_iter().filter(|s| s.vault == vault);
+        let living = all.filter(|s| !matches!(s.state.as_str(), "PENDING_DELETION" | "SCHEDULING_DELETION" | "DELETING" | "DELETED"));
+        let text = |s: &kms_sync::sandbox::oci::Secret| s.current().map(|v| String::from_utf8_lossy(&v.content).into_owned()).unwrap_or_default();
+        let mut out = BTreeMap::new();
+        for secret in living {
+            assert_eq!(out.insert(secret.name.clone(), text(&secret)), None, "{} is there twice", secret.name);
+        }
+        out
+    }
 }
 
 impl Place for Oci {
@@ -63,15 +80,17 @@ impl Place for Oci {
         json!({"compartmentOcid": self.state.compartment(), "vaultOcid": self.state.vault(), "keyOcid": self.state.key()})
     }
 
+    fn elsewhere(&self) -> Value {
+        let (vault, key) = &self.other;
+        json!({"compartmentOcid": self.state.compartment(), "vaultOcid": vault, "keyOcid": key})
+    }
+
+    fn values_elsewhere(&self) -> BTreeMap<String, String> {
+        self.values_of(&self.other.0)
+    }
+
     fn values(&self) -> BTreeMap<String, String> {
-        let all = self.state.secrets().into_iter();
-        let living = all.filter(|s| !matches!(s.state.as_str(), "PENDING_DELETION" | "SCHEDULING_DELETION" | "DELETING" | "DELETED"));
-        let text = |s: &kms_sync::sandbox::oci::Secret| s.current().map(|v| String::from_utf8_lossy(&v.content).into_owned()).unwrap_or_default();
-        let mut out = BTreeMap::new();
-        for secret in living {
-            assert_eq!(out.insert(secret.name.clone(), text(&secret)), None, "{} is there twice", secret.name);
-        }
-        out
+        self.values_of(self.state.vault())
     }
 
     fn put(&self, key: &str, value: &str) {
