@@ -168,8 +168,7 @@ async fn walk(
         let next = link.and_then(next_query);
         let ahead = match &next {
             Some(Next::Page(number, _)) => *number > page,
-            Some(Next::Opaque(_)) => true,
-            None => false,
+            Some(Next::Opaque(_)) | None => true,
         };
         elsewhere = ahead && link.is_some_and(|link| !leads_to(link, &api.address(call)));
         let by_number = with(&base, &[("page", &(page + 1).to_string())]);
@@ -178,7 +177,7 @@ async fn walk(
             Some(Next::Opaque(all)) => (with(&all, &[("pagelen", PAGE)]), page + 1, false),
             _ => (by_number.clone(), page + 1, true),
         };
-        instead = (elsewhere && by_number != query).then_some(by_number);
+        instead = (!guessed && by_number != query).then_some(by_number);
     }
     Ok(Ok(walk))
 }
