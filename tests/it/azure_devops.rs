@@ -2,6 +2,7 @@
 //! against the same service.
 
 mod access;
+mod contract;
 mod drift;
 mod limits;
 mod program;

@@ -99,6 +99,7 @@ impl Variables {
             // Only a 404 says that it is gone: other answers leave the question open.
             return if Told::read(&answer.body).malformed() { Err(self.failed(cx, &answer, &self.what())) } else { Ok(()) };
         }
+        self.overrides.forget(&environment.uuid);
         let name = environment.name.as_deref().unwrap_or(&environment.uuid);
         let mut error = self.failed(cx, &answer, &format!("the deployment environment {} of {} is gone", brief(name, 80), self.place.full_name()));
         error.kind = ErrorKind::NotFound;

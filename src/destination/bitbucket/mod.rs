@@ -14,6 +14,7 @@
 //! | `session` | connection test, pickers, opening a target |
 //! | `target`, `writes` | one target: listing, and one operation per key |
 //! | `diagnose` | why a list is refused |
+//! | `overrides` | variables of the repository that an environment hides |
 //!
 //! What shapes everything here: a secured value is never returned, so the ledger decides what
 //! is unchanged; a variable has no time stamp, so its uuid and its `secured` flag are the
@@ -26,6 +27,7 @@ mod client;
 mod diagnose;
 mod errors;
 mod keys;
+mod overrides;
 mod paging;
 mod place;
 mod session;

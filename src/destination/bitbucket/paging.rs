@@ -4,7 +4,9 @@
 //! more (BCLOUD-20639) or name the same page for ever (BCLOUD-20796); `pagelen` in the answer
 //! may be the page's row count; pages repeat entries while the list moves (BCLOUD-23644). So
 //! the walk counts unique ids against `size`, asks for pages by number, and takes only the
-//! query of `next`, never its host, scheme or path.
+//! query of `next`, never its host, scheme or path. A link to another address whose query
+//! brings nothing new here is followed by the same list's next number, and when that brings
+//! nothing either, the list is incomplete unless `size` says otherwise.
 
 use std::collections::HashSet;
 
@@ -22,6 +24,8 @@ const CAP: usize = 10_000;
 /// pages each must have brought [`THIN`] entries, half of the smallest page that is in use.
 const PATIENCE: usize = 20;
 const THIN: usize = 5;
+
+type Query = Vec<(String, String)>;
 
 /// Reads of a list that keeps moving before it is given up.
 const READS: usize = 3;
@@ -98,13 +102,19 @@ async fn walk(
     let mut guessed = false;
     // The last page that brought something named a further one, at another address.
     let mut elsewhere = false;
+    // What is asked when the server's word leads to nothing new: the page by its number.
+    let mut instead: Option<Query> = None;
     for pages in 1.. {
         let answer = api.send(cx, &Call { query: query.clone(), ..call.clone() }).await?;
         if !answer.ok() {
             if page == 1 && seen.is_empty() {
                 return Ok(Err(Box::new(answer)));
             }
-            if answer.status == 404 && guessed {
+            if answer.status == 404 && (guessed || instead.is_some()) {
+                if let Some(by_number) = instead.take() {
+                    (query, guessed) = (by_number, true);
+                    continue;
+                }
                 walk.cut = elsewhere;
                 break;
             }
@@ -146,6 +156,10 @@ async fn walk(
             break;
         }
         if fresh == 0 {
+            if let Some(by_number) = instead.take() {
+                (query, guessed) = (by_number, true);
+                continue;
+            }
             walk.cut = elsewhere;
             break;
         }
@@ -154,15 +168,16 @@ async fn walk(
         let next = link.and_then(next_query);
         let ahead = match &next {
             Some(Next::Page(number, _)) => *number > page,
-            Some(Next::Opaque(_)) => true,
-            None => false,
+            Some(Next::Opaque(_)) | None => true,
         };
         elsewhere = ahead && link.is_some_and(|link| !leads_to(link, &api.address(call)));
+        let by_number = with(&base, &[("page", &(page + 1).to_string())]);
         (query, page, guessed) = match next {
             Some(Next::Page(number, rest)) if number > page => (with(&rest, &[("pagelen", PAGE), ("page", &number.to_string())]), number, false),
-            Some(Next::Opaque(all)) => (all, page + 1, false),
-            _ => (with(&base, &[("page", &(page + 1).to_string())]), page + 1, true),
+            Some(Next::Opaque(all)) => (with(&all, &[("pagelen", PAGE)]), page + 1, false),
+            _ => (by_number.clone(), page + 1, true),
         };
+        instead = (!guessed && by_number != query).then_some(by_number);
     }
     Ok(Ok(walk))
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::budget::Patience;
 use super::client::{Api, Call};
 use super::errors::{self, Told};
+use super::overrides::Overrides;
 use super::paging::{self, Listed};
 use super::place::{self, Place};
 use super::spec::{ACCESS_TOKEN, API_TOKEN, SERVICE};
@@ -203,6 +204,8 @@ impl Connected {
                     if slash != plain {
                         self.api.set_slashed(slash);
                     }
+                    let named = rows.iter().filter_map(|row| Some((field(row, "uuid")?, field(row, "name"))));
+                    Overrides::new(self.api.memory.clone(), &repository_memory(&self.api, place)).environments(named);
                     return Ok(rows);
                 }
                 Listed::Refused(answer) => {

@@ -12,9 +12,10 @@ use super::budget::Patience;
 use super::client::{Api, Call};
 use super::errors::{self, Told};
 use super::keys::Keys;
+use super::overrides::Overrides;
 use super::paging::{self, Listed};
 use super::place::Place;
-use super::session::Graves;
+use super::session::{Graves, repository_memory};
 use super::spec::SERVICE;
 use crate::destination::{Desired, Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Missing, Read, Shape};
 use crate::http::{Answer, ApiError, Cx, ErrorKind};
@@ -57,6 +58,7 @@ pub struct Variables {
     /// How the repository is addressed: by its slug, or by its uuid after it was renamed.
     pub(super) address: RwLock<String>,
     keys: Keys,
+    pub(super) overrides: Overrides,
     pub(super) graves: Graves,
     /// Set once a write has succeeded: until then writes go one at a time, because a missing
     /// scope shows only at the first one.
@@ -71,6 +73,7 @@ impl Variables {
     pub fn new(api: Arc<Api>, place: Place, environment: Option<Environment>, graves: Graves) -> Self {
         let keys = Keys { refuses_empty: api.refuses_empty() };
         Self {
+            overrides: Overrides::new(api.memory.clone(), &repository_memory(&api, &place)),
             address: RwLock::new(place.repository.clone()),
             api,
             place,
@@ -153,7 +156,11 @@ impl Variables {
                 _ => return Err(self.failed(cx, &answer, &self.what())),
             },
         };
-        rows.iter().map(|row| self.variable(cx, row)).collect()
+        let variables = rows.iter().map(|row| self.variable(cx, row)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(environment) = &self.environment {
+            self.overrides.listed(&environment.uuid, variables.iter().map(|v| v.key.as_str()));
+        }
+        Ok(variables)
     }
 
     pub(super) async fn attempt(&self, cx: &Cx, slash: bool, bare: bool, patience: Patience) -> Result<Listed, ApiError> {
@@ -292,14 +299,15 @@ impl Destination for Variables {
     }
 
     fn concerns(&self, desired: &[Desired]) -> Vec<String> {
+        let mut out = if self.environment.is_none() { self.overrides.warnings(desired) } else { Vec::new() };
         let total: usize = desired.iter().map(|d| d.key.chars().count() + d.value.expose().chars().count()).sum();
-        if total < LARGE_SUM {
-            return Vec::new();
+        if total >= LARGE_SUM {
+            out.push(format!(
+                "Names and values have {total} characters together; a pipeline takes at most 120,000 of all its variables, those of workspace, \
+                 repository and environment included."
+            ));
         }
-        vec![format!(
-            "Names and values have {total} characters together; a pipeline takes at most 120,000 of all its variables, those of workspace, \
-             repository and environment included."
-        )]
+        out
     }
 
     async fn read(&self, _cx: &Cx, entries: &[&Entry]) -> Vec<(String, Result<Read, ApiError>)> {

@@ -54,6 +54,14 @@ impl Itemised for Variables {
 impl Variables {
     async fn carry_out(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError> {
         cx.check(SERVICE)?;
+        let result = self.write(cx, op).await;
+        if result.is_ok() {
+            self.overrides.wrote(op.key, op.action != Action::Delete);
+        }
+        result
+    }
+
+    async fn write(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError> {
         if op.action == Action::Delete {
             return self.delete(cx, op).await;
         }

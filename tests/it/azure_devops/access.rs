@@ -10,6 +10,7 @@ use kms_sync::http::{Cx, ErrorKind};
 use kms_sync::model::Map;
 use kms_sync::sandbox::azure_devops::{Identity, Role, Scopes, SignIn};
 use kms_sync::sandbox::host::{Effect, Fault, Host};
+use kms_sync::sandbox::tls::TlsHost;
 
 use super::rig::{Rig, TOKEN, connection, methods, rig};
 
@@ -298,4 +299,64 @@ async fn a_small_budget_spaces_the_requests_and_is_shown() {
     sync.run(&[("A", "1")]).await;
     assert!(begun.elapsed() >= Duration::from_millis(600), "two gaps of a quarter of what is left: {:?}", begun.elapsed());
     assert_eq!(sync.session.budget().as_deref(), Some("4 of 200 left"));
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_is_down_is_named_and_nothing_is_sent() {
+    let rig = rig().await;
+    let (host, count) = authority(&rig).await;
+    let entra = |authority: &str| {
+        let credentials = [("orgName", "contoso"), ("tenantId", TENANT), ("clientId", "c"), ("clientSecret", "good-canary")];
+        AzureDevOps
+            .connect(connection("client-secret", &rig.host.url, &credentials, &[("authorityUrl", authority)]), rig.memory.clone())
+            .expect("a session")
+    };
+    let mut sync = rig.sync("a");
+    sync.session = entra(&host.url);
+    // Trouble that passes is waited for.
+    host.faults.add(Fault::next("POST", 2, Effect::status(503, "try later")));
+    sync.run(&[("A", "1")]).await;
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    // Trouble that stays, a page that is no answer, and nobody at the address at all.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let html = answer(200, "text/html", "<html>Service unavailable</html>");
+    for (effect, authority) in
+        [(Some(Effect::status(503, "try later")), host.url.clone()), (Some(html), host.url.clone()), (None, format!("http://{closed}"))]
+    {
+        host.faults.clear();
+        if let Some(effect) = effect {
+            host.faults.add(Fault::always("POST", 1.0, effect));
+        }
+        let mut sync = rig.sync("b");
+        sync.session = entra(&authority);
+        rig.requests();
+        let error = sync.try_run(&Cx::quiet(), &[("A", "2")]).await.expect_err("no token");
+        assert!(error.kind.passing() || error.kind == ErrorKind::NotTheService, "not the credential's fault: {error:?}");
+        assert!(error.text().to_lowercase().contains("entra") && !error.text().contains("good-canary"), "{error}");
+        assert!(rig.requests().is_empty(), "no call without a token");
+    }
+    assert_eq!(rig.value("A").as_deref(), Some("1"));
+    // A token that is still good is used while the endpoint is down.
+    host.faults.add(Fault::always("POST", 1.0, Effect::status(503, "try later")));
+    assert_eq!(sync.run(&[("A", "3")]).await.updated, ["A"]);
+}
+
+#[tokio::test]
+async fn a_server_with_a_certificate_of_its_own_is_trusted_by_ca_file_only() {
+    let rig = rig().await;
+    let tls = TlsHost::start(kms_sync::sandbox::azure_devops::router(rig.state.clone()), None).await.expect("a port");
+    let mut ca = tempfile::NamedTempFile::new().expect("a file");
+    std::io::Write::write_all(&mut ca, tls.certificate.as_bytes()).expect("written");
+    let session = |ca_file: Option<&std::path::Path>| {
+        let mut made = connection("access-token", &tls.url, &[("orgName", "contoso"), ("accessToken", TOKEN)], &[]);
+        made.ca_file = ca_file.map(|p| p.to_string_lossy().into_owned());
+        AzureDevOps.connect(made, rig.memory.clone()).expect("a session")
+    };
+    let mut sync = rig.sync("a");
+    sync.session = session(Some(ca.path()));
+    assert_eq!(sync.run(&[("A", "1")]).await.created, ["A"]);
+    sync.session = session(None);
+    let error = sync.try_run(&Cx::quiet(), &[("A", "2")]).await.expect_err("an unknown authority");
+    assert!(error.text().contains("caFile"), "{error}");
+    assert_eq!(rig.value("A").as_deref(), Some("1"));
 }

@@ -1,9 +1,10 @@
-//! Microsoft's Python client (`azure-devops`) against the embedded service, before and after
-//! the provider wrote there.
+//! Microsoft's clients (PyPI `azure-devops`, npm `azure-devops-node-api`) against the embedded
+//! service, before and after the provider wrote there.
 
 use kms_sync::sandbox::azure_devops::{Server, Variable};
 
 use super::rig::{TOKEN, rig};
+use crate::support::node;
 use crate::support::python::script;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,6 +47,39 @@ async fn the_vendors_client_reads_and_changes_what_we_wrote() {
         assert!(step("errors").await);
         assert!(step("delete").await);
         assert!(rig.state.find(&rig.project, "Made by the SDK").is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_vendors_javascript_client_too() {
+    for server in [Server::Services, Server::Server2022] {
+        let rig = rig().await;
+        rig.state.server(server);
+        let mut sync = rig.sync("a");
+        sync.run(&[("DB_PASSWORD", "one"), ("API_KEY", "line\ntwo")]).await;
+        let step = |name: &str| {
+            let (base, project, name) = (format!("{}/contoso", rig.host.url), rig.project.clone(), name.to_string());
+            async move {
+                let run = move || node::run("devops-ts", "drive.js", &[&name, &base, TOKEN, &project]).is_some();
+                tokio::task::spawn_blocking(run).await.expect("a thread")
+            }
+        };
+        if !step("over-ours").await {
+            return;
+        }
+        let stored = rig.state.variables(rig.group());
+        assert_eq!(stored["DB_PASSWORD"], Variable::secret("one"), "a null keeps the value: {server:?}");
+        assert_eq!((&stored["THEIRS"], &stored["THEIR_SECRET"]), (&Variable::plain("from the sdk"), &Variable::secret("hidden")));
+        assert_eq!(sync.run(&[("DB_PASSWORD", "two"), ("API_KEY", "line\ntwo")]).await.updated, ["DB_PASSWORD"]);
+        assert_eq!(rig.state.variables(rig.group())["THEIR_SECRET"], Variable::secret("hidden"));
+        assert!(step("own-group").await);
+        let mut own = rig.sync("b");
+        own.environment = Some("Made by the SDK".into());
+        own.run(&[("OURS", "1")]).await;
+        let id = rig.state.find(&rig.project, "Made by the SDK").expect("the group");
+        assert_eq!(rig.state.variables(id)["FIRST"], Variable::secret("1"));
+        assert!(step("errors").await);
+        assert!(step("delete").await);
     }
 }
 

@@ -115,6 +115,42 @@ async fn what_is_said_to_be_elsewhere_is_missing() {
     assert_eq!(rig.sent("POST") + rig.sent("PUT") + rig.sent("DELETE"), 0);
 }
 
+/// Pages of a hundred that are told by number alone, without a size, each with this link, and
+/// an empty one after them.
+fn pages_by_number(rig: &Rig, rows: usize, link: &str) {
+    for page in 1..=rows.div_ceil(100) + 1 {
+        let values: Vec<_> = (0..rows)
+            .skip((page - 1) * 100)
+            .take(100)
+            .map(|i| json!({"uuid": format!("{{00000000-0000-4000-8000-{i:012}}}"), "key": format!("KEY_{i:04}"), "secured": true}))
+            .collect();
+        let mut body = json!({"page": page, "pagelen": values.len(), "values": values});
+        if page * 100 < rows {
+            body["next"] = link.replace("{n}", &(page + 1).to_string()).into();
+        }
+        let on = if page == 1 { "GET /2.0/repositories/acme/api/pipelines_config/variables?pagelen=100".to_string() } else { format!("page={page}") };
+        rig.host.faults.add(Fault::next(&on, 1, Effect::status(200, body.to_string())));
+    }
+}
+
+#[tokio::test]
+async fn what_a_misleading_link_cannot_find_is_asked_by_number() {
+    let elsewhere = Host::start(axum::Router::new().fallback(|| async { "{}" }), None).await.expect("a server");
+    for (tail, tried) in [("/2.0/x?page={n}", 0), ("/2.0/x?ctx=abc", 1), ("/2.0/x", 0)] {
+        let rig = Rig::new().await;
+        // Asked with the stranger's token, this address shows its first page again.
+        let first = json!({"values": [{"uuid": "{00000000-0000-4000-8000-000000000000}", "key": "KEY_0000", "secured": true}]});
+        rig.host.faults.add(Fault::always("ctx=abc", 1.0, Effect::status(200, first.to_string())));
+        pages_by_number(&rig, 150, &format!("{}{tail}", elsewhere.url));
+        let cx = rig.cx();
+        let (_, inventory, _) = rig.plan(&cx, &[], true).await.unwrap_or_else(|e| panic!("{tail}: {e}"));
+        assert_eq!(inventory.entries.len(), 150, "{tail}");
+        assert!(elsewhere.log.lines().is_empty(), "{tail}");
+        // Two pages, what the link was tried for, and the page after the last, for want of a size.
+        assert_eq!(rig.sent("GET"), 3 + tried, "{tail}: {:?}", rig.host.log.lines());
+    }
+}
+
 #[tokio::test]
 async fn a_list_without_end_is_given_up_soon() {
     let mut rig = Rig::new().await;

@@ -270,3 +270,46 @@ fn configurations_are_checked_and_labelled() {
         assert!(problems.of(field).is_some(), "{field}: {problems}");
     }
 }
+
+#[tokio::test]
+async fn a_deployment_variable_that_hides_the_repositorys_is_warned_of_without_a_call() {
+    let mut rig = Rig::new().await;
+    let warned = |warnings: &[String]| warnings.iter().find(|w| w.contains("do not see")).cloned();
+    let uuid = rig.state.environment("acme", "api", "Production").expect("uuid");
+    rig.state.put(REPO.environment(&uuid), "DB_URL", "theirs", true);
+    let source = [("DB_URL", "1"), ("API_KEY", "2"), ("db_url", "3")];
+    // Nothing is known of the environment, and nothing is asked.
+    rig.sync(&[("OTHER", "1")]).await;
+    let (_, _, plan) = rig.plan(&rig.cx(), &source, true).await.expect("plan");
+    assert_eq!(warned(&plan.warnings), None);
+    // A sync to the environment reads it, adds a key and takes one away; its own plan is not warned.
+    let repository = rig.config.clone();
+    rig.environment("Production");
+    rig.ledger = Default::default();
+    let done = rig.sync(&[("DB_URL", "mine"), ("API_KEY", "mine"), ("GONE", "x")]).await;
+    assert_eq!(warned(&done.warnings), None);
+    rig.sync(&[("DB_URL", "mine"), ("API_KEY", "mine")]).await;
+    rig.config = repository;
+    rig.ledger = Default::default();
+    // Known over a restart.
+    rig.reconnect();
+    rig.host.log.clear();
+    let (_, _, plan) = rig.plan(&rig.cx(), &source, true).await.expect("plan");
+    let warning = warned(&plan.warnings).expect("a warning");
+    assert!(warning.starts_with(&format!("Deployments to {uuid} do not see API_KEY, DB_URL: the environment has variables")), "{warning}");
+    assert_eq!(rig.host.log.lines().len(), 1, "no call is spent on it: {:?}", rig.host.log.lines());
+    // The picker tells the name, and what is gone is forgotten.
+    let filled = rig.config.destination_config.clone();
+    rig.session.choices(&rig.cx(), "environmentId", &filled).await.expect("environments");
+    let (_, _, plan) = rig.plan(&rig.cx(), &[("DB_URL", "1"), ("GONE", "1")], true).await.expect("plan");
+    let warning = warned(&plan.warnings).expect("a warning");
+    assert!(
+        warning.starts_with("Deployments to Production do not see DB_URL: the environment has a variable of the same name, which wins"),
+        "{warning}"
+    );
+    rig.state.remove_environment("acme", "api", &uuid);
+    rig.session.choices(&rig.cx(), "environmentId", &filled).await.expect("environments");
+    let (_, _, plan) = rig.plan(&rig.cx(), &source, true).await.expect("plan");
+    assert_eq!(warned(&plan.warnings), None);
+    assert!(!rig.memory.text().contains("mine"), "names are kept, values never");
+}

@@ -277,7 +277,7 @@ async fn passing_trouble_is_repeated_and_nonsense_is_not_believed() {
     rig.host.faults.add(Fault::next("PUT /", 1, Effect::LostAnswer));
     let done = rig.sync(&[("A", "2")]).await;
     assert_eq!((done.updated.len(), done.retries), (1, 1));
-    // A 204 with a body, and a login page instead of the API.
+    // A login page instead of the API.
     rig.host.faults.add(Fault::next("DELETE /", 1, Effect::Answer { status: 204, headers: vec![], body: String::new() }));
     let done = rig.sync(&[]).await;
     assert_eq!(done.deleted, ["A"]);
@@ -385,4 +385,59 @@ async fn no_value_in_any_text() {
     };
     let error = target.apply(&cx, &op).await.expect_err("refused");
     assert!(!error.text().contains(canary), "{error}");
+}
+
+/// A server that says exactly these bytes, one answer a request, and what it was asked.
+async fn word_for_word(answers: Vec<Vec<u8>>) -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (seen, answers) = (asked.clone(), std::sync::Arc::new(std::sync::Mutex::new(answers.into_iter())));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (seen, answers) = (seen.clone(), answers.clone());
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 * 1024];
+                while let Ok(n) = stream.read(&mut buffer).await {
+                    if n == 0 {
+                        return;
+                    }
+                    seen.lock().expect("lock").push(String::from_utf8_lossy(&buffer[..n]).into_owned());
+                    let answer = answers.lock().expect("lock").next();
+                    let Some(answer) = answer else { return };
+                    if stream.write_all(&answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test]
+async fn a_204_with_a_body_is_a_204_and_compression_is_not_asked_for() {
+    let list = |rows: &str| {
+        let body = format!(r#"{{"size": {}, "values": [{rows}]}}"#, usize::from(!rows.is_empty()));
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    };
+    let row = r#"{"uuid": "{00000000-0000-4000-8000-000000000001}", "key": "A", "secured": true}"#;
+    let gone = b"HTTP/1.1 204 No Content\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\ndeleted".to_vec();
+    let compressed =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\n\x1f\x8b\x08\x00".to_vec();
+    let (url, asked) = word_for_word(vec![list(row), gone, list(""), compressed]).await;
+    let mut rig = Rig::new().await;
+    rig.connection.settings.insert("endpoint".into(), url.into());
+    rig.reconnect();
+    rig.ledger.rows.insert("A".into(), super::rig::row("A", Some("{00000000-0000-4000-8000-000000000001}".into()), None, "h".into()));
+    let done = rig.sync(&[]).await;
+    assert_eq!(done.deleted, ["A"], "{:?}", done.failed);
+    assert_eq!(rig.sync(&[]).await.writes(), 0, "the connection's next answer is not mixed up with that body");
+    // What comes compressed all the same is no list, and certainly not an empty one.
+    let error = rig.refused(&[("A", "1")]).await;
+    assert_eq!(error.kind, ErrorKind::NotTheService, "{error}");
+    let asked = asked.lock().expect("lock").clone();
+    assert_eq!(asked.len(), 4, "{asked:#?}");
+    assert!(asked.iter().all(|request| !request.to_lowercase().contains("accept-encoding")), "{asked:#?}");
 }

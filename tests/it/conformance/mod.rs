@@ -6,7 +6,7 @@
 //! destination is one module in [`places`] and one word in the list below.
 
 pub(crate) mod bench;
-mod cases;
+pub(crate) mod cases;
 mod demo;
 pub(crate) mod place;
 pub(crate) mod places;

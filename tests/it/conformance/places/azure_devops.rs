@@ -14,16 +14,24 @@ const TOKEN: &str = "conformance-access-token";
 pub struct DevOps {
     state: State,
     host: Host,
+    /// Where a connection reaches the host.
+    endpoint: String,
     project: String,
     other: String,
 }
 
 pub async fn start() -> Box<dyn Place> {
+    start_at(str::to_string).await
+}
+
+/// With something between the connection and the service, whose address `endpoint` makes.
+pub async fn start_at(endpoint: impl FnOnce(&str) -> String) -> Box<dyn Place> {
     let state = State::new("contoso");
     state.token(TOKEN);
     let (project, other) = (state.project("Fabrikam"), state.project("Northwind"));
     let host = Host::start(router(state.clone()), None).await.expect("a port");
-    Box::new(DevOps { state, host, project, other })
+    let endpoint = endpoint(&host.url);
+    Box::new(DevOps { state, host, endpoint, project, other })
 }
 
 impl DevOps {
@@ -67,7 +75,7 @@ impl Place for DevOps {
     }
 
     fn connection(&self) -> Value {
-        json!({"name": "place", "app": "azure-devops", "method": "access-token", "endpoint": self.host.url,
+        json!({"name": "place", "app": "azure-devops", "method": "access-token", "endpoint": self.endpoint,
             "credentials": {"orgName": "contoso", "accessToken": TOKEN}})
     }
 
