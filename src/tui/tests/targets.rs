@@ -81,3 +81,17 @@ fn a_chord_is_no_text_for_a_list() {
     let screen = h.screen();
     assert!(screen.contains("▸ Secret Path") && !screen.contains("as typed"), "cleared, and nothing typed: {screen}");
 }
+
+#[test]
+fn the_row_that_adds_a_connection_is_no_connections_name() {
+    let mut h = Harness::cold(80, 24);
+    h.begin(super::board());
+    // Key Vault, for which no connection is stored: the field's list offers to add one.
+    h.keys("n Down Enter Enter Enter Down Down Enter Enter");
+    assert!(h.screen().contains("◉ Destination"), "{}", h.screen());
+    h.keys("Down Enter");
+    assert!(h.screen().contains("New Azure connection"), "{}", h.screen());
+    h.keys("Esc");
+    let screen = h.screen();
+    assert!(screen.contains("◉ Destination") && !screen.contains("+ new"), "{screen}");
+}
