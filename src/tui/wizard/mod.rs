@@ -236,7 +236,9 @@ impl Wizard {
         self.dirty = true;
         let id = self.forms[self.step].items[n].id.clone();
         if self.forms[self.step].items[n].value() == NEW {
-            self.forms[self.step].items[n].set("");
+            let item = &mut self.forms[self.step].items[n];
+            item.set("");
+            item.called = None;
             let app = if id == "connectionId" { self.provider.map(|p| p.spec().app) } else { Some(&crate::source::APP) };
             if let Some(app) = app {
                 fx.push(Page::Edit(Box::new(Edit::new(app))));
