@@ -157,25 +157,21 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
 
 /// Reads a document from a file or standard input.
 fn document(path: &Path) -> Result<Value, ServiceError> {
-    let bad = |rule: &str, text: String| {
+    let bad = |member: &str, rule: &str, text: String| {
         let mut problems = Problems::default();
-        problems.add("", rule, text);
+        problems.add(member, rule, text);
         ServiceError::from(problems)
     };
     let text = if path == Path::new("-") {
         let mut text = String::new();
-        std::io::stdin().lock().take(1 << 24).read_to_string(&mut text).map_err(|e| bad("readable", format!("standard input: {e}")))?;
+        std::io::stdin().lock().take(1 << 24).read_to_string(&mut text).map_err(|e| bad("", "readable", format!("standard input: {e}")))?;
         text
     } else {
-        std::fs::read_to_string(path).map_err(|e| bad("readable", format!("{}: {e}", path.display())))?
+        std::fs::read_to_string(path).map_err(|e| bad("", "readable", format!("{}: {e}", path.display())))?
     };
     json::parse(&text).map_err(|e| match &e.duplicate {
-        Some(member) => {
-            let mut problems = Problems::default();
-            problems.add(member.as_str(), "unique", e.to_string());
-            ServiceError::from(problems)
-        }
-        None => bad("json", format!("not valid JSON: {e}")),
+        Some(member) => bad(member, "unique", e.to_string()),
+        None => bad("", "json", format!("not valid JSON: {e}")),
     })
 }
 
@@ -251,7 +247,7 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
         let name = &doc.name;
         note(&format!(
             "warning: {} written before stay there and are no longer reached: `kms-sync plan {name}` names them, `kms-sync remove-secrets {name} --left-behind` takes them away",
-            crate::plan::count(usize::try_from(left).unwrap_or(usize::MAX), "key")
+            crate::plan::count(left, "key")
         ));
     }
     Ok(0)

@@ -378,9 +378,7 @@ impl Execution<'_> {
         }
         row
     }
-}
 
-impl Execution<'_> {
     /// The hash of the value that is deleted, which comes back with the key: the one that was
     /// read, or ours where nothing says that another hand has changed it.
     fn deleted_hash(&self, before: &LedgerRow, entry: Option<&Entry>) -> Option<String> {
@@ -394,7 +392,7 @@ impl Execution<'_> {
 }
 
 /// Runs a database call off the async threads.
-pub async fn blocking<T, E, F>(work: F) -> Result<T, String>
+pub(super) async fn blocking<T, E, F>(work: F) -> Result<T, String>
 where
     T: Send + 'static,
     E: std::fmt::Display + Send + 'static,

@@ -34,15 +34,13 @@ impl Runner {
     pub(super) async fn elsewhere(&self, spec: &RunSpec, opened: &Opened) -> Result<Vec<String>, Stopped> {
         let mut out = Vec::new();
         for place in self.earlier(spec, &opened.destination.identity()).await? {
-            let ledger = self.ledger_at(spec, &place).await?;
-            let keys = ledger.rows.values().filter(|r| r.stands()).map(|r| r.key.as_str()).collect();
             let at = match &place.settings {
                 Some(settings) => {
                     format!("at an earlier target, {},", pool::label(&settings.config.destination, &settings.config.destination_config))
                 }
                 None => format!("at an earlier target, {},", place.target),
             };
-            out.push(left_behind_text(&spec.config.name, keys, &at));
+            out.push(left_behind_text(&spec.config.name, place.keys.iter().map(String::as_str).collect(), &at));
         }
         Ok(out)
     }
@@ -145,7 +143,8 @@ impl Runner {
         }
     }
 
-    async fn take_away(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &Opened, plan: &Plan) -> Result<usize, Stopped> {
+    /// Takes away what a removal planned. Answers how many keys wait for the operator.
+    pub(super) async fn take_away(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &Opened, plan: &Plan) -> Result<usize, Stopped> {
         self.report(plan, progress);
         progress.phase(Phase::Applying);
         self.apply(spec, cx, progress, opened, plan).await?;

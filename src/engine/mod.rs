@@ -32,7 +32,7 @@ use crate::model::board::Event;
 use crate::model::run::{Counts, RunRecord, RunStatus};
 use crate::store::{Settings, Store};
 
-pub use executor::blocking;
+use executor::blocking;
 pub use records::{note_interrupted, summary};
 
 use hub::Hub;
@@ -236,7 +236,7 @@ impl Engine {
             return receiver.wait_for(Option::is_some).await.ok()?.clone();
         }
         let (store, id) = (self.inner.store.clone(), id.to_string());
-        executor::blocking(move || store.run(&id)).await.ok().flatten().filter(|r| r.finished_at.is_some())
+        blocking(move || store.run(&id)).await.ok().flatten().filter(|r| r.finished_at.is_some())
     }
 
     /// Ends the engine: runs get `grace` to finish, then they are cancelled and park where they stand.

@@ -1,7 +1,7 @@
 //! What stays of a run: its record, the sync's documented status, and a line for people.
 
 use super::runner::{Ended, RunSpec};
-use super::{Engine, carried, executor};
+use super::{Engine, blocking, carried};
 use crate::model::run::{RunKind, RunRecord, RunStatus};
 use crate::model::sync::{Job, JobStatus, SyncState};
 use crate::model::text::brief;
@@ -14,7 +14,7 @@ impl Engine {
     pub(super) async fn note_started(&self, spec: &RunSpec, record: &RunRecord) {
         let (store, record) = (self.inner.store.clone(), record.clone());
         let (name, kind) = (spec.config.name.clone(), spec.kind);
-        let saved = executor::blocking(move || {
+        let saved = blocking(move || {
             // Read again: the configuration may have been changed while the run waited.
             let mut state = store.sync_state(&name)?;
             let slot = job(&mut state, kind);
@@ -37,7 +37,7 @@ impl Engine {
         let (store, name, row, kind, learned) =
             (self.inner.store.clone(), spec.config.name.clone(), record.clone(), spec.kind, ended.learned.clone());
         let config = spec.config.clone();
-        let saved = executor::blocking(move || {
+        let saved = blocking(move || {
             store.finish_run(&row)?;
             // Read again: the configuration may have been changed while the run went.
             let mut state = store.sync_state(&name)?;

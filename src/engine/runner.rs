@@ -206,15 +206,9 @@ impl Runner {
         self.list(spec, cx, progress, &mut opened, false).await?;
         progress.phase(Phase::Planning);
         let plan = self.removal(spec, cx, &mut opened).await?;
-        self.report(&plan, progress);
-        progress.phase(Phase::Applying);
-        self.apply(spec, cx, progress, &opened, &plan).await?;
-        self.withhold(&plan, progress);
-        if cx.cancelled() {
-            return Err(Stopped::Cancelled);
-        }
+        let held = self.take_away(spec, cx, progress, &opened, &plan).await?;
         failures(progress)?;
-        held_back(plan.asks().count())
+        held_back(held)
     }
 
     /// Computes a plan and writes nothing, at neither side.

@@ -391,9 +391,8 @@ pub(super) fn failures(progress: &Progress) -> Result<(), Stopped> {
     let failed = progress.failures();
     let Some((key, reason)) = failed.first() else { return Ok(()) };
     let rest = if failed.len() > 1 {
-        let names: Vec<&str> = failed.iter().skip(1).take(8).map(|(k, _)| k.as_str()).collect();
-        let more = failed.len().saturating_sub(9);
-        format!("; also {}{}", names.join(", "), if more > 0 { format!(" and {more} more") } else { String::new() })
+        let others: Vec<&str> = failed.iter().skip(1).map(|(k, _)| k.as_str()).collect();
+        format!("; also {}", crate::model::text::names(&others, 8))
     } else {
         String::new()
     };

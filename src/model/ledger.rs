@@ -26,8 +26,8 @@ pub struct WrittenPlace {
     pub target: String,
     /// `None` for places last written by a version that did not record it.
     pub settings: Option<PlaceSettings>,
-    /// Keys written there and not deleted since.
-    pub keys: u64,
+    /// Keys written there, or about to be, and not deleted since; in no order.
+    pub keys: Vec<String>,
 }
 
 /// One ledger row. Key: (sync id, target, folded key).

@@ -519,7 +519,7 @@ pub struct SyncDoc {
     pub waiting: Option<SyncWait>,
     /// After an edit: keys this sync wrote that its settings no longer reach. Absent when none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub left_behind: Option<u64>,
+    pub left_behind: Option<usize>,
 }
 
 /// What keeps auto-sync from going on with a sync: its source cannot be read, or its runs fail.

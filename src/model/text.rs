@@ -26,6 +26,15 @@ pub fn brief(text: &str, max: usize) -> String {
     cut
 }
 
+/// The first `most` of some names, and how many more there are: `a, b and 3 more`.
+pub fn names<S: AsRef<str>>(all: &[S], most: usize) -> String {
+    let mut text = all.iter().take(most).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    if all.len() > most {
+        text.push_str(&format!(" and {} more", all.len() - most));
+    }
+    text
+}
+
 /// The closest of `known` to a mistyped `word`, for "did you mean".
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -44,6 +53,13 @@ mod tests {
     fn escapes_become_visible() {
         let out = sanitise("a\u{1b}[31mred\u{202e}x\n\u{9b}");
         assert_eq!(out, "a\u{241b}[31mred\u{fffd}x \u{fffd}");
+    }
+
+    #[test]
+    fn long_lists_are_cut_and_counted() {
+        assert_eq!(names(&["a", "b"], 2), "a, b");
+        assert_eq!(names(&["a", "b", "c", "d"], 2), "a, b and 2 more");
+        assert_eq!(names::<&str>(&[], 2), "");
     }
 
     #[test]

@@ -147,14 +147,7 @@ impl Plan {
                 None => reasons.push((reason, vec![&change.key])),
             }
         }
-        let told: Vec<String> = reasons
-            .iter()
-            .take(4)
-            .map(|(reason, keys)| {
-                let more = if keys.len() > 5 { format!(" and {} more", keys.len() - 5) } else { String::new() };
-                format!("{}{more}: {reason}", keys.iter().take(5).copied().collect::<Vec<_>>().join(", "))
-            })
-            .collect();
+        let told: Vec<String> = reasons.iter().take(4).map(|(reason, keys)| format!("{}: {reason}", crate::model::text::names(keys, 5))).collect();
         Some(format!(
             "Needs approval, nothing was written: {} ({}). Look at the plan, then approve in the terminal app or run again with --allow-delete.",
             count(stopping.len(), "key"),

@@ -30,7 +30,7 @@ pub fn plan(inputs: &Inputs<'_>, wanted: &Wanted, failed_reads: &HashMap<String,
     let mut plan = Plan::default();
     for (at, entry) in inputs.inventory.entries.iter().enumerate() {
         let fold = keys.fold(&entry.key);
-        let row = inputs.ledger.rows.get(&fold).filter(|r| live(r) || r.intent.is_some());
+        let row = inputs.ledger.rows.get(&fold).filter(|r| r.stands());
         let source_key = named.get(fold.as_str()).map(|s| (*s).to_string()).or_else(|| row.map(|r| r.source_key.clone()));
         if (row.is_none() && !named.contains_key(fold.as_str())) || inputs.ledger.others.contains_key(&fold) {
             continue;

@@ -111,8 +111,7 @@ impl Service for Local {
 
     async fn sync(&self, name: &str) -> Result<SyncDoc> {
         let config = self.config(name)?;
-        let left_behind = self.left_behind(&config, &self.store.sync_state(&config.name)?)?;
-        Ok(SyncDoc { left_behind: Some(left_behind).filter(|n| *n > 0), ..self.doc(&config)? })
+        self.whole_doc(&config)
     }
 
     async fn check_sync(&self, input: SyncInput, replaces: Option<String>) -> Result<()> {
@@ -172,8 +171,7 @@ impl Service for Local {
         }
         self.publish_card(&config);
         self.clocks.wake();
-        let left_behind = self.left_behind(&config, &state)?;
-        Ok(SyncDoc { left_behind: Some(left_behind).filter(|n| *n > 0), ..self.doc(&config)? })
+        self.whole_doc(&config)
     }
 
     async fn delete_sync(&self, name: &str) -> Result<()> {

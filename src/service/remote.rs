@@ -33,13 +33,19 @@ impl Remote {
     }
 
     async fn call<T: DeserializeOwned>(&self, method: &str, arguments: impl Serialize) -> Result<T> {
-        let gone = |_| ServiceError::new(ServiceErrorKind::Unreachable, "The engine does not answer: it has ended, or was stopped.");
-        let response = self.client.post(format!("http://engine/v1/service/{method}")).json(&arguments).send().await.map_err(gone)?;
+        let response = self.client.post(format!("http://engine/v1/service/{method}")).json(&arguments).send().await.map_err(|_| gone())?;
         let ok = response.status().is_success();
-        let body = response.bytes().await.map_err(gone)?;
-        let odd = |_| ServiceError::new(ServiceErrorKind::Remote, "The engine's answer is not understood: it is of another version. Restart it.");
-        if ok { serde_json::from_slice(&body).map_err(odd) } else { Err(serde_json::from_slice(&body).map_err(odd)?) }
+        let body = response.bytes().await.map_err(|_| gone())?;
+        if ok { serde_json::from_slice(&body).map_err(|_| odd()) } else { Err(serde_json::from_slice(&body).map_err(|_| odd())?) }
     }
+}
+
+fn gone() -> ServiceError {
+    ServiceError::new(ServiceErrorKind::Unreachable, "The engine does not answer: it has ended, or was stopped.")
+}
+
+fn odd() -> ServiceError {
+    ServiceError::new(ServiceErrorKind::Remote, "The engine's answer is not understood: it is of another version. Restart it.")
 }
 
 /// Reads the event stream: the board, then changes.
@@ -77,15 +83,13 @@ impl Stream {
 #[async_trait]
 impl Service for Remote {
     async fn watch(&self) -> Result<Watch> {
-        let gone = |()| ServiceError::new(ServiceErrorKind::Unreachable, "The engine does not answer: it has ended, or was stopped.");
-        let response = self.client.get("http://engine/v1/events").send().await.map_err(|_| gone(()))?;
+        let response = self.client.get("http://engine/v1/events").send().await.map_err(|_| gone())?;
         let mut stream = Stream { response, pending: Vec::new() };
-        let odd = || ServiceError::new(ServiceErrorKind::Remote, "The engine's answer is not understood: it is of another version. Restart it.");
         let mut board: Board = match stream.next().await {
             Some((name, data)) if name == "board" => serde_json::from_str(&data).map_err(|_| odd())?,
             Some(_) => return Err(odd()),
             // It ended between accepting the call and answering it.
-            None => return Err(gone(())),
+            None => return Err(gone()),
         };
         board.engine.attached = true;
         let (tx, events) = broadcast::channel(16_384);

@@ -260,7 +260,7 @@ impl Store {
             } else if there.id == connection.id {
                 let mut problems = Problems::default();
                 problems.add("id", "unique", format!("id is the one of the connection {}: leave it out to get a new one.", there.name));
-                return Err(StoreError { problems: problems.clone(), ..StoreError::new(StoreErrorKind::Invalid, problems.to_string()) });
+                return Err(problems.into());
             }
         }
         let here = std::env::current_dir().map_err(|e| StoreError::io("find the working directory", Path::new("."), &e))?;
@@ -293,7 +293,7 @@ impl Store {
         if problems.is_empty() {
             return Ok(document);
         }
-        Err(StoreError { problems: problems.clone(), ..StoreError::new(StoreErrorKind::Invalid, problems.to_string()) })
+        Err(problems.into())
     }
 
     /// Removes a connection's file.

@@ -124,6 +124,12 @@ impl Broken {
     }
 }
 
+impl From<Problems> for StoreError {
+    fn from(problems: Problems) -> Self {
+        Self { problems: problems.clone(), ..Self::new(StoreErrorKind::Invalid, problems.to_string()) }
+    }
+}
+
 impl From<Broken> for StoreError {
     fn from(broken: Broken) -> Self {
         StoreError::new(StoreErrorKind::Broken, &broken.reason).at(&broken.path).fix(broken.fix)

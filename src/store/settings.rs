@@ -202,7 +202,7 @@ impl Store {
     pub fn save_settings(&self, settings: &Settings) -> Result<(), StoreError> {
         let document = serde_json::to_value(settings).map_err(|e| StoreError::new(StoreErrorKind::Invalid, e.to_string()))?;
         if let Err(problems) = Settings::parse(&document) {
-            return Err(StoreError { problems: problems.clone(), ..StoreError::new(StoreErrorKind::Invalid, problems.to_string()) });
+            return Err(problems.into());
         }
         if self.settings().is_ok_and(|now| now.seal != settings.seal) {
             self.change_seal(settings.seal, None)?;

@@ -259,7 +259,7 @@ pub fn ask_delete(syncs: Vec<String>) -> Modal {
 }
 
 /// The question before secrets are taken away from a destination.
-pub fn ask_remove(app_cards: &[(String, String, Option<u64>)], left_behind: Option<u64>) -> Modal {
+pub fn ask_remove(app_cards: &[(String, String, Option<u64>)], left_behind: Option<usize>) -> Modal {
     let syncs: Vec<String> = app_cards.iter().map(|c| c.0.clone()).collect();
     let what = if syncs.len() == 1 { syncs[0].clone() } else { text::count(syncs.len(), "sync", "syncs") };
     let mut lines: Vec<String> = app_cards
@@ -277,8 +277,7 @@ pub fn ask_remove(app_cards: &[(String, String, Option<u64>)], left_behind: Opti
     let verdict = Verdict::Start { syncs, kind: RunKind::Remove, verify: false, priority: None };
     let mut question = Question::new(format!("Remove the synced secrets of {what}?"), lines, "Keep them").button("Remove them", verdict);
     if let (Some(keys), [(sync, ..)]) = (left_behind, app_cards) {
-        let many = usize::try_from(keys).unwrap_or(usize::MAX);
-        question = question.button(format!("Only the {many} left behind"), Verdict::RemoveLeftBehind(sync.clone()));
+        question = question.button(format!("Only the {keys} left behind"), Verdict::RemoveLeftBehind(sync.clone()));
     }
     Modal::Question(question)
 }

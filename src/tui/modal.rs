@@ -104,8 +104,12 @@ pub struct Question {
 impl Question {
     /// A question whose first button does nothing.
     pub fn new(title: impl Into<String>, lines: Vec<String>, safe: &str) -> Self {
-        let buttons = vec![Button { label: safe.into(), verdict: Verdict::Nothing, guarded: false }];
-        Self { title: title.into(), lines, list: Vec::new(), after: Vec::new(), buttons, at: 0, scroll: 0, confirm: None }
+        Self::bare(title, lines).button(safe, Verdict::Nothing)
+    }
+
+    /// A question whose buttons all do something; Esc is the way out.
+    pub fn bare(title: impl Into<String>, lines: Vec<String>) -> Self {
+        Self { title: title.into(), lines, list: Vec::new(), after: Vec::new(), buttons: Vec::new(), at: 0, scroll: 0, confirm: None }
     }
 
     pub fn button(mut self, label: impl Into<String>, verdict: Verdict) -> Self {
@@ -133,16 +137,13 @@ pub fn approval(sync: Option<String>, name: &str, place: &str, plan: &PlanDoc) -
     let decide = |decision| Verdict::Decide { sync: sync.clone(), keys: names.clone(), decision };
     let whose = if foreign { " that this sync did not write" } else { "" };
     let title = format!("{verb} {}{whose}?", text::count(n, "secret", "secrets"));
-    let mut question = Question::new(title, vec![place.to_string()], "");
-    question.buttons.clear();
+    let mut question = Question::bare(title, vec![place.to_string()])
+        .button("Keep them, always", decide(Decision::KeepAlways))
+        .button("Keep them this time", decide(Decision::KeepNow));
+    question.buttons.push(Button { label: format!("{verb} {n}"), verdict: decide(Decision::Delete), guarded: true });
     question.list = keys;
     question.after = vec![format!("To {short} them type the sync's name, {name}:")];
     question.confirm = Some((name.to_string(), Line::default()));
-    question.buttons = vec![
-        Button { label: "Keep them, always".into(), verdict: decide(Decision::KeepAlways), guarded: false },
-        Button { label: "Keep them this time".into(), verdict: decide(Decision::KeepNow), guarded: false },
-        Button { label: format!("{verb} {n}"), verdict: decide(Decision::Delete), guarded: true },
-    ];
     Modal::Question(question)
 }
 

@@ -143,6 +143,21 @@ pub fn trigger(trigger: Trigger) -> &'static str {
 
 /// `3 created, 1 failed`, without zeros.
 pub fn counts(counts: &Counts) -> String {
+    let what = touched(counts);
+    if what.is_empty() { "nothing to change".into() } else { what }
+}
+
+/// What a finished run did. One that was cut off does not know whether there was more to change.
+pub fn result(status: RunStatus, counted: &Counts) -> String {
+    if status == RunStatus::Succeeded {
+        return counts(counted);
+    }
+    let what = touched(counted);
+    if what.is_empty() { "nothing was changed".into() } else { what }
+}
+
+/// The counts that are not zero; empty when all are.
+fn touched(counts: &Counts) -> String {
     let parts = [
         (counts.created, "created"),
         (counts.updated, "updated"),
@@ -153,13 +168,7 @@ pub fn counts(counts: &Counts) -> String {
         (counts.failed, "failed"),
     ];
     let shown: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
-    if shown.is_empty() { "nothing to change".into() } else { shown.join(", ") }
-}
-
-/// What a finished run did. One that was cut off does not know whether there was more to change.
-pub fn result(status: RunStatus, counted: &Counts) -> String {
-    let what = counts(counted);
-    if what == counts(&Counts::default()) && status != RunStatus::Succeeded { "nothing was changed".into() } else { what }
+    shown.join(", ")
 }
 
 /// The line about a finished run.

@@ -139,7 +139,7 @@ impl Object {
 /// Rows of keys that this sync put into the object, or was about to; the others only remember
 /// deletions.
 fn standing(ledger: &Ledger) -> impl Iterator<Item = &LedgerRow> {
-    ledger.rows.values().filter(|r| r.value_hash.is_some() || r.intent.is_some())
+    ledger.rows.values().filter(|r| r.stands())
 }
 
 /// True when every key of the sync was written with, or confirmed in, this version.

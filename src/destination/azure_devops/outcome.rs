@@ -11,7 +11,6 @@ use super::keys::Keys;
 use super::write::Write;
 use crate::destination::{BatchWritten, KeySpace, Written};
 use crate::http::{ApiError, ErrorKind};
-use crate::model::ledger::LedgerRow;
 use crate::model::plan::Action;
 use crate::model::text::brief;
 
@@ -97,9 +96,7 @@ impl Write<'_> {
         }
         BatchWritten { outcomes, stamp, id: Some(id) }
     }
-}
 
-impl Write<'_> {
     /// Where a removal took a key from, when that is not the group the configuration names today.
     fn taken_from(&self, group: &Group) -> Option<String> {
         let removal = self.target.removal.as_ref()?;
@@ -112,8 +109,7 @@ impl Write<'_> {
     /// any more, whatever it is called.
     fn forget_when_empty(&self, outcomes: &[(String, Result<Written, ApiError>)]) {
         let gone: HashSet<String> = outcomes.iter().filter(|(_, result)| result.is_ok()).map(|(key, _)| Keys.fold(key)).collect();
-        let live = |r: &LedgerRow| r.value_hash.is_some() || r.intent.is_some();
-        if self.batch.ledger.rows.values().filter(|r| live(r)).all(|r| gone.contains(&r.fold)) {
+        if self.batch.ledger.rows.values().filter(|r| r.stands()).all(|r| gone.contains(&r.fold)) {
             self.target.trace.forget_sync(&self.target.sync_id);
         }
     }

@@ -10,7 +10,7 @@ use super::SERVICE;
 use super::address::VaultUrl;
 use super::errors::{Refusal, Right, failure};
 use super::wire::Secret;
-use crate::destination::entra::{Claims, Tokens};
+use crate::destination::entra::{Claims, Tokens, resource_of};
 use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, join};
 use crate::model::text::brief;
 
@@ -328,7 +328,7 @@ impl Challenge {
     /// Whom the vault wants tokens for.
     fn resource(&self) -> Option<&str> {
         let named = self.get("resource").or_else(|| self.get("scope"))?;
-        Some(named.trim_end_matches("/.default").trim_end_matches('/')).filter(|r| !r.is_empty())
+        Some(resource_of(named)).filter(|r| !r.is_empty())
     }
 
     /// The decoded claims a claims challenge asks for.

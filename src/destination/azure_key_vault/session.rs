@@ -11,7 +11,7 @@ use super::api::{Pace, Patience, Vault};
 use super::errors::{Right, failure};
 use super::hidden::Hidden;
 use super::target::KeyVaultTarget;
-use crate::destination::entra::{Claims, Cloud, Grant, Platform, Tokens, Workload, cloud_of_authority};
+use crate::destination::entra::{Claims, Cloud, Grant, Platform, Tokens, Workload, cloud_of_authority, resource_of};
 use crate::destination::{Choice, Destination, Session, Target, TestReport};
 use crate::http::{ApiError, Cx, ErrorKind, Http};
 use crate::model::connection::{ResolvedConnection, check_endpoint};
@@ -79,7 +79,7 @@ impl KeyVaultSession {
         // Outside Microsoft's clouds the operator says whom tokens are for: a server that named
         // it could name another service and be handed a token for that.
         let resource = self.connection.setting("tokenResource").unwrap_or(cloud.vault_scope);
-        let resource = resource.trim_end_matches("/.default").trim_end_matches('/');
+        let resource = resource_of(resource);
         let mut all = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens = all.entry(resource.to_string()).or_insert_with(|| {
             let scope = format!("{resource}/.default");

@@ -5,13 +5,13 @@
 //! is kept (names, never values), and a sync to the repository's own variables is warned.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::destination::Desired;
 use crate::model::Memory;
-use crate::model::text::brief;
+use crate::model::text::{brief, names};
 
 /// Names told in one warning.
 const TOLD: usize = 5;
@@ -47,6 +47,10 @@ impl Overrides {
         Self { memory, key: format!("{repository}/overrides"), open: Mutex::new(None) }
     }
 
+    fn open(&self) -> MutexGuard<'_, Option<(String, BTreeSet<String>)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn load(&self) -> Known {
         self.memory.get(&self.key).and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default()
     }
@@ -76,7 +80,7 @@ impl Overrides {
 
     /// An environment is gone.
     pub fn forget(&self, uuid: &str) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.open() = None;
         self.change(|known| {
             known.0.remove(uuid);
         });
@@ -84,12 +88,12 @@ impl Overrides {
 
     /// The variables of an environment were listed.
     pub fn listed<'k>(&self, uuid: &str, keys: impl Iterator<Item = &'k str>) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some((uuid.to_string(), keys.map(str::to_string).collect()));
+        *self.open() = Some((uuid.to_string(), keys.map(str::to_string).collect()));
     }
 
     /// A variable of the listed environment was written, or deleted.
     pub fn wrote(&self, key: &str, there: bool) {
-        if let Some((_, keys)) = self.open.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some((_, keys)) = self.open().as_mut() {
             if there {
                 keys.insert(key.to_string())
             } else {
@@ -101,16 +105,14 @@ impl Overrides {
     /// Warnings about variables of the repository that builds for an environment do not see.
     pub fn warnings(&self, desired: &[Desired]) -> Vec<String> {
         let hidden = |(uuid, environment): (&String, &Environment)| {
-            let names: Vec<&str> = desired.iter().map(|d| d.key.as_str()).filter(|k| environment.keys.contains(*k)).collect();
-            let rest = names.len().saturating_sub(TOLD);
-            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-            (!names.is_empty()).then(|| {
+            let hidden: Vec<String> = desired.iter().filter(|d| environment.keys.contains(&d.key)).map(|d| brief(&d.key, 60)).collect();
+            (!hidden.is_empty()).then(|| {
                 format!(
-                    "Deployments to {} do not see {}{more}: the environment has {} of the same name, which {} (listed {}).",
+                    "Deployments to {} do not see {}: the environment has {} of the same name, which {} (listed {}).",
                     brief(environment.name.as_deref().unwrap_or(uuid), 60),
-                    names.iter().take(TOLD).map(|n| brief(n, 60)).collect::<Vec<_>>().join(", "),
-                    if names.len() == 1 { "a variable" } else { "variables" },
-                    if names.len() == 1 { "wins" } else { "win" },
+                    names(&hidden, TOLD),
+                    if hidden.len() == 1 { "a variable" } else { "variables" },
+                    if hidden.len() == 1 { "wins" } else { "win" },
                     environment.seen
                 )
             })

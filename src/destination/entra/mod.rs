@@ -326,6 +326,11 @@ impl Tokens {
     }
 }
 
+/// The resource of a scope, or a resource as it is: without `/.default` and the last slash.
+pub fn resource_of(scope: &str) -> &str {
+    scope.trim_end_matches("/.default").trim_end_matches('/')
+}
+
 /// The token endpoint and its route. An AD FS (Azure Stack Hub) has no tenants: `adfs` stands in
 /// the authority's path or in the tenant's place, and its endpoint has a path of its own
 /// (Microsoft: "AD FS OpenID Connect/OAuth flows").

@@ -2,8 +2,8 @@
 //! lost answer may be answered by sending again.
 //!
 //! Facts: Oracle's "Details for Vault, Key Management, and Secret Management Service" (rights)
-//! and the requests of Oracle's SDKs. UpdateSecret, the two
-//! ScheduleDeletions and CancelSecretDeletion take no retry token: after a lost answer the caller looks first.
+//! and the requests of Oracle's SDKs. UpdateSecret, the two ScheduleDeletions and
+//! CancelSecretDeletion take no retry token: after a lost answer the caller looks first.
 
 /// Which of the five services answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

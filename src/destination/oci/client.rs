@@ -132,10 +132,10 @@ impl Client {
         if !answer.ok() {
             return Err(super::fault::error(cx, call, &answer));
         }
-        match answer.body.is_empty() {
-            true => Ok(answer),
-            false => answer.json::<serde::de::IgnoredAny>(SERVICE).map(|_| answer).map_err(|e| e.ambiguous(call.write)),
+        if !answer.body.is_empty() {
+            answer.json::<serde::de::IgnoredAny>(SERVICE).map_err(|e| e.ambiguous(call.write))?;
         }
+        Ok(answer)
     }
 
     /// Sends a call and parses its answer.

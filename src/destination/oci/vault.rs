@@ -257,12 +257,6 @@ fn entry_state(secret: &Secret, ours: bool) -> EntryState {
     }
 }
 
-/// The first few of a list of keys.
-fn names(keys: &[&str]) -> String {
-    let first = keys.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-    if keys.len() > 5 { format!("{first} and {} more", keys.len() - 5) } else { first }
-}
-
 fn note(secret: &Secret) -> Option<String> {
     let day = |t: &str| t.get(..10).map(str::to_string);
     let mut parts = Vec::new();
@@ -346,7 +340,7 @@ impl Destination for VaultTarget {
         if !expired.is_empty() {
             out.push(format!(
                 "{} expired, and a rule blocks reading until there is a new value: change it in the source, or the rule in the OCI Console.",
-                names(&expired)
+                crate::model::text::names(&expired, 5)
             ));
         }
         let hidden = of(Blind::Policy);

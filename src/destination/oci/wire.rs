@@ -140,8 +140,12 @@ pub(super) fn version_of(stamp: &str) -> Option<u64> {
 
 /// True when two stamps are of one version of one secret, whatever else moved at it.
 pub(super) fn same_version(a: &str, b: &str) -> bool {
-    let exact = |stamp: &str| stamp.rsplit_once('#').map(|(exact, _)| exact.to_string());
-    exact(a).is_some_and(|a| Some(a) == exact(b))
+    exact(a).is_some() && exact(a) == exact(b)
+}
+
+/// What of a stamp names one version of one secret.
+fn exact(stamp: &str) -> Option<&str> {
+    stamp.rsplit_once('#').map(|(exact, _)| exact)
 }
 
 /// The mark inside a stamp.

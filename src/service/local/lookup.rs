@@ -46,22 +46,28 @@ impl Local {
         Ok(doc)
     }
 
+    /// The documented answer about one sync, with what its earlier settings left behind.
+    pub(super) fn whole_doc(&self, config: &SyncConfig) -> Result<SyncDoc> {
+        let known = Known::read(&self.store);
+        let mut doc = self.doc_with(config, &known)?;
+        doc.left_behind = Some(self.left_behind(config, &doc.id, &known)?).filter(|n| *n > 0);
+        Ok(doc)
+    }
+
     /// How many keys that a sync wrote its settings no longer reach, as far as can be told
     /// without asking the destination.
-    pub(super) fn left_behind(&self, config: &SyncConfig, state: &SyncState) -> Result<u64> {
+    fn left_behind(&self, config: &SyncConfig, id: &str, known: &Known) -> Result<usize> {
         let Some(provider) = registry::find(&config.destination) else { return Ok(0) };
         let keys = provider.keys(&config.destination_config);
         let matcher = crate::plan::Matcher::new(config, &*keys);
-        let known = Known::read(&self.store);
         let place = |c: &SyncConfig| (known.find(&c.connection_id).map(|c| c.id.clone()), c.destination.clone(), c.destination_config.clone());
         let mut left = 0;
-        for written in self.store.places(&state.id)? {
+        for written in self.store.places(id)? {
             let Some(settings) = &written.settings else { continue };
             if place(&settings.config) == place(config) {
-                let ledger = self.store.ledger(&state.id, &written.target)?;
-                left += ledger.rows.values().filter(|r| r.stands() && !matcher.matches(&r.key)).count() as u64;
+                left += written.keys.iter().filter(|k| !matcher.matches(k)).count();
             } else {
-                left += written.keys;
+                left += written.keys.len();
             }
         }
         Ok(left)

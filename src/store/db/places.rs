@@ -12,7 +12,7 @@ impl Store {
     pub fn places(&self, sync_id: &str) -> Result<Vec<WrittenPlace>, StoreError> {
         self.db().read(|c| {
             let mut statement = c.prepare_cached(
-                "SELECT places.target, places.settings, count(*) FROM places JOIN ledger ON ledger.place = places.id
+                "SELECT places.target, places.settings, json_group_array(ledger.key) FROM places JOIN ledger ON ledger.place = places.id
                  WHERE places.sync_id = ?1 AND (ledger.value_hash IS NOT NULL OR ledger.intent IS NOT NULL)
                  GROUP BY places.id ORDER BY places.target",
             )?;
@@ -23,7 +23,7 @@ impl Store {
                 out.push(WrittenPlace {
                     target: row.get(0)?,
                     settings: settings.map(|s| from_json("a place's settings", &s)).transpose()?,
-                    keys: row.get::<_, i64>(2)?.unsigned_abs(),
+                    keys: from_json("a place's keys", &row.get::<_, String>(2)?)?,
                 });
             }
             Ok(out)

@@ -173,7 +173,7 @@ fn ledger_rows_read_back_as_written() {
     room.store.forget_rows("s1", "aws:x", &folds(&["a", "nothing"])).unwrap();
     assert_eq!(room.store.ledger("s1", "aws:x").unwrap().rows.len(), 1);
     room.store.confirm("s1", "aws:y", &[row("z", "h")]).unwrap();
-    let places = || room.store.places("s1").unwrap().into_iter().map(|p| (p.target, p.keys)).collect::<Vec<_>>();
+    let places = || room.store.places("s1").unwrap().into_iter().map(|p| (p.target, p.keys.len())).collect::<Vec<_>>();
     assert_eq!(places(), [("aws:y".to_string(), 1)], "a row that was never confirmed or announced stands for nothing");
     room.store.confirm("s1", "aws:x", &[row("a", "h")]).unwrap();
     assert_eq!(places(), [("aws:x".to_string(), 1), ("aws:y".to_string(), 1)]);

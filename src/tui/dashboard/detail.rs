@@ -116,8 +116,7 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
             }
         }
         if let Some(keys) = doc.left_behind {
-            let many = usize::try_from(keys).unwrap_or(usize::MAX);
-            let told = format!("{} of an earlier configuration; R takes them away", text::count(many, "key", "keys"));
+            let told = format!("{} of an earlier configuration; R takes them away", text::count(keys, "key", "keys"));
             labelled(ui, &mut area, "Left behind", &told, Role::Warn);
         }
         if let Some(text) = &doc.description {
@@ -290,15 +289,15 @@ fn secrets(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, mut area: Rect) 
     };
     let told = |ui: &mut Ui<'_>, run: &RunRecord| {
         let when = ui.ago(run.finished_at.unwrap_or(run.started_at));
-        let (symbol, word, _) = words::run_status(run.status);
-        (symbol, format!(" {} {word} {when}, {} same", words::kind(run.kind), run.counts.unchanged))
+        let (symbol, word, role) = words::run_status(run.status);
+        (symbol, role, format!(" {} {word} {when}, {} same", words::kind(run.kind), run.counts.unchanged))
     };
     if let Some(newest) = runs.first().filter(|newest| newest.id != record.id) {
-        let (symbol, text) = told(ui, newest);
-        line(ui, &mut area, &[(symbol, words::run_status(newest.status).2), (&text, Role::Text), (", no secret touched; before that:", Role::Dim)]);
+        let (symbol, role, text) = told(ui, newest);
+        line(ui, &mut area, &[(symbol, role), (&text, Role::Text), (", no secret touched; before that:", Role::Dim)]);
     }
-    let (symbol, text) = told(ui, record);
-    line(ui, &mut area, &[(symbol, words::run_status(record.status).2), (&text, Role::Dim)]);
+    let (symbol, role, text) = told(ui, record);
+    line(ui, &mut area, &[(symbol, role), (&text, Role::Dim)]);
     outcomes(ui, record_rows(record), area, dashboard.scroll);
 }
 

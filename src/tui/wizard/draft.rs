@@ -9,7 +9,7 @@ use crate::model::Time;
 use crate::service::Draft;
 use crate::tui::app::World;
 use crate::tui::fx::{Fx, Move};
-use crate::tui::modal::{Button, Modal, Question, Verdict};
+use crate::tui::modal::{Modal, Question, Verdict};
 
 impl Wizard {
     /// What would be lost now; `None` when this is an edit, or nothing was filled in.
@@ -77,8 +77,6 @@ pub fn question(draft: &Draft, world: &World) -> Modal {
     let to = provider.map_or_else(|| "an unknown destination".to_string(), |p| p.spec().title.to_string());
     let step = STEPS.get(draft.step).copied().unwrap_or(STEPS[0]);
     let lines = vec![format!("{from}  →  {to}"), format!("Left at the step {step} on {}.", world.date(draft.at))];
-    let mut question = Question::new("Go on with the unfinished sync?", lines, "");
-    let button = |label: &str, verdict| Button { label: label.into(), verdict, guarded: false };
-    question.buttons = vec![button("Go on", Verdict::Resume), button("Start anew, forget it", Verdict::StartAnew)];
-    Modal::Question(question)
+    let question = Question::bare("Go on with the unfinished sync?", lines);
+    Modal::Question(question.button("Go on", Verdict::Resume).button("Start anew, forget it", Verdict::StartAnew))
 }

@@ -3,9 +3,18 @@
 
 use kms_sync::sandbox::azure_devops::{Server, Variable};
 
-use super::rig::{TOKEN, rig};
+use super::rig::{Rig, TOKEN, rig};
 use crate::support::node;
 use crate::support::python::script;
+
+/// A sync over the group that the client has made.
+async fn writes_into_their_group(rig: &Rig) {
+    let mut own = rig.sync("b");
+    own.environment = Some("Made by the SDK".into());
+    own.run(&[("OURS", "1")]).await;
+    let id = rig.state.find(&rig.project, "Made by the SDK").expect("the group");
+    assert_eq!(rig.state.variables(id)["FIRST"], Variable::secret("1"));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_vendors_client_reads_and_changes_what_we_wrote() {
@@ -39,11 +48,7 @@ async fn the_vendors_client_reads_and_changes_what_we_wrote() {
         assert_eq!(stored["THEIR_SECRET"], Variable::secret("hidden"));
         // A group the client makes is written over, page by page found, and deleted.
         assert!(step("own-group").await);
-        let mut own = rig.sync("b");
-        own.environment = Some("Made by the SDK".into());
-        own.run(&[("OURS", "1")]).await;
-        let id = rig.state.find(&rig.project, "Made by the SDK").expect("the group");
-        assert_eq!(rig.state.variables(id)["FIRST"], Variable::secret("1"));
+        writes_into_their_group(&rig).await;
         assert!(step("errors").await);
         assert!(step("delete").await);
         assert!(rig.state.find(&rig.project, "Made by the SDK").is_none());
@@ -73,11 +78,7 @@ async fn the_vendors_javascript_client_too() {
         assert_eq!(sync.run(&[("DB_PASSWORD", "two"), ("API_KEY", "line\ntwo")]).await.updated, ["DB_PASSWORD"]);
         assert_eq!(rig.state.variables(rig.group())["THEIR_SECRET"], Variable::secret("hidden"));
         assert!(step("own-group").await);
-        let mut own = rig.sync("b");
-        own.environment = Some("Made by the SDK".into());
-        own.run(&[("OURS", "1")]).await;
-        let id = rig.state.find(&rig.project, "Made by the SDK").expect("the group");
-        assert_eq!(rig.state.variables(id)["FIRST"], Variable::secret("1"));
+        writes_into_their_group(&rig).await;
         assert!(step("errors").await);
         assert!(step("delete").await);
     }

@@ -5,6 +5,15 @@ use serde_json::json;
 
 use super::yard::{Yard, sure};
 
+/// A file that cannot be used must not pass as success, and stops nobody else.
+async fn a_torn_file(yard: &Yard) {
+    std::fs::write(yard.rig.config_dir().join("syncs/torn.json"), "{\"name\":").expect("a file");
+    let torn = yard.rig.run(&["run", "--once"]).await;
+    assert_eq!(torn.code, 1, "{}", torn.stderr);
+    assert!(torn.stderr.contains("torn.json") && torn.stderr.contains("1 of 2 syncs succeeded"), "{}", torn.stderr);
+    std::fs::remove_file(yard.rig.config_dir().join("syncs/torn.json")).expect("a file");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn once_is_for_cron() {
     let yard = Yard::aws().await;
@@ -23,12 +32,7 @@ async fn once_is_for_cron() {
     assert!(bad.stderr.contains("0 of 1 syncs succeeded"), "{}", bad.stderr);
     yard.place().forgive();
 
-    // A file that cannot be used must not pass as success, and stops nobody else.
-    std::fs::write(yard.rig.config_dir().join("syncs/torn.json"), "{\"name\":").expect("a file");
-    let torn = yard.rig.run(&["run", "--once"]).await;
-    assert_eq!(torn.code, 1, "{}", torn.stderr);
-    assert!(torn.stderr.contains("torn.json") && torn.stderr.contains("1 of 2 syncs succeeded"), "{}", torn.stderr);
-    std::fs::remove_file(yard.rig.config_dir().join("syncs/torn.json")).expect("a file");
+    a_torn_file(&yard).await;
 
     // A pause holds for cron too.
     yard.settings(&json!({"paused": true}));
@@ -67,11 +71,7 @@ async fn once_goes_through_the_engine_that_runs() {
     assert_eq!(bad.code, 1, "{}", bad.stderr);
     assert!(bad.stderr.contains("0 of 1 syncs succeeded"), "{}", bad.stderr);
     yard.place().forgive();
-    std::fs::write(yard.rig.config_dir().join("syncs/torn.json"), "{\"name\":").expect("a file");
-    let torn = yard.rig.run(&["run", "--once"]).await;
-    assert_eq!(torn.code, 1, "{}", torn.stderr);
-    assert!(torn.stderr.contains("torn.json") && torn.stderr.contains("1 of 2 syncs succeeded"), "{}", torn.stderr);
-    std::fs::remove_file(yard.rig.config_dir().join("syncs/torn.json")).expect("a file");
+    a_torn_file(&yard).await;
 
     // It ends in the middle: cron's run goes on as the engine itself.
     for i in 10..30 {

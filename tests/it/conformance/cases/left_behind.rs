@@ -10,7 +10,7 @@ use crate::conformance::place::Mends;
 
 impl Bench {
     /// Changes the sync, and answers how many keys that leaves behind.
-    async fn changed(&self, change: Value) -> Option<u64> {
+    async fn changed(&self, change: Value) -> Option<usize> {
         self.local().update_sync(SYNC, SyncInput { document: change, destination: None }).await.expect("a good change").left_behind
     }
 
