@@ -306,7 +306,7 @@ impl Wizard {
                 Question::new(format!("Leave {name} as it was?"), vec![stays.into()], "Stay").button("Leave", Verdict::Discard)
             }
             None => {
-                let stays = "Nothing has been created. What was filled in can wait for you: n goes on with it.";
+                let stays = "Nothing has been created. What was filled in can wait: the next new sync asks whether to go on with it.";
                 let question = Question::new("Leave without creating the sync?", vec![stays.into()], "Stay");
                 question.button("Leave, keep it", Verdict::SetAside).button("Leave, forget it", Verdict::Discard)
             }
