@@ -139,7 +139,10 @@ impl Answer {
         for c in text.chars().take(4000) {
             match c {
                 '<' => tag = true,
-                '>' => tag = false,
+                '>' => {
+                    tag = false;
+                    out.push(' ');
+                }
                 c if !tag => out.push(c),
                 _ => {}
             }

@@ -70,9 +70,11 @@ fn fill_connection(pty: &mut Pty, app: &AppSpec, document: &Value) {
 fn pick(pty: &mut Pty, label: &str, value: &str) {
     pty.focus(label);
     pty.paste(value);
-    pty.wait("the list answers", |screen| screen.contains("type to filter ─") && !screen.contains("asking"));
+    // One that is refused takes what was typed.
+    let open = |screen: &str| screen.contains("type to filter ─") || screen.contains("type the value ─");
+    pty.wait("the list answers", |screen| open(screen) && !screen.contains("asking"));
     pty.key("Enter");
-    pty.wait("the list closes", |screen| !screen.contains("type to filter ─"));
+    pty.wait("the list closes", |screen| !open(screen));
 }
 
 /// Walks through the five steps for a documented request, and waits for the run.
@@ -223,6 +225,47 @@ fn add_connection(home: &Home, document: &Value) {
     let mut child = command.spawn().expect("the program starts");
     child.stdin.take().expect("a pipe").write_all(document.to_string().as_bytes()).expect("the document is sent");
     assert!(child.wait().expect("it ends").success());
+}
+
+/// An access token belongs to no user, so it lists no workspaces; here nothing else is listed either.
+#[test]
+fn where_bitbucket_lists_nothing_everything_is_typed() {
+    use kms_sync::sandbox::bitbucket::{At, OAUTH_SCOPES, State, router};
+    use kms_sync::sandbox::host::{Effect, Fault, Host};
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let world = runtime.block_on(World::start(Options { quiet: true, ..Options::default() })).expect("the world starts");
+    let state = State::new();
+    state.add_workspace("acme", None);
+    state.add_repository("acme", "api");
+    let environment = state.environment("acme", "api", "Production").expect("every repository has it");
+    let token = state.add_access_token("acme", Some("api"), OAUTH_SCOPES);
+    let host = runtime.block_on(Host::start(router(state.clone()), None)).expect("the stand-in starts");
+    let refusal = r#"{"type":"error","error":{"message":"Forbidden"}}"#;
+    for list in ["GET /2.0/repositories/acme?", "GET /2.0/repositories/acme/api/environments?"] {
+        host.faults.add(Fault::always(list, 1.0, Effect::status(403, refusal)));
+    }
+    let home = Home::new();
+    for document in world.connections().iter().filter(|c| text(c, "app") == "hanzo-kms") {
+        add_connection(&home, document);
+    }
+    let credentials = serde_json::json!({"accessToken": token});
+    add_connection(
+        &home,
+        &serde_json::json!({"name": "bb", "app": "bitbucket", "method": "access-token", "endpoint": host.url, "credentials": credentials}),
+    );
+    let mut request = world.syncs().into_iter().find(|s| text(s, "destination") == "bitbucket").expect("the embedded world has it");
+    request["destinationConfig"] = serde_json::json!({"workspaceSlug": "acme", "repositorySlug": "api", "environmentId": environment});
+    let mut pty = home.app(80, 24);
+    pty.see("No syncs yet");
+    pty.key("n");
+    walk(&mut pty, &request);
+    pty.key("q");
+    assert_eq!(pty.end(), 0);
+    let there = state.variables(At::repository("acme", "api").environment(&environment));
+    assert!(!there.is_empty() && there.iter().all(|v| v.secured));
+    for list in ["GET /2.0/user/workspaces", "GET /2.0/repositories/acme?", "GET /2.0/repositories/acme/api/environments?"] {
+        assert!(host.log.count(list) > 0, "{list}: {:?}", host.log.lines());
+    }
 }
 
 #[test]

@@ -69,6 +69,11 @@ impl Told {
         !self.required.is_empty() || self.says("required privilege scopes")
     }
 
+    /// The scopes that are required and not granted.
+    pub fn missing(&self) -> Vec<&str> {
+        self.required.iter().filter(|s| !self.granted.contains(s)).map(String::as_str).collect()
+    }
+
     /// True when a variable of this key exists already.
     pub fn duplicate(&self) -> bool {
         self.key.as_deref().is_some_and(|k| k.ends_with("variable.duplicate")) || self.says("already exists")
@@ -155,11 +160,12 @@ fn classify(auth: &Auth, answer: &Answer, told: &Told, place: Option<&str>) -> (
         return (ErrorKind::Permission, Some(scope_advice(auth, told)));
     }
     if told.wrong_mechanism() {
-        let advice = format!(
-            "This call was made with method {} ({}). Use method api-token with the account's e-mail address, or check the credential's kind.",
-            auth.method(),
-            if auth.method() == API_TOKEN { "Basic" } else { "Bearer" }
-        );
+        let advice = if auth.method() == API_TOKEN {
+            "This call was made with method api-token (Basic), as Bitbucket wants it: check the e-mail address and whether the token is an API token."
+                .to_string()
+        } else {
+            format!("This call was made with method {} (Bearer): use method api-token with the account's e-mail address.", auth.method())
+        };
         return (ErrorKind::Permission, Some(advice));
     }
     let place = place.unwrap_or("the repository");
@@ -199,8 +205,7 @@ pub const DATA_CENTER: &str =
     "This is Bitbucket Data Center, which has no Pipelines variables. kms-sync writes to Bitbucket Cloud (https://api.bitbucket.org).";
 
 fn scope_advice(auth: &Auth, told: &Told) -> String {
-    let missing: Vec<&str> = told.required.iter().filter(|s| !told.granted.contains(s)).map(String::as_str).collect();
-    let missing = match missing.as_slice() {
+    let missing = match told.missing().as_slice() {
         [] if told.required.is_empty() => "a scope that Bitbucket did not name".to_string(),
         [] => told.required.join(", "),
         list => list.join(", "),

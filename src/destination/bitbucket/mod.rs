@@ -42,7 +42,7 @@ use crate::destination::{KeySpace, Provider, Session, Spec};
 use crate::http::{ApiError, ErrorKind};
 use crate::model::connection::ResolvedConnection;
 use crate::model::sync::{Reader, SyncOptions};
-use crate::model::{Map, Memory, Problems};
+use crate::model::{Map, Memory, Problems, text};
 
 use place::Place;
 
@@ -64,6 +64,17 @@ impl Provider for Bitbucket {
         let place = Place::of(config);
         if place.repository.is_empty() {
             problems.add("destinationConfig.repositorySlug", "required", "destinationConfig.repositorySlug is required.");
+        }
+        if let Some(named) = Place::stranger(config) {
+            problems.add(
+                "destinationConfig.repositorySlug",
+                "workspace",
+                format!(
+                    "destinationConfig.repositorySlug names a repository of the workspace {}, but workspaceSlug is {}.",
+                    text::brief(&named, 80),
+                    text::brief(&place.workspace, 80)
+                ),
+            );
         }
         for (field, part) in [("workspaceSlug", &place.workspace), ("repositorySlug", &place.repository)] {
             let odd = part.chars().any(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '{' | '}')));

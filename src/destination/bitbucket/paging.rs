@@ -243,6 +243,7 @@ mod tests {
     fn only_the_query_of_a_link_counts() {
         let pairs = |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_string(), (*b).to_string())).collect::<Vec<_>>();
         assert_eq!(next_query("https://evil.example/2.0/x?pagelen=10&page=2"), Some(Next::Page(2, pairs(&[("pagelen", "10"), ("page", "2")]))));
+        assert_eq!(next_query("ftp://h/x?page=2"), Some(Next::Page(2, pairs(&[("page", "2")]))));
         assert_eq!(next_query("/x?after=abc%3D"), Some(Next::Opaque(pairs(&[("after", "abc=")]))));
         assert_eq!(next_query("https://h/x?page=abc"), Some(Next::Opaque(pairs(&[("page", "abc")]))));
         assert_eq!(next_query("https://h/x"), None);

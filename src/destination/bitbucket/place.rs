@@ -79,6 +79,16 @@ impl Place {
         Self { workspace: uuid(&workspace).unwrap_or(workspace), repository: uuid(&repository).unwrap_or(repository), environment }
     }
 
+    /// The workspace that a pasted repository names, when it is another than the configuration's.
+    pub fn stranger(config: &Map) -> Option<String> {
+        let get = |name: &str| config.get(name).and_then(serde_json::Value::as_str).map(str::trim).unwrap_or_default();
+        let (named, _) = pasted(get("repositorySlug"))?;
+        let workspace = Self::of(config).workspace;
+        // A uuid and a slug may be the same one: that is not known here.
+        let known = uuid(&workspace).is_none() && uuid(&named).is_none();
+        (known && !named.eq_ignore_ascii_case(&workspace)).then_some(named)
+    }
+
     /// `workspace/repository`.
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.workspace, self.repository)
@@ -165,6 +175,22 @@ mod tests {
             ("https://me@bitbucket.org/acme/api.git", ""),
         ] {
             assert_eq!(place(workspace, repository, ""), wanted, "{workspace} {repository}");
+        }
+    }
+
+    #[test]
+    fn a_pasted_repository_of_another_workspace_is_noticed() {
+        for (workspace, repository, stranger) in [
+            ("acme", "https://bitbucket.org/other/api", Some("other")),
+            ("acme", "other/api", Some("other")),
+            ("https://bitbucket.org/acme/web", "https://bitbucket.org/other/api", Some("other")),
+            ("ACME", "https://bitbucket.org/acme/api", None),
+            ("", "https://bitbucket.org/acme/api", None),
+            ("https://bitbucket.org/acme/api", "api", None),
+            ("{3c90c3cc-0d44-4b50-8888-8dd25736052a}", "acme/api", None),
+        ] {
+            let config = serde_json::json!({"workspaceSlug": workspace, "repositorySlug": repository});
+            assert_eq!(Place::stranger(config.as_object().expect("object")).as_deref(), stranger, "{workspace} {repository}");
         }
     }
 

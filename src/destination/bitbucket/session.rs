@@ -96,7 +96,6 @@ impl Connected {
             if let Some(uuid) = found.get("uuid").and_then(Value::as_str) {
                 self.learn_repository(&place, uuid);
             }
-            report.notes.push(format!("Repository {full} is reached."));
         } else if told.lacks_scope() {
             report.notes.push(format!("Without the scope to read repositories, {full} itself cannot be looked at; its variables are tried."));
         } else {
@@ -104,10 +103,14 @@ impl Connected {
         }
         let variables = self.variables(cx, &place, Patience::Question).await?;
         let answer = variables.peek(cx).await?;
-        report.notes.push(match variables.environment_label() {
-            Some(environment) => format!("The variables of the deployment environment {environment} can be listed."),
-            None => "The repository's variables can be listed.".into(),
-        });
+        // First: a form has room for one, and this is about the target that was filled in.
+        report.notes.insert(
+            0,
+            match &variables.environment_label() {
+                Some(environment) => format!("The variables of the deployment environment {} of {full} can be listed.", brief(environment, 60)),
+                None => format!("The variables of {full} can be listed."),
+            },
+        );
         scope_notes(&answer, report);
         report.notes.push("Whether variables can be written shows at the first write: that one goes alone.".into());
         Ok(())
@@ -115,7 +118,7 @@ impl Connected {
 
     async fn workspaces(&self, cx: &Cx) -> Result<Vec<Choice>, ApiError> {
         const WHAT: &str = "cannot list workspaces";
-        let advice = "Enter the workspace by hand: it is the first part of the repository's address, bitbucket.org/WORKSPACE/REPOSITORY.";
+        let by_hand = "Enter the workspace by hand: the first part of the repository's address, bitbucket.org/WORKSPACE/REPOSITORY.";
         let mut rows = self.rows(cx, Call::get("/user/workspaces", vec!["user", "workspaces"]), WHAT).await?;
         if let Listed::Refused(answer) = &rows
             && answer.status == 404
@@ -129,7 +132,15 @@ impl Connected {
                 let told = Told::read(&answer.body);
                 let error = self.failed(cx, &answer, WHAT, None);
                 let own = !told.wrong_mechanism() && answer.status != 410 && answer.status != 404 && error.kind != ErrorKind::Permission;
-                return Err(if own { error } else { ApiError { advice: Some(advice.into()), ..error } });
+                if own {
+                    return Err(error);
+                }
+                let missing = told.missing();
+                return Err(error.advice(if missing.is_empty() {
+                    by_hand.to_string()
+                } else {
+                    format!("Missing: {}. {by_hand}", missing.join(", "))
+                }));
             }
         };
         let mut out: Vec<Choice> = Vec::new();
@@ -137,8 +148,8 @@ impl Connected {
             let workspace = row.get("workspace").filter(|w| w.is_object()).unwrap_or(row);
             let Some(slug) = field(workspace, "slug").or_else(|| field(workspace, "uuid")) else { continue };
             let name = field(workspace, "name").unwrap_or_else(|| slug.clone());
-            let administrator = row.get("administrator").and_then(Value::as_bool) == Some(true);
-            out.push(Choice { detail: administrator.then(|| "administrator".to_string()), label: brief(&name, 120), value: slug });
+            // Names need not differ: the slug tells two apart.
+            out.push(Choice { detail: (name != slug).then(|| brief(&slug, 80)), label: brief(&name, 120), value: slug });
         }
         out.sort_by_key(|c| c.label.to_lowercase());
         Ok(out)
@@ -340,9 +351,8 @@ fn scope_notes(answer: &Answer, report: &mut TestReport) {
         return;
     }
     let note = "The granted scopes do not include the one that writes variables (admin:pipeline:bitbucket, or Pipelines: Edit variables): writes will be refused.";
-    if !report.notes.iter().any(|n| n == note) {
-        report.notes.push(note.into());
-    }
+    report.notes.retain(|n| n != note);
+    report.notes.insert(0, note.into());
 }
 
 /// Where the uuid of a repository is remembered; also the stem of what belongs to it.

@@ -28,9 +28,13 @@ pub static SPEC: Spec = Spec {
         Field::text("workspaceSlug", "Workspace", "The Bitbucket workspace to sync secrets to.").input(Input::Live { depends: &[] }),
         Field::text("repositorySlug", "Repository", "The Bitbucket repository to sync secrets to.")
             .input(Input::Live { depends: &["workspaceSlug"] }),
-        Field::text("environmentId", "Deployment Environment (Optional)", "The Bitbucket deployment environment to sync secrets to.")
-            .input(Input::Live { depends: &["workspaceSlug", "repositorySlug"] })
-            .optional(),
+        Field::text(
+            "environmentId",
+            "Deployment Environment (Optional)",
+            "The Bitbucket deployment environment to sync secrets to. Empty: the repository's own variables.",
+        )
+        .input(Input::Live { depends: &["workspaceSlug", "repositorySlug"] })
+        .optional(),
     ],
     options: &[],
     notes: &[

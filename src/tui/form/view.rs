@@ -354,12 +354,12 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
     let left = x.saturating_sub(1).min(area.right().saturating_sub(wide));
     let under = area.bottom().saturating_sub(bottom);
     let over = top.saturating_sub(area.y);
+    let free = matches!(item.kind, Kind::Pick { free: true } | Kind::Path);
     let message: Option<(String, Role)> = if item.choices.busy() && rows.is_empty() {
         Some((format!("{} asking …", ui.spinner()), Role::Warn))
     } else if let Some(error) = &item.choices.error {
         Some((format!("✗ {}", error.message), Role::Bad))
     } else if item.choices.value.as_ref().is_some_and(Vec::is_empty) && rows.is_empty() {
-        let free = matches!(item.kind, Kind::Pick { free: true } | Kind::Path);
         Some((if free { "Nothing is listed here: type the value.".into() } else { "Nothing to pick from.".into() }, Role::Dim))
     } else if rows.is_empty() && !item.choices.busy() {
         Some((
@@ -422,7 +422,7 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
     let listed = rows.iter().filter(|r| matches!(r, Row::Choice(_))).count();
     let all = item.choices.value.as_ref().map_or(0, Vec::len);
     let foot = if item.choices.error.is_some() {
-        " Ctrl-R asks again ".to_string()
+        if free { " Ctrl-R asks again · or type the value " } else { " Ctrl-R asks again " }.to_string()
     } else if item.choices.busy() {
         format!(" {} asking … ", ui.spinner())
     } else {

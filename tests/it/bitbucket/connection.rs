@@ -18,7 +18,7 @@ async fn an_api_token_is_proved_and_names_its_owner() {
     let rig = Rig::new().await;
     let report = rig.session.test(&rig.cx(), Some(&rig.config.destination_config)).await.expect("good");
     assert_eq!(report.identity, "Olive Operator");
-    assert!(report.notes.iter().any(|n| n.contains("variables can be listed")), "{:?}", report.notes);
+    assert_eq!(report.notes[0], "The variables of acme/api can be listed.");
     assert_eq!(rig.sent("GET"), 3);
 }
 
@@ -84,6 +84,7 @@ async fn access_tokens_work_and_list_no_workspaces() {
         rig.credentials(json!({"method": "access-token", "accessToken": token}));
         let report = rig.session.test(&rig.cx(), Some(&rig.config.destination_config)).await.expect("good");
         assert_eq!(report.identity, "access token");
+        assert_eq!(report.notes[0], "The variables of acme/api can be listed.");
         let error = rig.session.choices(&rig.cx(), "workspaceSlug", &Default::default()).await.expect_err("not listable");
         assert_eq!(error.kind, ErrorKind::Permission);
         assert!(error.text().contains("Enter the workspace"), "{error}");
@@ -93,7 +94,7 @@ async fn access_tokens_work_and_list_no_workspaces() {
     let token = rig.state.add_access_token("acme", None, &["repository", "pipeline"]);
     rig.credentials(json!({"method": "access-token", "accessToken": token}));
     let report = rig.session.test(&rig.cx(), Some(&rig.config.destination_config)).await.expect("good");
-    assert!(report.notes.iter().any(|n| n.contains("writes will be refused")), "{:?}", report.notes);
+    assert!(report.notes[0].contains("writes will be refused"), "{:?}", report.notes);
 }
 
 #[tokio::test]
@@ -128,12 +129,33 @@ async fn workspaces_new_old_wrapped_bare_and_nameless() {
         assert_eq!(seen, [("acme", "Acme"), ("nameless", "nameless")]);
         assert_eq!(rig.host.log.lines().len(), calls);
     }
+    // Two may have the same name: the slug tells them apart, also for their administrator.
+    rig.state.quirks(|q| (q.old_workspaces, q.bare_workspaces) = (false, false));
+    rig.state.add_workspace("acme-test", Some("Acme"));
+    let choices = rig.session.choices(&rig.cx(), "workspaceSlug", &Default::default()).await.expect("workspaces");
+    let seen: Vec<_> = choices.iter().map(|c| (c.label.as_str(), c.detail.as_deref())).collect();
+    assert_eq!(seen, [("Acme", Some("acme")), ("Acme", Some("acme-test")), ("nameless", None)]);
     // Neither of the two lists is there any more.
     rig.state.quirks(|q| (q.old_workspaces, q.bare_workspaces) = (false, false));
     rig.host.faults.add(Fault::always("/user/workspaces", 1.0, Effect::status(404, "{}")));
     let error = rig.session.choices(&rig.cx(), "workspaceSlug", &Default::default()).await.expect_err("removed");
     assert_eq!(error.status, Some(410));
     assert!(error.text().contains("Enter the workspace"), "{error}");
+}
+
+#[tokio::test]
+async fn a_picker_that_may_not_list_names_the_scope_and_the_way_round() {
+    let mut rig = Rig::new().await;
+    let token = rig.state.add_api_token(EMAIL, &["admin:pipeline:bitbucket"]);
+    rig.credentials(json!({"method": "api-token", "email": EMAIL, "apiToken": token}));
+    for (picker, says) in [
+        ("workspaceSlug", "Missing: read:workspace:bitbucket. Enter the workspace by hand"),
+        ("repositorySlug", "Missing: read:repository:bitbucket"),
+        ("environmentId", "Missing: read:pipeline:bitbucket"),
+    ] {
+        let error = rig.session.choices(&rig.cx(), picker, &filled("acme")).await.expect_err("not listable");
+        assert!(error.kind == ErrorKind::Permission && error.text().contains(says), "{picker}: {error}");
+    }
 }
 
 #[tokio::test]

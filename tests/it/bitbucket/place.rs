@@ -269,6 +269,11 @@ fn configurations_are_checked_and_labelled() {
     for field in ["destinationConfig.workspaceSlug", "destinationConfig.repositorySlug", "destinationConfig.environmentId"] {
         assert!(problems.of(field).is_some(), "{field}: {problems}");
     }
+    // Which of the two workspaces is meant, nobody knows.
+    let mut problems = kms_sync::model::Problems::default();
+    let two = json!({"workspaceSlug": "acme", "repositorySlug": "https://bitbucket.org/other/api"});
+    provider.check(two.as_object().expect("object"), &Default::default(), &mut problems);
+    assert!(problems.to_string().contains("workspace other"), "{problems}");
 }
 
 #[tokio::test]
