@@ -142,11 +142,14 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
         ("Connection", doc.connection.as_ref().map_or_else(|| doc.connection_id.clone(), |c| c.name.clone())),
         ("Initial Sync Behavior", doc.sync_options.initial_sync_behavior.to_string()),
         ("Key Schema", doc.sync_options.key_schema.clone().unwrap_or_else(|| "none".into())),
+        ("Include Keys", doc.sync_options.include_keys.join(", ")),
+        ("Exclude Keys", doc.sync_options.exclude_keys.join(", ")),
         ("Auto-Sync Enabled", doc.is_enabled.to_string()),
         ("Disable Secret Deletion", doc.sync_options.disable_secret_deletion.unwrap_or(false).to_string()),
         ("Status", status(doc.sync_status)),
         ("Last synced", when(&doc)),
     ];
+    rows.retain(|(label, value)| !label.ends_with("clude Keys") || !value.is_empty());
     if let Some(message) = &doc.last_sync_message {
         rows.push(("Last message", message.clone()));
     }
@@ -306,7 +309,8 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
     } else {
         out.text(&plan_text(&plan));
     }
-    Ok(if plan.is_noop() { 0 } else { 10 })
+    // 0 is the promise that the two sides agree: keys that cannot be written break it as well.
+    Ok(if plan.is_noop() && plan.conflicts.is_empty() { 0 } else { 10 })
 }
 
 async fn runs(mut access: Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {
@@ -458,10 +462,16 @@ async fn doctor(args: &Args, out: &Out) -> Outcome {
     let findings = access.service.doctor().await?;
     let bad = findings.iter().filter(|f| !f.ok).count();
     if out.json {
-        print_json(&json!({ "findings": findings, "ok": bad == 0 }));
+        let told: Vec<Value> =
+            findings.iter().map(|f| json!({"ok": f.ok, "level": f.level(), "what": f.what, "detail": f.detail, "fix": f.fix})).collect();
+        print_json(&json!({ "findings": told, "ok": bad == 0 }));
     } else {
         for finding in &findings {
-            let mark = if finding.ok { "✓" } else { "✗" };
+            let mark = match finding.level() {
+                "ok" => "✓",
+                "warning" => "!",
+                _ => "✗",
+            };
             out.text(&format!("{mark} {}: {}", crate::model::text::sanitise(&finding.what), crate::model::text::sanitise(&finding.detail)));
             if let Some(fix) = &finding.fix {
                 out.text(&format!("    → {}", crate::model::text::sanitise(fix)));
