@@ -77,13 +77,15 @@ impl Stream {
 #[async_trait]
 impl Service for Remote {
     async fn watch(&self) -> Result<Watch> {
-        let gone = |_| ServiceError::new(ServiceErrorKind::Unreachable, "The engine does not answer: it has ended, or was stopped.");
-        let response = self.client.get("http://engine/v1/events").send().await.map_err(gone)?;
+        let gone = |()| ServiceError::new(ServiceErrorKind::Unreachable, "The engine does not answer: it has ended, or was stopped.");
+        let response = self.client.get("http://engine/v1/events").send().await.map_err(|_| gone(()))?;
         let mut stream = Stream { response, pending: Vec::new() };
         let odd = || ServiceError::new(ServiceErrorKind::Remote, "The engine's answer is not understood: it is of another version. Restart it.");
         let mut board: Board = match stream.next().await {
             Some((name, data)) if name == "board" => serde_json::from_str(&data).map_err(|_| odd())?,
-            _ => return Err(odd()),
+            Some(_) => return Err(odd()),
+            // It ended between accepting the call and answering it.
+            None => return Err(gone(())),
         };
         board.engine.attached = true;
         let (tx, events) = broadcast::channel(16_384);

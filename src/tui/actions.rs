@@ -75,7 +75,7 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
         Verdict::SetAside => {
             if let Some(draft) = app.unfinished() {
                 app.fx.moves.push(Move::Keep(Some(Box::new(draft))));
-                app.world.note(Level::Info, "the unfinished sync is kept: n goes on with it");
+                app.world.note(Level::Info, "the unfinished sync is kept: the next new sync begins with it");
             }
             app.fx.moves.push(Move::Pop);
         }

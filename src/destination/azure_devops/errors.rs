@@ -28,7 +28,7 @@ impl Doing {
     fn role(self) -> &'static str {
         match self {
             Self::ListProjects => {
-                "The identity needs the scope Project and Team (Read) and \"View project-level information\"; a project id can be typed by hand."
+                "Type the project's id by hand, or give the identity \"View project-level information\" and its token the scope Project and Team (Read)."
             }
             Self::Read => {
                 "The identity needs the role Reader in the project's Library (Pipelines > Library > Security), and a token the scope Variable Groups (Read)."

@@ -90,6 +90,19 @@ impl DevOpsSession {
         Ok(DevOpsTarget::new(self.client.clone(), trace, project, target))
     }
 
+    /// What is true of a project that a sync is to use. A credential that may not list
+    /// projects is no worse for a sync that knows its project's id.
+    async fn test_target(&self, cx: &Cx, given: &str, unlisted: Option<&ApiError>) -> Result<String, ApiError> {
+        let (id, name) = match unlisted {
+            None => self.project(cx, given).await?,
+            Some(error) if is_guid(given) && matches!(error.kind, ErrorKind::Auth | ErrorKind::Permission) => (given.to_string(), String::new()),
+            Some(error) => return Err(error.clone()),
+        };
+        DevOpsTarget::probe(&self.client, cx, &id).await?;
+        let shown = if name.is_empty() { "The project".to_string() } else { format!("Project {}", brief(&name, 80)) };
+        Ok(format!("{shown} is there, and its variable groups can be listed; whether they may be written shows at the first write."))
+    }
+
     /// The GUID that request bodies need. A name in its place is looked up once.
     async fn project_id(&self, cx: &Cx, config: &Map) -> Result<String, ApiError> {
         let given = text(config, "devopsProjectId").ok_or_else(|| {
@@ -124,26 +137,31 @@ fn list_projects<'a>(query: Vec<(&'static str, String)>) -> Call<'a> {
 #[async_trait]
 impl Session for DevOpsSession {
     async fn test(&self, cx: &Cx, config: Option<&Map>) -> Result<TestReport, ApiError> {
-        let answer = self.client.send(cx, &list_projects(vec![("$top", "1".into())])).await?;
-        let visible = items(cx, &answer, "a list of projects")?.len();
+        let given = config.and_then(|c| text(c, "devopsProjectId"));
+        let listed = self.client.send(cx, &list_projects(vec![("$top", "1".into())])).await;
         let mut report = TestReport { identity: format!("organization {}", brief(&self.organisation, 80)), notes: Vec::new() };
-        // "id:mail" of the identity, on answers of Azure DevOps Services.
-        if let Some((_, user)) = answer.header("x-vss-userdata").and_then(|u| u.split_once(':')).filter(|(_, u)| !u.is_empty()) {
-            report.identity.push_str(&format!(", as {}", brief(user, 80)));
+        let target = match given {
+            Some(given) => Some(self.test_target(cx, given, listed.as_ref().err()).await?),
+            None => None,
+        };
+        report.notes.extend(target);
+        match &listed {
+            Ok(answer) => {
+                let visible = items(cx, answer, "a list of projects")?.len();
+                // "id:mail" of the identity, on answers of Azure DevOps Services.
+                if let Some((_, user)) = answer.header("x-vss-userdata").and_then(|u| u.split_once(':')).filter(|(_, u)| !u.is_empty()) {
+                    report.identity.push_str(&format!(", as {}", brief(user, 80)));
+                }
+                report.notes.push(if visible == 0 {
+                    "The credential is good, but no project is visible to it.".into()
+                } else {
+                    format!("Projects can be listed (API version {}).", self.client.version())
+                });
+            }
+            Err(error) if report.notes.is_empty() => return Err(error.clone()),
+            Err(_) => report.notes.push("This credential may not list projects: their ids are typed by hand.".into()),
         }
-        report.notes.push(if visible == 0 {
-            "The credential is good, but no project is visible to it.".into()
-        } else {
-            format!("Projects can be listed (API version {}).", self.client.version())
-        });
         report.notes.extend(self.client.version_warning());
-        if let Some(config) = config.filter(|c| text(c, "devopsProjectId").is_some()) {
-            let given = text(config, "devopsProjectId").unwrap_or_default();
-            let (id, name) = self.project(cx, given).await?;
-            report.notes.push(format!("Project {} is there.", brief(&name, 80)));
-            DevOpsTarget::probe(&self.client, cx, &id).await?;
-            report.notes.push("Variable groups can be listed. Whether they may be written shows only at the first write.".into());
-        }
         Ok(report)
     }
 

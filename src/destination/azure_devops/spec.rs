@@ -109,7 +109,7 @@ pub(super) static APP: AppSpec = AppSpec {
         },
         ConnectionSetting {
             name: "apiVersion",
-            label: "API version",
+            label: "API Version",
             url: false,
             help: "Empty: 7.1, or what the server offers. A version such as 6.0-preview.2 pins it.",
         },

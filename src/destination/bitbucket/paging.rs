@@ -24,6 +24,9 @@ const CAP: usize = 10_000;
 /// pages each must have brought [`THIN`] entries, half of the smallest page that is in use.
 const PATIENCE: usize = 20;
 const THIN: usize = 5;
+/// Pages of one reading. Full ones reach [`CAP`] with fewer; a server that gives ten at a time,
+/// whatever is asked, may have 1,500 entries, and one that never ends costs a part of the hour.
+const PAGES: usize = 150;
 
 type Query = Vec<(String, String)>;
 
@@ -144,7 +147,8 @@ async fn walk(
         if walk.rows.len() > CAP {
             return Err(ApiError::new(ErrorKind::Invalid, SERVICE, format!("{what}: the list has more than {CAP} entries")));
         }
-        if pages >= PATIENCE && walk.rows.len() < pages * THIN {
+        let done = walk.size.is_some_and(|size| walk.rows.len() as u64 >= size);
+        if !done && (pages >= PAGES || pages >= PATIENCE && walk.rows.len() < pages * THIN) {
             return Err(ApiError::new(
                 ErrorKind::Invalid,
                 SERVICE,
@@ -152,7 +156,7 @@ async fn walk(
             )
             .advice("Nothing was written or deleted. This is not how Bitbucket pages: check the endpoint and the proxy settings."));
         }
-        if walk.size.is_some_and(|size| walk.rows.len() as u64 >= size) {
+        if done {
             break;
         }
         if fresh == 0 {

@@ -309,7 +309,8 @@ impl Session for Connected {
                     let value = field(row, "uuid")?;
                     let kind =
                         row.get("environment_type").and_then(|t| field(t, "name")).or_else(|| row.get("category").and_then(|t| field(t, "name")));
-                    Some(Choice { label: brief(&field(row, "name").unwrap_or_else(|| value.clone()), 120), detail: kind, value })
+                    let name = brief(&field(row, "name").unwrap_or_else(|| value.clone()), 120);
+                    Some(Choice { label: name, detail: kind.map(|k| format!("type {}", brief(&k, 40))), value })
                 };
                 Ok(rows.iter().filter_map(choice).collect())
             }

@@ -349,6 +349,9 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
     };
     let rows = picker::rows(item, popup);
     let width = area.right().saturating_sub(x).min(66);
+    // Beside a long label there is little room: the list reaches out to the left, over it.
+    let wide = if width < 50 { 60.min(area.width.saturating_sub(2)).max(width + 1) } else { width + 1 };
+    let left = x.saturating_sub(1).min(area.right().saturating_sub(wide));
     let under = area.bottom().saturating_sub(bottom);
     let over = top.saturating_sub(area.y);
     let message: Option<(String, Role)> = if item.choices.busy() && rows.is_empty() {
@@ -366,7 +369,7 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
     } else {
         None
     };
-    let message_rows = message.as_ref().map_or(0, |(m, _)| text::wrap(m, width.saturating_sub(2) as usize).len().min(4) as u16);
+    let message_rows = message.as_ref().map_or(0, |(m, _)| text::wrap(m, wide.saturating_sub(3) as usize).len().min(6) as u16);
     let wanted = (rows.len().min(10) as u16 + message_rows).max(1) + 2;
     let (y, height) = if under >= wanted || under >= over {
         (bottom, wanted.min(under.max(3)))
@@ -374,7 +377,7 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
         let height = wanted.min(over);
         (top - height, height)
     };
-    let frame = Rect::new(x.saturating_sub(1), y, width + 1, height).intersection(ui.buf.area);
+    let frame = Rect::new(left, y, wide, height).intersection(ui.buf.area);
     if frame.height < 3 || frame.width < 8 {
         return;
     }
@@ -403,7 +406,9 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
         match row {
             Row::Choice(choice) => {
                 let detail = choice.detail.clone().or_else(|| (choice.label != choice.value).then(|| choice.value.clone())).unwrap_or_default();
-                let label = text::middle(&choice.label, if detail.is_empty() { room } else { room * 2 / 3 });
+                // The name comes first: the detail takes what is left, a third where both are long.
+                let aside = if detail.is_empty() { 0 } else { text::width(&detail).min(room / 3) + 2 };
+                let label = text::middle(&choice.label, room.saturating_sub(aside));
                 let end = ui.put(list.x + 2, y, &label, role, room);
                 let left = list.right().saturating_sub(end + 3) as usize;
                 ui.put(end + 2, y, &text::middle(&detail, left), Role::Dim, left);

@@ -121,3 +121,20 @@ fn editing_a_connection_keeps_its_stored_secret_until_another_is_typed() {
     assert_eq!(secret(&h), json!(null), "a required one that was taken away is missing");
     assert!(edited(&h).form.item("credentials.secretAccessKey").unwrap().problem.is_some());
 }
+
+#[test]
+fn going_back_to_the_choice_of_the_destination_loses_nothing() {
+    let mut h = Harness::new(80, 24);
+    h.keys("n Enter Enter Enter Down Down Enter Down");
+    let filled = |h: &mut Harness| h.screen().lines().filter(|l| l.contains('▾')).map(|l| l.replace('▸', " ")).collect::<Vec<_>>();
+    let before = filled(&mut h);
+    assert_eq!(before.len(), 3, "{}", h.screen());
+    h.keys("Esc");
+    assert!(h.screen().contains("Where should the secrets go?"), "{}", h.screen());
+    h.keys("Enter");
+    assert_eq!(filled(&mut h), before, "{}", h.screen());
+    // What belongs to the source also stays with another destination.
+    h.keys("Esc Down Enter");
+    assert!(h.screen().contains("New sync to Azure Key Vault"), "{}", h.screen());
+    assert_eq!(filled(&mut h), before, "{}", h.screen());
+}

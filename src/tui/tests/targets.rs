@@ -6,19 +6,24 @@ use super::super::fx::{Call, Reply};
 use super::super::testing::{Harness, answer, connections, refused};
 use crate::destination::TestReport;
 
+/// What is answered where an Azure connection is stored.
+fn with_azure(call: &Call) -> Option<Reply> {
+    if !matches!(call, Call::Connections) {
+        return answer(call);
+    }
+    let mut all = connections();
+    let mut azure = all[3].clone();
+    (azure.id, azure.name, azure.app) = ("id-azure".into(), "azure".into(), "azure-key-vault".into());
+    all.push(azure);
+    Some(Reply::Connections(Ok(all)))
+}
+
 /// A harness that knows an Azure connection, on the Destination step of a new Key Vault sync.
 fn at_the_vault(report: impl Fn(&Call) -> Option<Reply> + 'static) -> Harness {
     let mut h = Harness::cold(80, 24);
     h.answers = Box::new(move |call| match call {
-        Call::Connections => {
-            let mut all = connections();
-            let mut azure = all[3].clone();
-            (azure.id, azure.name, azure.app) = ("id-azure".into(), "azure".into(), "azure-key-vault".into());
-            all.push(azure);
-            Some(Reply::Connections(Ok(all)))
-        }
         Call::TestAt { .. } => report(call),
-        other => answer(other),
+        other => with_azure(other),
     });
     h.begin(super::board());
     // The destination, then project, environment, and the path's default; then the address.
@@ -80,4 +85,20 @@ fn a_chord_is_no_text_for_a_list() {
     h.keys("n Enter Enter Enter Down Down Enter Ctrl-U");
     let screen = h.screen();
     assert!(screen.contains("▸ Secret Path") && !screen.contains("as typed"), "cleared, and nothing typed: {screen}");
+}
+
+#[test]
+fn the_row_that_adds_a_connection_is_no_connections_name() {
+    let mut h = Harness::cold(80, 24);
+    h.begin(super::board());
+    // Key Vault, for which no connection is stored: the field's list offers to add one.
+    h.keys("n Down Enter Enter Enter Down Down Enter Enter");
+    assert!(h.screen().contains("◉ Destination"), "{}", h.screen());
+    h.keys("Down Enter");
+    assert!(h.screen().contains("New Azure connection"), "{}", h.screen());
+    // Once it is there, it is taken, under its own name.
+    h.answers = Box::new(with_azure);
+    h.keys("Esc Down Ctrl-R Esc");
+    let screen = h.screen();
+    assert!(screen.contains("◉ Destination") && screen.contains("azure ▾") && !screen.contains("+ new"), "{screen}");
 }

@@ -37,6 +37,8 @@ const REVIEW: usize = 4;
 pub struct Wizard {
     /// `None` while the destination is being chosen.
     pub provider: Option<&'static dyn Provider>,
+    /// The kind whose forms are laid out, also while another one is being chosen.
+    laid_out: Option<&'static str>,
     pub choose_at: usize,
     /// An index into [`STEPS`].
     pub step: usize,
@@ -64,6 +66,7 @@ impl Wizard {
         let connected = registry::ALL.iter().position(|p| !world.connections_of(p.spec().app.app).is_empty());
         Self {
             provider: None,
+            laid_out: None,
             choose_at: connected.unwrap_or(0),
             step: 0,
             reached: 0,
@@ -101,12 +104,13 @@ impl Wizard {
 
     /// Takes a destination and lays out its forms; what was filled in for the source stays.
     fn choose(&mut self, provider: &'static dyn Provider, world: &World, fx: &mut Fx) {
-        let same = self.provider.is_some_and(|p| p.spec().kind == provider.spec().kind);
-        if self.provider.is_none() {
+        let kind = provider.spec().kind;
+        let before = self.laid_out.replace(kind);
+        if before.is_none() {
             self.forms[0] = steps::source();
             self.forms[3] = steps::details();
         }
-        if !same {
+        if before != Some(kind) {
             self.forms[1] = steps::destination(provider.spec());
             self.forms[2] = steps::options(provider.spec());
             self.base = Value::Object(Default::default());
@@ -236,7 +240,9 @@ impl Wizard {
         self.dirty = true;
         let id = self.forms[self.step].items[n].id.clone();
         if self.forms[self.step].items[n].value() == NEW {
-            self.forms[self.step].items[n].set("");
+            let item = &mut self.forms[self.step].items[n];
+            item.set("");
+            item.called = None;
             let app = if id == "connectionId" { self.provider.map(|p| p.spec().app) } else { Some(&crate::source::APP) };
             if let Some(app) = app {
                 fx.push(Page::Edit(Box::new(Edit::new(app))));
@@ -300,7 +306,7 @@ impl Wizard {
                 Question::new(format!("Leave {name} as it was?"), vec![stays.into()], "Stay").button("Leave", Verdict::Discard)
             }
             None => {
-                let stays = "Nothing has been created. What was filled in can wait for you: n goes on with it.";
+                let stays = "Nothing has been created. What was filled in can wait: the next new sync asks whether to go on with it.";
                 let question = Question::new("Leave without creating the sync?", vec![stays.into()], "Stay");
                 question.button("Leave, keep it", Verdict::SetAside).button("Leave, forget it", Verdict::Discard)
             }

@@ -87,7 +87,7 @@ fn summary(wizard: &Wizard, width: usize) -> Vec<Row> {
         .items
         .iter()
         .filter(|i| !i.hidden && !i.is_empty() && i.id != "connectionId")
-        .map(|i| format!("{} {}", i.label, i.called.clone().unwrap_or_else(|| shown(i))))
+        .map(|i| format!("{} {}", i.label.trim_end_matches(" (Optional)"), i.called.clone().unwrap_or_else(|| shown(i))))
         .collect();
     let connection = called(1, "connectionId").unwrap_or_else(|| text_of(doc, "connectionId"));
     add("Destination", format!("{} through {connection}  {}", wizard.place(), config.join(" · ")));

@@ -290,6 +290,24 @@ async fn throttling_is_waited_for_in_every_form() {
 }
 
 #[tokio::test]
+async fn a_server_that_holds_a_request_back_for_half_a_minute_is_waited_for() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    // On the way to a connection the clock runs; from here on it jumps to the next deadline.
+    sync.run(&[("A", "1")]).await;
+    rig.requests();
+    tokio::time::pause();
+    for method in ["GET", "PUT"] {
+        rig.host.faults.add(Fault::next(method, 1, Effect::Delay(Duration::from_secs(30))));
+    }
+    let (cx, begun) = (Cx::quiet(), tokio::time::Instant::now());
+    let ran = sync.try_run(&cx, &[("A", "2")]).await.expect("a run");
+    assert_eq!(ran.updated, ["A"], "{ran:?}");
+    assert!(begun.elapsed() >= Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert_eq!((methods(&rig.requests()).as_str(), cx.meter().snapshot().retries), ("GET PUT", 0));
+}
+
+#[tokio::test]
 async fn a_small_budget_spaces_the_requests_and_is_shown() {
     let rig = rig().await;
     rig.state.budget(Some((200, 4, 2)));

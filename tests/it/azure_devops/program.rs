@@ -139,3 +139,23 @@ async fn after_the_environment_was_renamed_its_secrets_can_be_taken_away() {
     assert_eq!(sync(&rig, &[]).await["counts"]["created"], 1);
     assert!(state.find(PROJECT, "Acceptance").is_some());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_put_into_a_group_made_anew_is_not_deleted_unasked() {
+    let (rig, state, _host) = world().await;
+    for key in ["KEPT", "GOING"] {
+        rig.set(key, "ours");
+    }
+    rig.run_with(&["create", "-f", "-", "--destination", "azure-devops", "--no-run"], &request(&rig)).await.expect(0);
+    sync(&rig, &[]).await;
+    state.delete(state.find(PROJECT, "Development").expect("the group"));
+    let theirs = [("KEPT", Variable::secret("theirs")), ("GOING", Variable::secret("theirs"))];
+    let id = state.group(PROJECT, "Development", &theirs);
+    rig.unset("GOING");
+    let answer = rig.run(&["sync", "my-devops-sync", "--json"]).await;
+    let run = &answer.json()["runs"][0];
+    assert_eq!(run["status"], "needs-approval", "{run}");
+    assert_eq!(state.variables(id)["GOING"], Variable::secret("theirs"), "the ledger's row is of a group that is gone");
+    sync(&rig, &["--allow-delete"]).await;
+    assert_eq!(state.variables(id), [("KEPT".to_string(), Variable::secret("ours"))].into());
+}

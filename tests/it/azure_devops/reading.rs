@@ -3,7 +3,7 @@
 use kms_sync::destination::Provider as _;
 use kms_sync::http::{Cx, ErrorKind};
 use kms_sync::model::{Forgetful, Map};
-use kms_sync::sandbox::azure_devops::Variable;
+use kms_sync::sandbox::azure_devops::{Identity, Scopes, Variable};
 use kms_sync::sandbox::host::{Effect, Fault};
 
 use super::rig::{TOKEN, config, connection, methods, rig};
@@ -162,9 +162,42 @@ async fn the_connection_test_proves_what_it_can() {
     assert!(report.identity.contains("contoso") && report.identity.contains("operator@example.com"), "{report:?}");
     assert_eq!(methods(&rig.requests()), "GET");
     let report = rig.session().test(&Cx::quiet(), Some(&config(&[("devopsProjectId", &rig.project)]))).await.expect("good");
-    assert!(report.notes.iter().any(|n| n.contains("Fabrikam")), "{report:?}");
+    assert!(report.notes[0].contains("Fabrikam") && report.notes[0].contains("can be listed"), "a form shows the first one: {report:?}");
     let missing = config(&[("devopsProjectId", "Nowhere")]);
     assert_eq!(rig.session().test(&Cx::quiet(), Some(&missing)).await.expect_err("missing").kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_credential_that_may_not_list_projects_is_good_for_a_known_one() {
+    let rig = rig().await;
+    let (cx, known) = (Cx::quiet(), config(&[("devopsProjectId", &rig.project)]));
+    let refused = |body: &str| {
+        let headers = vec![("content-type".to_string(), "application/json".to_string())];
+        Fault::always("GET /contoso/_apis/projects", 1.0, Effect::Answer { status: 403, headers, body: body.into() })
+    };
+    // The identity lacks the right, then the token lacks the scope.
+    let no_right = r#"{"$id":"1","message":"TF50309: The following account does not have sufficient permissions","typeKey":"AccessDeniedException"}"#;
+    let blind = Scopes { read_groups: true, manage_groups: true, read_projects: false };
+    rig.state.identity("blind", Identity { scopes: blind, ..Identity::administrator("operator") });
+    for (token, fault) in [(TOKEN, Some(refused(no_right))), ("blind", None)] {
+        rig.host.faults.clear();
+        fault.into_iter().for_each(|f| rig.host.faults.add(f));
+        let session = rig.session_as(token);
+        rig.requests();
+        let report = session.test(&cx, Some(&known)).await.expect("good for this project");
+        assert_eq!(methods(&rig.requests()), "GET GET");
+        assert!(report.notes[0].contains("variable groups can be listed"), "{report:?}");
+        assert!(report.notes.iter().any(|n| n.contains("typed by hand")), "{report:?}");
+        let error = session.test(&cx, None).await.expect_err("nothing else is proved");
+        assert!(matches!(error.kind, ErrorKind::Permission | ErrorKind::Auth), "{error}");
+        // A name would have to be looked up, and another project's groups are not there.
+        let named = config(&[("devopsProjectId", "Fabrikam")]);
+        assert!(session.test(&cx, Some(&named)).await.is_err());
+        let missing = config(&[("devopsProjectId", "00000000-1111-2222-3333-444444444444")]);
+        assert_eq!(session.test(&cx, Some(&missing)).await.expect_err("missing").kind, ErrorKind::NotFound);
+    }
+    rig.host.faults.clear();
+    assert_eq!(rig.session_as("nobody").test(&cx, Some(&known)).await.expect_err("a wrong token stays wrong").kind, ErrorKind::Auth);
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ async fn pickers_page_and_prefer_what_can_be_written() {
     assert_eq!(rig.host.log.count("role=admin"), 3);
     let environments = rig.session.choices(&rig.cx(), "environmentId", &filled("acme")).await.expect("environments");
     let seen: Vec<_> = environments.iter().map(|c| (c.label.as_str(), c.detail.as_deref())).collect();
-    assert_eq!(seen, [("Test", Some("Test")), ("Staging", Some("Staging")), ("Production", Some("Production"))]);
+    assert_eq!(seen, [("Test", Some("type Test")), ("Staging", Some("type Staging")), ("Production", Some("type Production"))]);
     assert!(environments[0].value.starts_with('{'));
     let error = rig.session.choices(&rig.cx(), "repositorySlug", &filled("nowhere")).await.expect_err("hidden");
     assert_eq!(error.kind, ErrorKind::NotFound);

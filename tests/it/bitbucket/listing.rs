@@ -153,17 +153,35 @@ async fn what_a_misleading_link_cannot_find_is_asked_by_number() {
 
 #[tokio::test]
 async fn a_list_without_end_is_given_up_soon() {
+    // By single entries, and by the ten of a server that does not care what was asked for.
+    for (each, most) in [(1, 25), (10, 150)] {
+        let mut rig = Rig::new().await;
+        for page in 1..=400 {
+            let next = format!("{}/2.0/repositories/w/r/pipelines_config/variables?page={}", rig.host.url, page + 1);
+            let row = |i: usize| json!({"uuid": format!("{{{page}-{i}}}"), "key": format!("K{page}_{i}"), "secured": true});
+            let part = json!({"page": page, "pagelen": each, "next": next, "values": (0..each).map(row).collect::<Vec<_>>()});
+            let on = if page == 1 { "/variables".to_string() } else { format!("page={page}") };
+            rig.host.faults.add(Fault::next(&on, 1, Effect::status(200, part.to_string())));
+        }
+        let error = rig.refused(&[("B", "2")]).await;
+        assert!(error.message.contains("there is no end"), "{error}");
+        assert!(rig.sent("GET") <= most, "{} requests", rig.sent("GET"));
+        assert_eq!(rig.sent("POST"), 0);
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_entries_are_the_most() {
     let mut rig = Rig::new().await;
-    for page in 1..=400 {
-        let next = format!("{}/2.0/repositories/w/r/pipelines_config/variables?page={}", rig.host.url, page + 1);
-        let part = json!({"page": page, "pagelen": 1, "next": next, "values": [{"uuid": format!("{{{page}}}"), "key": format!("K{page}"), "secured": true}]});
+    for page in 1..=102 {
+        let row = |i: usize| json!({"uuid": format!("{{{page}-{i}}}"), "key": format!("K{page}_{i}"), "secured": true});
+        let part = json!({"page": page, "size": 10_200, "pagelen": 100, "values": (0..100).map(row).collect::<Vec<_>>()});
         let on = if page == 1 { "/variables".to_string() } else { format!("page={page}") };
         rig.host.faults.add(Fault::next(&on, 1, Effect::status(200, part.to_string())));
     }
     let error = rig.refused(&[("B", "2")]).await;
-    assert!(error.message.contains("there is no end"), "{error}");
-    assert!(rig.sent("GET") <= 25, "{} requests", rig.sent("GET"));
-    assert_eq!(rig.sent("POST"), 0);
+    assert!(error.message.contains("more than 10000 entries"), "{error}");
+    assert_eq!((rig.sent("GET"), rig.sent("POST")), (101, 0));
 }
 
 #[tokio::test]

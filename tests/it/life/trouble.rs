@@ -175,13 +175,19 @@ async fn every_trouble_is_told_and_nothing_is_written() {
         // Several at once take turns at being the engine.
         let run = yard.rig.run(&["sync", trouble.name, "--json"]).await;
         let record = &run.json()["runs"][0];
-        assert_eq!((run.code, &record["status"]), (1, &json!("failed")), "{}: {record:#}", trouble.name);
+        assert_eq!((run.code, &record["status"]), (1, &json!("failed")), "{}: {} {}", trouble.name, run.stdout, run.stderr);
         let told = record["message"].as_str().unwrap_or_default();
         assert!(trouble.told.iter().any(|t| told.contains(t)), "{}: {told}", trouble.name);
         assert!(told.len() < 600 && !told.contains("Sign in</title>"), "{}: {told}", trouble.name);
         let text = yard.rig.run(&["sync", trouble.name]).await;
         assert_eq!(text.code, 1);
-        assert!(trouble.told.iter().any(|t| format!("{}{}", text.stdout, text.stderr).contains(t)), "{}", text.stdout);
+        assert!(
+            trouble.told.iter().any(|t| format!("{}{}", text.stdout, text.stderr).contains(t)),
+            "{}: {} {}",
+            trouble.name,
+            text.stdout,
+            text.stderr
+        );
     });
     futures::future::join_all(tried).await;
     assert_eq!(yard.place().values().len(), 0);
