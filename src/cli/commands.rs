@@ -265,8 +265,11 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
     let doc = access.service.sync(name).await?;
     let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
     confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
-    if remove_secrets {
-        let records = follow(&mut access, vec![RunRequest { allow_delete, ..request(name, RunKind::Remove) }]).await?.records;
+    // With the sync goes the knowledge of what it wrote before its settings were changed.
+    let left = doc.left_behind.is_some();
+    let removals = [left.then_some(true), Some(false)].into_iter().flatten().filter(|_| remove_secrets);
+    for left_behind in removals {
+        let records = follow(&mut access, vec![RunRequest { allow_delete, left_behind, ..request(name, RunKind::Remove) }]).await?.records;
         if code(&records) != 0 {
             report(out, &records);
             note(&format!("{} was not deleted, because its secrets could not all be removed", doc.name));

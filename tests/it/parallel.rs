@@ -139,6 +139,21 @@ async fn a_plan_answers_0_only_when_both_sides_agree() {
     shop.rig.run(&["sync", "web", "--json"]).await.expect(1);
 }
 
+/// With a sync goes the knowledge of what it wrote under earlier settings: so that goes first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_takes_along_what_earlier_settings_left() {
+    let shop = Shop::new().await;
+    shop.rig.set("KEY", "v");
+    shop.stored("web", "OLD_{{secretKey}}").await;
+    shop.rig.run(&["sync", "web", "--json"]).await.expect(0);
+    let change = json!({"destinationConfig": {"region": "eu-west-2", "mappingBehavior": "one-to-one"}});
+    shop.rig.run_with(&["update", "web", "-f", "-"], &change).await.expect(0);
+    shop.rig.run(&["sync", "web", "--json"]).await.expect(0);
+    shop.host.log.clear();
+    shop.rig.run(&["delete", "web", "--remove-secrets", "--yes", "--json"]).await.expect(0);
+    assert_eq!(shop.host.log.count("DeleteSecret"), 2, "{:#?}", shop.host.log.lines());
+}
+
 /// What our own patterns leave out is the documented document's concern as well: shown, kept by
 /// an update that does not name it, taken back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
