@@ -100,7 +100,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what a sync would do. Exit code 0: nothing, 10: there are changes.
+    /// Show what a sync would do. Exit code 0: nothing, both sides agree; 10: there are changes, or
+    /// keys that wait for you.
     Plan {
         name: String,
         #[arg(long)]

@@ -142,11 +142,14 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
         ("Connection", doc.connection.as_ref().map_or_else(|| doc.connection_id.clone(), |c| c.name.clone())),
         ("Initial Sync Behavior", doc.sync_options.initial_sync_behavior.to_string()),
         ("Key Schema", doc.sync_options.key_schema.clone().unwrap_or_else(|| "none".into())),
+        ("Include Keys", doc.sync_options.include_keys.join(", ")),
+        ("Exclude Keys", doc.sync_options.exclude_keys.join(", ")),
         ("Auto-Sync Enabled", doc.is_enabled.to_string()),
         ("Disable Secret Deletion", doc.sync_options.disable_secret_deletion.unwrap_or(false).to_string()),
         ("Status", status(doc.sync_status)),
         ("Last synced", when(&doc)),
     ];
+    rows.retain(|(label, value)| !label.ends_with("clude Keys") || !value.is_empty());
     if let Some(message) = &doc.last_sync_message {
         rows.push(("Last message", message.clone()));
     }
@@ -258,8 +261,11 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
     let doc = access.service.sync(name).await?;
     let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
     confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
-    if remove_secrets {
-        let records = follow(&mut access, vec![RunRequest { allow_delete, ..request(name, RunKind::Remove) }]).await?.records;
+    // With the sync goes the knowledge of what it wrote before its settings were changed.
+    let left = doc.left_behind.is_some();
+    let removals = [left.then_some(true), Some(false)].into_iter().flatten().filter(|_| remove_secrets);
+    for left_behind in removals {
+        let records = follow(&mut access, vec![RunRequest { allow_delete, left_behind, ..request(name, RunKind::Remove) }]).await?.records;
         if code(&records) != 0 {
             report(out, &records);
             note(&format!("{} was not deleted, because its secrets could not all be removed", doc.name));
@@ -302,7 +308,8 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
     } else {
         out.text(&plan_text(&plan));
     }
-    Ok(if plan.is_noop() { 0 } else { 10 })
+    // 0 is the promise that the two sides agree: keys that cannot be written break it as well.
+    Ok(if plan.is_noop() && plan.conflicts.is_empty() { 0 } else { 10 })
 }
 
 async fn runs(mut access: Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {
@@ -454,10 +461,16 @@ async fn doctor(args: &Args, out: &Out) -> Outcome {
     let findings = access.service.doctor().await?;
     let bad = findings.iter().filter(|f| !f.ok).count();
     if out.json {
-        print_json(&json!({ "findings": findings, "ok": bad == 0 }));
+        let told: Vec<Value> =
+            findings.iter().map(|f| json!({"ok": f.ok, "level": f.level(), "what": f.what, "detail": f.detail, "fix": f.fix})).collect();
+        print_json(&json!({ "findings": told, "ok": bad == 0 }));
     } else {
         for finding in &findings {
-            let mark = if finding.ok { "✓" } else { "✗" };
+            let mark = match finding.level() {
+                "ok" => "✓",
+                "warning" => "!",
+                _ => "✗",
+            };
             out.text(&format!("{mark} {}: {}", crate::model::text::sanitise(&finding.what), crate::model::text::sanitise(&finding.detail)));
             if let Some(fix) = &finding.fix {
                 out.text(&format!("    → {}", crate::model::text::sanitise(fix)));

@@ -137,6 +137,11 @@ impl Pool {
     }
 
     async fn resolve(&self, connection: &Connection) -> Result<ResolvedConnection, ApiError> {
+        // Also where every endpoint is plain http and nobody would look at it: an operator who
+        // names a file means it to count.
+        if let Some(Err(why)) = connection.ca_file.as_deref().map(crate::http::authorities) {
+            return Err(ApiError::new(ErrorKind::Invalid, "kms-sync", format!("connection {}: {why}", connection.name)));
+        }
         self.store.resolve(connection).await.map_err(|e| ApiError::new(ErrorKind::Invalid, "kms-sync", e.to_string()))
     }
 

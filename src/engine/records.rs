@@ -105,6 +105,8 @@ pub fn summary(record: &RunRecord) -> String {
         (c.deleted, "deleted"),
         (c.skipped, "skipped"),
         (c.failed, "failed"),
+        (c.withheld, "held back"),
+        (c.not_reached, "not reached"),
     ]
     .iter()
     .filter(|(n, _)| *n > 0)

@@ -74,6 +74,7 @@ impl Runner {
             folder_id: source.folder_id.clone(),
             content: Some(content(&source, &self.store.hasher().map_err(|e| e.to_string())?)),
         });
+        let source = source.selected(&spec.config.sync_options.filter());
         progress.meter(cx, true);
         progress.phase(Phase::ReadingDestination);
         let name = source.environment_name.clone().or_else(|| spec.state.environment_name.clone());

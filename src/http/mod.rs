@@ -357,14 +357,19 @@ impl Inner {
             builder = builder.http1_only();
         }
         if let Some(path) = &self.ca_file {
-            let pem = std::fs::read(path).map_err(|e| format!("caFile {path}: {e}"))?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| format!("caFile {path}: not a PEM certificate bundle"))?;
-            if certificates.is_empty() {
-                return Err(format!("caFile {path}: holds no certificate"));
-            }
-            builder = builder.tls_certs_merge(certificates);
+            builder = builder.tls_certs_merge(authorities(path)?);
         }
         builder.build().map_err(|e| format!("TLS could not be set up: {e}"))
+    }
+}
+
+/// The certificates of a connection's `caFile`, which is PEM text; an error says what is wrong with it.
+pub fn authorities(path: &str) -> Result<Vec<reqwest::Certificate>, String> {
+    let pem = std::fs::read(path).map_err(|e| format!("caFile {path}: {e}"))?;
+    match reqwest::Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if certificates.is_empty() => Err(format!("caFile {path}: holds no certificate")),
+        Ok(certificates) => Ok(certificates),
+        Err(_) => Err(format!("caFile {path}: not a PEM certificate bundle")),
     }
 }
 

@@ -37,7 +37,7 @@ impl Credential {
                     ("env", Value::String(s)) if !s.is_empty() => Some(Self::Env(s.clone())),
                     ("file", Value::String(s)) if !s.is_empty() => Some(Self::File(s.clone())),
                     ("sealed", Value::String(s)) => Some(Self::Sealed(s.clone())),
-                    ("command", Value::Array(parts)) if !parts.is_empty() => {
+                    ("command", Value::Array(parts)) if parts.first().and_then(Value::as_str).is_some_and(|p| !p.trim().is_empty()) => {
                         parts.iter().map(|p| p.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>().map(Self::Command)
                     }
                     _ => None,
@@ -149,6 +149,9 @@ impl Connection {
         let ca_file = reader.text("caFile", false, 4096).filter(|c| !c.is_empty());
         let allow_insecure_http = reader.flag("allowInsecureHttp").unwrap_or(false);
         check_slug("name", &name, 64, &mut problems);
+        if let Some(bad) = id.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_".contains(*c))) {
+            problems.add("id", "alphabet", format!("id may hold letters, digits, - and _; {bad:?} is not allowed. Leave it out to get a new one."));
+        }
         let spec = spec_of(&app);
         if spec.is_none() && !app.is_empty() {
             let hint = text::closest(&app, apps.iter().copied()).map(|k| format!(" Did you mean {k}?")).unwrap_or_default();
@@ -322,6 +325,20 @@ impl Connection {
             out.insert("allowInsecureHttp".into(), true.into());
         }
         Value::Object(out)
+    }
+}
+
+/// Credentials that are one word: a blank in them is a slip of copying, and no server takes it.
+pub fn check_words(connection: &Connection, fields: &[&str], problems: &mut Problems) {
+    for field in fields {
+        let blank = match connection.credentials.get(*field) {
+            Some(Credential::Literal(text)) => text.expose().trim().contains(char::is_whitespace),
+            Some(Credential::Plain(text)) => text.trim().contains(char::is_whitespace),
+            _ => false,
+        };
+        if blank {
+            problems.add(format!("credentials.{field}"), "white-space", format!("credentials.{field} must not hold white space."));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod connection;
+pub mod filter;
 pub mod json;
 pub mod ledger;
 pub mod plan;
@@ -55,8 +56,19 @@ pub struct Finding {
     /// What was looked at.
     pub what: String,
     pub detail: String,
-    /// What to do when it is not well.
+    /// What to do when it is not well, or could be better.
     pub fix: Option<String>,
+}
+
+impl Finding {
+    /// `ok`, `warning` (it works, and there is something to do) or `error`.
+    pub fn level(&self) -> &'static str {
+        match (self.ok, &self.fix) {
+            (false, _) => "error",
+            (true, Some(_)) => "warning",
+            (true, None) => "ok",
+        }
+    }
 }
 
 /// Small facts that must outlive the process (a rate window, a learned id): never secrets.

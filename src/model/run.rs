@@ -115,6 +115,12 @@ pub struct Counts {
     pub unchanged: u64,
     pub skipped: u64,
     pub failed: u64,
+    /// Keys that wait for the operator's approval.
+    #[serde(default)]
+    pub withheld: u64,
+    /// Keys whose turn did not come before the run ended.
+    #[serde(default, rename = "notReached")]
+    pub not_reached: u64,
 }
 
 impl Counts {
@@ -128,7 +134,8 @@ impl Counts {
             Outcome::Imported => &mut self.imported,
             Outcome::Skipped => &mut self.skipped,
             Outcome::Failed | Outcome::Conflict => &mut self.failed,
-            Outcome::Withheld | Outcome::NotReached => return,
+            Outcome::Withheld => &mut self.withheld,
+            Outcome::NotReached => &mut self.not_reached,
         };
         *slot += 1;
     }

@@ -7,7 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Map, Problems, Time, schema, text};
+use super::filter::KeyFilter;
+use super::{Map, Problems, Time, filter, schema, text};
 
 /// Which side wins at the first sync, and what is done with keys only the destination has.
 #[derive(
@@ -54,11 +55,22 @@ pub struct SyncOptions {
     /// The folder and everything below it as one flat list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include_all_sub_folders: Option<bool>,
+    /// Patterns of the source keys to carry; empty means all. Ours: the KMS server knows none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include_keys: Vec<String>,
+    /// Patterns of source keys to leave out. Ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_keys: Vec<String>,
     #[serde(flatten)]
     pub extra: Map,
 }
 
 impl SyncOptions {
+    /// Which source keys this sync carries.
+    pub fn filter(&self) -> KeyFilter {
+        KeyFilter::new(&self.include_keys, &self.exclude_keys)
+    }
+
     /// True when this sync may remove keys from the destination.
     pub fn deletes(&self) -> bool {
         !self.disable_secret_deletion.unwrap_or(false)
@@ -98,6 +110,7 @@ impl SyncConfig {
             || source(self) != source(before)
             || self.sync_options.key_schema != before.sync_options.key_schema
             || self.sync_options.include_all_sub_folders != before.sync_options.include_all_sub_folders
+            || self.sync_options.filter() != before.sync_options.filter()
             || (self.sync_options.deletes() && !before.sync_options.deletes())
     }
 }
@@ -156,7 +169,7 @@ const ANSWER_FIELDS: &[&str] = &[
     "waiting",
     "leftBehind",
 ];
-const OPTION_FIELDS: &[&str] = &["initialSyncBehavior", "keySchema", "disableSecretDeletion", "includeAllSubFolders"];
+const OPTION_FIELDS: &[&str] = &["initialSyncBehavior", "keySchema", "disableSecretDeletion", "includeAllSubFolders", "includeKeys", "excludeKeys"];
 
 impl SyncConfig {
     /// Reads a create request (or an answer given back, with or without its `secretSync`
@@ -279,6 +292,8 @@ fn read_options(object: &Map, rules: Option<&dyn KindRules>, problems: &mut Prob
     options.disable_secret_deletion = reader.flag("disableSecretDeletion");
     options.include_all_sub_folders = reader.flag("includeAllSubFolders");
     let behavior = reader.text("initialSyncBehavior", true, 64);
+    options.include_keys = filter::read(given, "includeKeys", problems);
+    options.exclude_keys = filter::read(given, "excludeKeys", problems);
     if let Some(template) = &options.key_schema {
         schema::check(template, "syncOptions.keySchema", problems);
     }

@@ -395,6 +395,10 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
         if !matcher.matches(&entry.key) {
             continue;
         }
+        let row = inputs.ledger.rows.get(fold).filter(|r| (live(r) || r.intent.is_some()) && same_object(entry, r));
+        if !matcher.selects(&entry.key) && row.is_none() {
+            continue;
+        }
         if !matches!(entry.state, EntryState::Deleted { .. }) {
             plan.reach += 1;
         }
@@ -494,7 +498,9 @@ fn settle_asks(inputs: &Inputs<'_>, plan: &mut Plan) {
     for change in &mut plan.changes {
         if change.action == Action::Delete && change.owned && (emptied || mass) {
             let reason = if emptied {
-                "the source folder is empty: every key this sync wrote would be deleted".to_string()
+                let filtered = !inputs.config.sync_options.filter().is_open();
+                let why = if filtered { "includeKeys and excludeKeys select nothing of the source" } else { "the source folder is empty" };
+                format!("{why}: every key this sync wrote would be deleted")
             } else {
                 format!("a mass deletion: {owned_deletions} of the {live} keys this sync wrote would be deleted")
             };

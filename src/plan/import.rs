@@ -37,7 +37,9 @@ pub struct ImportPlan {
 /// Indexes of entries whose value an import needs.
 pub fn reads(config: &SyncConfig, inventory: &Inventory, keys: &dyn KeySpace) -> Vec<usize> {
     let matcher = Matcher::new(config, keys);
-    let wanted = |e: &crate::destination::Entry| e.state == EntryState::Active && e.value.is_none() && matcher.strip(&e.key).is_some();
+    let wanted = |e: &crate::destination::Entry| {
+        e.state == EntryState::Active && e.value.is_none() && matcher.strip(&e.key).is_some() && matcher.selects(&e.key)
+    };
     inventory.entries.iter().enumerate().filter(|(_, e)| wanted(e)).map(|(i, _)| i).collect()
 }
 
@@ -61,7 +63,7 @@ pub fn plan(
         source.secrets.iter().filter_map(|s| Some((keys.fold(&keys.convert(&schema.apply(&s.key)).ok()?), s.key.as_str()))).collect();
     let mut out = ImportPlan::default();
     for entry in &inventory.entries {
-        let Some(middle) = matcher.strip(&entry.key) else { continue };
+        let Some(middle) = matcher.strip(&entry.key).filter(|_| matcher.selects(&entry.key)) else { continue };
         let fold = keys.fold(&entry.key);
         let skip = |out: &mut ImportPlan, reason: String| {
             out.frozen.push(fold.clone());

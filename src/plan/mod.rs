@@ -18,6 +18,7 @@ pub use compute::{compute, reads};
 pub use want::{Wanted, want};
 
 use crate::destination::{Desired, Destination, Inventory};
+use crate::model::filter::KeyFilter;
 use crate::model::ledger::{Hasher, Ledger, LedgerRow};
 use crate::model::plan::{Action, ApprovalDoc, ChangeDoc, ConflictDoc, DestinationSide, PlanDoc, SkippedDoc, SourceSide};
 use crate::model::schema::KeySchema;
@@ -198,20 +199,32 @@ pub fn schema_of(config: &SyncConfig, keys: &dyn crate::destination::KeySpace) -
     if keys.schema_on_keys() { KeySchema::new(config.sync_options.key_schema.as_deref(), &config.environment) } else { KeySchema::default() }
 }
 
-/// Matches destination keys against the schema in the destination's own alphabet.
+/// Matches destination keys against schema and filter in the destination's own alphabet.
 pub struct Matcher<'k> {
     schema: KeySchema,
+    filter: KeyFilter,
     keys: &'k dyn crate::destination::KeySpace,
 }
 
 impl<'k> Matcher<'k> {
     /// A matcher for a sync's schema.
     pub fn new(config: &SyncConfig, keys: &'k dyn crate::destination::KeySpace) -> Self {
-        let schema = schema_of(config, keys).map(|part| keys.fold(&keys.convert_part(part)));
-        Self { schema, keys }
+        let here = |part: &str| keys.fold(&keys.convert_part(part));
+        Self { schema: schema_of(config, keys).map(here), filter: config.sync_options.filter().map(here), keys }
     }
 
-    /// True when this sync manages the key.
+    /// True when a source key could become this key and the filter would select it. A key that
+    /// is left out is this sync's only when the ledger says so.
+    pub fn selects(&self, key: &str) -> bool {
+        if self.filter.is_open() {
+            return true;
+        }
+        let folded = self.keys.fold(key);
+        let middle = if self.schema.is_open() { Some(folded.as_str()) } else { self.schema.strip(&folded) };
+        middle.is_some_and(|m| self.filter.selects(m))
+    }
+
+    /// True when the key schema of this sync reaches the key.
     pub fn matches(&self, key: &str) -> bool {
         self.schema.matches(&self.keys.fold(key))
     }

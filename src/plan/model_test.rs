@@ -112,6 +112,7 @@ proptest! {
         schema in prop::option::of(Just("APP_{{secretKey}}")),
         deletes in any::<bool>(),
         readable in any::<bool>(),
+        include in prop::option::of(prop::sample::select(vec!["C*", "?", "NOTHING"])),
     ) {
         let config = config(schema, deletes);
         let mut world = Memory { readable, ..Memory::default() };
@@ -131,9 +132,13 @@ proptest! {
             }
             last = pairs.clone();
         }
-        let map = source(&borrowed(&last));
+        // The last edit of the sync narrows it.
+        let mut config = config;
+        config.sync_options.include_keys = include.map(str::to_string).into_iter().collect();
+        let map = source(&borrowed(&last)).selected(&config.sync_options.filter());
         let wanted = want(&config, &map, &Keys);
         let held_before = living(&world);
+        let owned: Vec<String> = ledger.rows.values().filter(|r| r.value_hash.is_some() || r.intent.is_some()).map(|r| r.fold.clone()).collect();
         run(&mut world, &mut ledger, &config, &map, true, None);
         let held = living(&world);
         for wish in &wanted.desired {
@@ -142,7 +147,8 @@ proptest! {
         let matcher = Matcher::new(&config, &Keys);
         for (fold, value) in &held_before {
             let ours = wanted.desired.iter().any(|d| d.fold == *fold);
-            let protected = wanted.frozen.contains(fold) || !matcher.matches(fold) || !deletes;
+            let left_out = !matcher.selects(fold) && !owned.contains(fold);
+            let protected = wanted.frozen.contains(fold) || !matcher.matches(fold) || !deletes || left_out;
             if !ours && protected {
                 prop_assert_eq!(held.get(fold), Some(value), "{} must stay as it was", fold);
             }

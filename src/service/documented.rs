@@ -148,8 +148,9 @@ async fn updated(service: &dyn Service, kind: String, id: &str, document: Value)
 
 async fn remove(State(service): App, Path((kind, id)): Path<(String, String)>, Query(asked): Asked) -> Answer {
     let doc = found(&*service, &kind, &id).await?;
-    if asked.get("removeSecrets").is_some_and(|v| v == "true") {
-        let run = service.start(RunRequest::new(&doc.name, RunKind::Remove, Trigger::Manual)).await?;
+    let removals = [doc.left_behind.map(|_| true), Some(false)].into_iter().flatten();
+    for left_behind in removals.filter(|_| asked.get("removeSecrets").is_some_and(|v| v == "true")) {
+        let run = service.start(RunRequest { left_behind, ..RunRequest::new(&doc.name, RunKind::Remove, Trigger::Manual) }).await?;
         let record = service.finished(&run).await?;
         if record.status != RunStatus::Succeeded {
             let text = record.message.unwrap_or_else(|| "The secrets could not be removed.".into());

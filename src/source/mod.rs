@@ -34,7 +34,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::{ApiError, Cx};
 use crate::model::SecretValue;
-use crate::model::connection::{AppSpec, ConnectionMethod, ConnectionSetting, CredentialField, ResolvedConnection};
+use crate::model::connection::{AppSpec, ConnectionMethod, ConnectionSetting, CredentialField, ResolvedConnection, check_words};
+use crate::model::filter::KeyFilter;
 use crate::model::{Choice, TestReport};
 
 /// Connections to a KMS account.
@@ -87,7 +88,7 @@ pub static APP: AppSpec = AppSpec {
         },
     ],
     settings: &[ConnectionSetting { name: "baseUrl", label: "Base URL", url: true, help: "Where the KMS answers; empty means the cloud." }],
-    check: |_, _| {},
+    check: |connection, problems| check_words(connection, &["clientId", "clientSecret", "organizationSlug", "token"], problems),
 };
 
 /// The cloud's address.
@@ -139,6 +140,24 @@ pub struct SourceMap {
 }
 
 impl SourceMap {
+    /// The part of it that a filter selects: what is left out counts as if it were not there, so
+    /// that a key nobody asks for cannot keep the others from being deleted.
+    pub fn selected(mut self, filter: &KeyFilter) -> Self {
+        if filter.is_open() {
+            return self;
+        }
+        let all = self.secrets.len();
+        self.secrets.retain(|s| filter.selects(&s.key));
+        self.unreadable.retain(|(key, _)| filter.selects(key));
+        self.clashes.retain(|(key, _)| filter.selects(key));
+        self.own_keys.retain(|key| filter.selects(key));
+        let left = all - self.secrets.len();
+        if left > 0 {
+            self.warnings.push(format!("includeKeys and excludeKeys leave out {left} of the source's {all} keys."));
+        }
+        self
+    }
+
     /// True when absent keys may be taken for deleted.
     pub fn complete(&self) -> bool {
         self.incomplete.is_empty() && self.unreadable.is_empty() && self.clashes.is_empty()

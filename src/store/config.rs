@@ -265,11 +265,35 @@ impl Store {
         }
         let here = std::env::current_dir().map_err(|e| StoreError::io("find the working directory", Path::new("."), &e))?;
         make_absolute(&mut connection, &here);
+        self.check_content(&connection)?;
         self.seal_literals(&mut connection, self.settings()?.seal)?;
         let document = connection_document(&connection)?;
         files::ensure_dir(&self.dirs().connections(), true)?;
         files::write(&self.connection_path(&connection.name), &pretty(&document))?;
         Ok(connection)
+    }
+
+    /// Refuses what no use of the connection could go well with: a CA file that holds no
+    /// certificate, a sealed text that nothing here opens.
+    fn check_content(&self, connection: &Connection) -> Result<(), StoreError> {
+        let mut problems = Problems::default();
+        if let Some(Err(why)) = connection.ca_file.as_deref().map(crate::http::authorities) {
+            problems.add("caFile", "certificate", format!("{why}."));
+        }
+        for (field, credential) in &connection.credentials {
+            let Credential::Sealed(sealed) = credential else { continue };
+            // With the passphrase still unknown only the form can be judged.
+            if let Err(error) = self.keys().unseal(sealed)
+                && error.kind != StoreErrorKind::Locked
+            {
+                problems.add(format!("credentials.{field}"), "sealed", format!("credentials.{field}: {}.", error.message));
+            }
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(StoreError { problems: problems.clone(), ..StoreError::new(StoreErrorKind::Invalid, problems.to_string()) })
+        }
     }
 
     /// Replaces each credential `{"stored": true}` of an edited document by what the stored

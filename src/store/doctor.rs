@@ -205,10 +205,8 @@ fn connection(store: &Store, loaded: &Loaded<Connection>, settings: &Settings, f
             found.push(of_error(format!("{what}, {field}"), error));
         }
     }
-    if let Some(ca) = &connection.ca_file
-        && let Err(error) = std::fs::File::open(ca)
-    {
-        found.push(of_error(format!("{what}, caFile"), StoreError::io("read it", Path::new(ca), &error)));
+    if let Some(Err(why)) = connection.ca_file.as_deref().map(crate::http::authorities) {
+        found.push(ill(format!("{what}, caFile"), why, "Put the PEM certificates of the endpoints' authority there, or correct the path."));
     }
     if found.len() == before {
         let kinds: Vec<&str> = connection.credentials.values().filter_map(kind_of).collect();

@@ -10,6 +10,8 @@ mod conformance;
 mod kms;
 mod life;
 mod oci;
+mod offline;
+mod parallel;
 mod support;
 mod tui;
 mod world;

@@ -64,12 +64,18 @@ pub fn check(config: &Map, options: &SyncOptions, problems: &mut Problems) {
 
 fn check_options(options: &SyncOptions, many: bool, problems: &mut Problems) {
     let mut reader = Reader { object: &options.extra, prefix: "syncOptions.", problems };
-    let key = reader.text("keyId", false, 256).filter(|k| !k.is_empty());
+    let key = reader.text("keyId", false, 256);
     let metadata = reader.flag("syncSecretMetadataAsTags").unwrap_or(false);
     let window = reader.number("recoveryWindowDays", 7, 30);
     let force = reader.flag("forceDelete").unwrap_or(false);
     if let Some(key) = key {
-        if let Some(bad) = key.chars().find(|c| !(c.is_ascii_alphanumeric() || ":/_-".contains(*c))) {
+        if key.is_empty() {
+            problems.add(
+                "syncOptions.keyId",
+                "min-length",
+                "syncOptions.keyId must not be empty: leave it out for the key that AWS takes by itself.",
+            );
+        } else if let Some(bad) = key.chars().find(|c| !(c.is_ascii_alphanumeric() || ":/_-".contains(*c))) {
             problems.add("syncOptions.keyId", "alphabet", format!("syncOptions.keyId may hold letters, digits and : / _ -; {bad:?} is not allowed."));
         } else if KeyRef::parse(&key).is_none() {
             problems.add(
@@ -229,6 +235,7 @@ mod tests {
             ),
             (one.clone(), json!({"keyId": "mykey"}), vec![("syncOptions.keyId", "key-id")]),
             (one.clone(), json!({"keyId": "a b"}), vec![("syncOptions.keyId", "alphabet")]),
+            (one.clone(), json!({"keyId": " "}), vec![("syncOptions.keyId", "min-length")]),
             (one.clone(), json!({"recoveryWindowDays": 6}), vec![("syncOptions.recoveryWindowDays", "range")]),
             (one.clone(), json!({"recoveryWindowDays": 31}), vec![("syncOptions.recoveryWindowDays", "range")]),
             (one.clone(), json!({"forceDelete": true, "recoveryWindowDays": 7}), vec![("syncOptions.forceDelete", "contradiction")]),

@@ -118,6 +118,7 @@ pub(super) static APP: AppSpec = AppSpec {
 };
 
 fn check(connection: &Connection, problems: &mut Problems) {
+    crate::destination::entra::check_ids(connection, problems);
     if let Some(Credential::Plain(name)) = connection.credentials.get("orgName")
         && name.contains(['/', '\\', '?', '#'])
     {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::address;
+use crate::destination::entra::check_ids;
 use crate::model::Problems;
 use crate::model::connection::{AppSpec, Connection, ConnectionMethod, ConnectionSetting, Credential, CredentialField};
 
@@ -98,17 +99,11 @@ fn check(connection: &Connection, problems: &mut Problems) {
         problems.add("method", "unsupported", *reason);
         return;
     }
-    if let Some(Credential::Plain(tenant)) = connection.credentials.get("tenantId")
-        && !tenant.trim().trim_start_matches('-').chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+    check_ids(connection, problems);
+    if let Some(Credential::Plain(text)) = connection.credentials.get("subscription")
+        && text.trim().starts_with('-')
     {
-        problems.add("credentials.tenantId", "tenant", "credentials.tenantId must be a GUID or a domain name.");
-    }
-    for name in ["tenantId", "subscription"] {
-        if let Some(Credential::Plain(text)) = connection.credentials.get(name)
-            && text.trim().starts_with('-')
-        {
-            problems.add(format!("credentials.{name}"), "value", format!("credentials.{name} must not begin with a hyphen."));
-        }
+        problems.add("credentials.subscription", "value", "credentials.subscription must not begin with a hyphen.");
     }
     if let Err(message) = address::allowed_hosts(connection.settings.get("allowedVaultHosts")) {
         problems.add("allowedVaultHosts", "host", format!("{message}."));

@@ -62,6 +62,26 @@ impl Provider for Bitbucket {
         reader.text("repositorySlug", false, 1024);
         reader.text("environmentId", false, 1024);
         let place = Place::of(config);
+        if let Some(text) = config.get("environmentId").and_then(|e| e.as_str()).map(str::trim)
+            && text.contains(['{', '}'])
+            && place::uuid(text).is_none()
+        {
+            problems.add(
+                "destinationConfig.environmentId",
+                "uuid",
+                "destinationConfig.environmentId must be the environment's uuid in braces, its name or its slug.",
+            );
+        }
+        if let Some(other) = place::contradiction(config) {
+            problems.add(
+                "destinationConfig.repositorySlug",
+                "contradiction",
+                format!(
+                    "destinationConfig.repositorySlug names the workspace {}, destinationConfig.workspaceSlug another one.",
+                    crate::model::text::brief(&other, 60)
+                ),
+            );
+        }
         if place.repository.is_empty() {
             problems.add("destinationConfig.repositorySlug", "required", "destinationConfig.repositorySlug is required.");
         }

@@ -24,7 +24,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Policy, join};
-use crate::model::SecretValue;
+use crate::model::connection::{Connection, Credential, check_words};
+use crate::model::{Problems, SecretValue};
 
 /// The word under which token requests are counted.
 pub const SERVICE: &str = "entra";
@@ -36,6 +37,34 @@ const EARLY: Duration = Duration::from_secs(300);
 const EARLY_RETRY: Duration = Duration::from_secs(30);
 /// A token this close to its end is no longer sent: it could expire on the way.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// The offline rules for the ids of a tenant and an app registration. An authority that is none
+/// of Microsoft's (an AD FS, an emulator) may know other ids.
+pub fn check_ids(connection: &Connection, problems: &mut Problems) {
+    let text = |name: &str| match connection.credentials.get(name) {
+        Some(Credential::Plain(text)) => Some(text.trim()),
+        _ => None,
+    };
+    check_words(connection, &["tenantId", "clientId"], problems);
+    let authority = connection.setting("authorityUrl").and_then(|a| url::Url::parse(a.trim()).ok());
+    let microsofts = authority.is_none_or(|url| url.host_str().and_then(cloud_of_authority).is_some());
+    let word = |text: &str| !text.starts_with('-') && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
+    if let Some(tenant) = text("tenantId").filter(|t| !t.contains(char::is_whitespace))
+        && (!word(tenant) || (microsofts && !is_guid(tenant) && !tenant.trim_matches('.').contains('.')))
+    {
+        problems.add("credentials.tenantId", "tenant", "credentials.tenantId must be a GUID or a domain name.");
+    }
+    if let Some(client) = text("clientId").filter(|c| !c.contains(char::is_whitespace))
+        && microsofts
+        && !is_guid(client)
+    {
+        problems.add("credentials.clientId", "guid", "credentials.clientId must be a GUID: the application (client) id of the app registration.");
+    }
+}
+
+fn is_guid(text: &str) -> bool {
+    text.len() == 36 && uuid::Uuid::try_parse(text).is_ok()
+}
 
 /// How a token is obtained.
 #[derive(Debug, Clone)]

@@ -1,9 +1,9 @@
 //! Oracle Cloud identifiers: `ocid1.<type>.<realm>.[region].[more.]<unique>`.
 //!
-//! The check is deliberately mild. A text that begins with `ocid1.` must be of the type its
-//! field needs, because pasting the vault's OCID into the key's field is the commonest slip.
-//! Any other text is left to the service: the documented sample request itself carries `...`
-//! in all three fields, and it must be storable as it stands.
+//! An OCID must be of the type its field needs: pasting the vault's OCID into the key's field
+//! is the commonest slip. Realm, region and the unique part are not looked at beyond their
+//! shape. The documented sample request carries `...` in all three fields and must be storable
+//! as it stands, so that one text is no fault here; a run with it is refused by the service.
 
 use crate::model::{Map, Problems};
 
@@ -16,14 +16,22 @@ pub(super) fn region(ocid: &str) -> Option<String> {
     (!region.is_empty() && parts.next().is_some()).then(|| super::region::name(region))
 }
 
+/// What the documented sample request carries where an OCID belongs.
+const PLACEHOLDER: &str = "...";
+
 /// What is wrong with an OCID for a field that takes `types`; `None` when nothing is.
 pub(super) fn fault(value: &str, types: &[&str]) -> Option<String> {
     if let Some(bad) = value.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-:".contains(*c))) {
         return Some(format!("an OCID holds letters, digits and . _ - : only; {bad:?} is not allowed"));
     }
-    let rest = value.strip_prefix("ocid1.")?;
-    let parts: Vec<&str> = rest.split('.').collect();
+    if value == PLACEHOLDER {
+        return None;
+    }
     let wanted = types.join(" or ");
+    let Some(rest) = value.strip_prefix("ocid1.") else {
+        return Some(format!("this is no OCID: the OCID of a {wanted} begins with ocid1.{}.", types[types.len() - 1]));
+    };
+    let parts: Vec<&str> = rest.split('.').collect();
     if !types.contains(&parts[0]) {
         return Some(format!("this is the OCID of a {}, and the field takes the OCID of a {wanted}", parts[0]));
     }
@@ -61,7 +69,8 @@ mod tests {
             ("ocid1.vault.oc2.us-langley-1.seg.abc", &["vault"], true),
             ("ocid1.key.oc1.iad.seg.abc", &["key"], true),
             ("...", &["key"], true),
-            ("my-emulated-vault", &["vault"], true),
+            ("my-vault", &["vault"], false),
+            ("....", &["vault"], false),
             ("ocid1.vault.oc1.iad.seg.abc", &["key"], false),
             ("ocid1.key.oc1.iad.", &["key"], false),
             ("ocid1.key.prod.iad.abc", &["key"], false),

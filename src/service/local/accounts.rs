@@ -38,12 +38,30 @@ impl Local {
     }
 }
 
+/// OCI refuses requests that are 5 minutes off, AWS those that are 15 off.
+const CLOCK_WRONG: i64 = 300;
+
 pub(super) fn clock_finding(skew: i64) -> Finding {
     let way = if skew > 0 { "ahead of" } else { "behind" };
-    let ok = skew.abs() <= CLOCK_SKEW;
-    let detail = if ok { "agrees with the servers'".into() } else { format!("{} s {way} the servers'", skew.abs()) };
-    // OCI refuses requests that are 5 minutes off, AWS those that are 15 off.
-    let fix =
-        (!ok).then(|| "set it, and keep it right by NTP (timedatectl set-ntp true): signed requests are refused when it is minutes off".to_string());
-    Finding { ok, what: "clock".into(), detail, fix }
+    let (off, wrong) = (skew.abs() > CLOCK_SKEW, skew.abs() > CLOCK_WRONG);
+    let detail = if off { format!("{} s {way} the servers'", skew.abs()) } else { "agrees with the servers'".into() };
+    let fix = off.then(|| {
+        let so = if wrong { "signed requests are refused" } else { "signed requests are refused when it is minutes off" };
+        format!("set it, and keep it right by NTP (timedatectl set-ntp true): {so}")
+    });
+    Finding { ok: !wrong, what: "clock".into(), detail, fix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_fine_doubtful_or_wrong() {
+        for (skew, level) in [(0, "ok"), (-60, "ok"), (61, "warning"), (-300, "warning"), (301, "error"), (-86_400, "error")] {
+            let finding = clock_finding(skew);
+            assert_eq!(finding.level(), level, "{skew}: {finding:?}");
+            assert_eq!(finding.fix.is_some(), level != "ok", "{skew}");
+        }
+    }
 }

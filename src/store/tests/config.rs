@@ -194,14 +194,32 @@ fn a_file_written_by_hand_has_the_same_id_on_every_load() {
 #[test]
 fn everything_of_a_connection_survives_storing() {
     let room = Room::new();
+    let ca = room.put("lan.pem", rcgen::generate_simple_self_signed(vec!["kms.lan".into()]).unwrap().cert.pem(), 0o644);
     let document = json!({
         "name": "main", "app": "hanzo-kms", "method": "token", "description": "The account", "baseUrl": "http://kms.lan:8080/x",
-        "caFile": "/etc/ssl/lan.pem", "allowInsecureHttp": true, "credentials": {"token": {"command": ["pass", "show", "kms"]}}
+        "caFile": ca, "allowInsecureHttp": true, "credentials": {"token": {"command": ["pass", "show", "kms"]}}
     });
     let stored = room.store.save_connection(connection(document)).unwrap();
     let loaded = room.store.connection("main").unwrap();
     assert_eq!(format!("{stored:?}"), format!("{loaded:?}"));
     assert_eq!(loaded.setting("baseUrl"), Some("http://kms.lan:8080/x"));
+}
+
+#[test]
+fn what_no_use_could_go_well_with_is_not_stored() {
+    let room = Room::new();
+    room.put("text.pem", "no certificate", 0o644);
+    let document = |ca: &str, token: serde_json::Value| json!({"name": "main", "app": "hanzo-kms", "method": "token", "baseUrl": "http://127.0.0.1:1", "caFile": ca, "credentials": {"token": token}});
+    let text = room.path("text.pem").display().to_string();
+    for (ca, token, field) in [
+        ("/nonexistent/ca.pem", json!("t"), "caFile"),
+        (text.as_str(), json!("t"), "caFile"),
+        ("", json!({"sealed": "garbled"}), "credentials.token"),
+    ] {
+        let error = room.store.save_connection(connection(document(ca, token))).unwrap_err();
+        assert_eq!((error.kind, error.problems.0[0].field.as_str()), (StoreErrorKind::Invalid, field), "{error}");
+    }
+    assert!(room.store.connections().is_empty());
 }
 
 #[test]

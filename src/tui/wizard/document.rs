@@ -213,13 +213,16 @@ impl Wizard {
             .find(|c| account.as_deref().is_none_or(|a| a == c.name || a == c.id))
             .and_then(|c| c.public.get("baseUrl")?.as_str().map(str::to_string))
             .unwrap_or_else(|| crate::source::DEFAULT_BASE_URL.into());
-        vec![
+        let filtered = ["includeKeys", "excludeKeys"].iter().any(|m| self.base.get("syncOptions").is_some_and(|o| o.get(m).is_some()));
+        let warning = filtered.then(|| "# The server does not know includeKeys and excludeKeys: it would carry every key.".to_string());
+        let call = vec![
             "curl --request POST \\".into(),
             format!("  --url {}/api/v1/secret-syncs/{kind} \\", base.trim_end_matches('/')),
             "  --header \"Authorization: Bearer $KMS_TOKEN\" \\".into(),
             "  --header 'Content-Type: application/json' \\".into(),
             "  --data @- <<'JSON'".into(),
-        ]
+        ];
+        warning.into_iter().chain(call).collect()
     }
 }
 

@@ -28,6 +28,7 @@ macro_rules! suite {
                 sharing { two_syncs_with_overlapping_schemas, two_syncs_at_once }
                 edits { cleared_schema_asks, another_schema_asks, deletion_switched_on_asks, environment_renamed }
                 left_behind { at_an_earlier_target, under_an_earlier_schema, edited_since, removed_with_the_rest, out_of_reach, nothing_by_another_name, edited_file_asks, another_source_asks }
+                filtered { left_out, edited, unreadable_and_left_out, imported }
                 source {
                     emptied, folder_gone, environment_gone, unreadable_value, unreadable_import, keys_by_import_links, sub_folders_that_clash,
                     kms_breaks_down

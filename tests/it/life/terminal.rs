@@ -130,7 +130,7 @@ async fn the_engine_outlives_its_terminals_and_recovers_from_its_own_death() {
     assert_eq!(
         after[0]["counts"],
         json!({"created": 20, "updated": 0, "restored": 0, "deleted": 0, "imported": 0, "unchanged": 75,
-        "skipped": 0, "failed": 0})
+        "skipped": 0, "failed": 0, "withheld": 0, "notReached": 0})
     );
     assert!(keys(&after[0], "created").is_disjoint(&created), "nothing is written twice");
     let quiet = yard.rig.run(&["sync", "web", "--verify", "--json"]).await.expect(0);

@@ -4,6 +4,7 @@ pub mod basics;
 pub mod deleting;
 pub mod drift;
 pub mod edits;
+pub mod filtered;
 pub mod foreign;
 pub mod importing;
 pub mod left_behind;
