@@ -4,12 +4,13 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::app::{App, Page, World};
+use super::app::{App, Page};
 use super::dashboard::{Dashboard, detail, table};
 use super::modal;
 use super::text;
 use super::theme::Role;
 use super::ui::{Drawn, Ui};
+use super::world::World;
 use super::{wizard, words};
 use crate::model::board::Card;
 

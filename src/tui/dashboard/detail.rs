@@ -6,11 +6,11 @@ use super::{Dashboard, TABS, table};
 use crate::destination::registry;
 use crate::model::board::{Card, LiveRun};
 use crate::model::run::{Counts, Outcome, RunRecord, RunStatus, SecretOutcome};
-use crate::tui::app::World;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::{Hit, Ui};
 use crate::tui::words;
+use crate::tui::world::World;
 
 /// Writes the tabs' names over the frame's line, the one in front marked.
 pub fn draw_tabs(ui: &mut Ui<'_>, tab: usize, right: u16, y: u16, room: u16) {

@@ -4,7 +4,6 @@
 use ratatui::layout::Rect;
 
 use crate::model::Finding;
-use crate::tui::app::World;
 use crate::tui::fx::{Call, Fx, Load, Move, Reply, Ticket};
 use crate::tui::keys::Action;
 use crate::tui::modal::{Verdict, scrolled};
@@ -13,6 +12,7 @@ use crate::tui::theme::Role;
 use crate::tui::ui::Ui;
 use crate::tui::wizard::review_view::{Row, draw_rows};
 use crate::tui::words;
+use crate::tui::world::World;
 
 /// The pane's state.
 #[derive(Default)]

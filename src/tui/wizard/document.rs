@@ -8,9 +8,9 @@ use crate::destination::registry;
 use crate::model::Problems;
 use crate::model::schema::{self, KeySchema};
 use crate::model::sync::SyncConfig;
-use crate::tui::app::World;
 use crate::tui::form::{Item, Kind};
 use crate::tui::theme::Role;
+use crate::tui::world::World;
 
 /// Members of an answer that must not travel into a new request.
 const STATE: &[&str] = &["id", "version", "createdAt", "updatedAt", "folderId", "connection", "folder"];
