@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -61,15 +61,25 @@ pub struct Api {
     pub link: Arc<Link>,
     pub region: String,
     clients: Clients,
-    pub lanes: Lanes,
+    /// Its own until the account is known, then the account's.
+    lanes: Mutex<Arc<Lanes>>,
     /// Seconds this machine's clock is ahead, once that made a call fail.
     skew: AtomicI64,
 }
 
 impl Api {
     pub fn new(link: Arc<Link>, region: &str) -> Self {
-        let open = link.endpoint().is_some();
-        Self { link, region: region.to_string(), clients: Clients::new(), lanes: Lanes::new(open), skew: AtomicI64::new(0) }
+        Self { link, region: region.to_string(), clients: Clients::new(), lanes: Mutex::new(Arc::new(Lanes::new())), skew: AtomicI64::new(0) }
+    }
+
+    /// How fast calls go out.
+    pub fn lanes(&self) -> Arc<Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on calls go out at the pace of this account and region.
+    pub fn pace_as(&self, place: &str) {
+        *self.lanes.lock().unwrap_or_else(PoisonError::into_inner) = Lanes::shared(place);
     }
 
     /// A sentence once the clock proved wrong.
@@ -113,12 +123,13 @@ impl Api {
         O: Send,
     {
         let (mut attempt, mut skewed) = (1, false);
+        let lanes = self.lanes();
         loop {
-            self.lanes.ready(cx, op.lane).await?;
+            lanes.ready(cx, op.lane).await?;
             let probe = Probe { cx: cx.clone(), name: op.name, retry: attempt > 1 };
             let raw = match make(probe).await {
                 Ok(output) => {
-                    self.lanes.calm(op.lane);
+                    lanes.calm(op.lane);
                     return Ok(output);
                 }
                 Err(raw) => raw,
@@ -141,7 +152,7 @@ impl Api {
             let throttled = error.kind == ErrorKind::Throttled;
             let most = if throttled { THROTTLED_ATTEMPTS } else { ATTEMPTS };
             if throttled {
-                self.lanes.throttled(op.lane, error.retry_after);
+                lanes.throttled(op.lane, error.retry_after);
             }
             if op.once || !error.kind.passing() || attempt >= most || !cx.spend_retry() {
                 return Err(error);
@@ -203,6 +214,9 @@ impl Api {
         let Some(given) = answer.credentials() else {
             return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, format!("AssumeRole {role}: the answer holds no credentials")));
         };
+        if [given.access_key_id(), given.secret_access_key(), given.session_token()].iter().any(|part| part.is_empty()) {
+            return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, format!("AssumeRole {role}: the answer lacks a part of the credentials")));
+        }
         let expires = SystemTime::try_from(*given.expiration()).ok();
         let credentials =
             Credentials::new(given.access_key_id(), given.secret_access_key(), Some(given.session_token().to_string()), expires, "kms-sync-role");
