@@ -1,7 +1,8 @@
 //! One call to a vault: the token, the pace, the challenge, throttling, redirects. What an
 //! answer means is the caller's business.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -9,7 +10,7 @@ use reqwest::Method;
 use super::SERVICE;
 use super::address::VaultUrl;
 use super::errors::{Refusal, Right, failure};
-use super::wire::Secret;
+use super::wire::{self, Secret, not_a_vault};
 use crate::destination::entra::{Claims, Tokens, resource_of};
 use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, join};
 use crate::model::text::brief;
@@ -17,30 +18,55 @@ use crate::model::text::brief;
 /// Rounds of waiting after the attempts of one call ended throttled.
 const THROTTLE_ROUNDS: u32 = 5;
 
-/// At most 40 + 10 × 25 = 290 creations in any 10 s; the limit is 300, for everybody together.
-const CREATIONS_PER_SECOND: f64 = 25.0;
-const CREATIONS_AT_ONCE: u32 = 40;
+/// Microsoft counts in spans of this length ("Azure Key Vault service limits").
+const SPAN: Duration = Duration::from_secs(10);
+/// Creations of one vault in a span, of the 300 that it takes. New names and new versions
+/// count alike, and so do the certificates and keys that anybody imports there: the rest is
+/// left to others.
+const CREATIONS: u32 = 250;
+/// A subscription takes five times as many as a vault. Which vaults share one cannot be told
+/// from here: those of a connection are taken together.
+const CREATIONS_OF_ALL: u32 = 5 * CREATIONS;
+/// Calls of any kind to one vault: in a second, and at once. At most 1,100 in a span, of the
+/// 4,000 that it takes from everybody, the applications that read their secrets included.
+const CALLS_PER_SECOND: f64 = 100.0;
+const CALLS_AT_ONCE: u32 = 100;
 
-/// How fast one vault may be called. Microsoft's limits per vault and 10 s: 300 creations
-/// (certificates and keys of everybody included), 4,000 of everything else.
+/// How fast one vault may be called, whoever answers for it.
 pub(super) struct Pace {
     /// Every call; a throttled one holds back all workers.
-    pub calls: Pacer,
-    /// Creations beside it; `None` where no quota is known (emulators).
-    pub creations: Option<Pacer>,
+    pub calls: Arc<Pacer>,
+    /// New versions.
+    pub creations: Pacer,
 }
 
 impl Pace {
-    /// The pace for a vault of a known cloud, or for any other host. `unit`: the first pause
-    /// after a throttled call without Retry-After, which vaults do not document; Microsoft's
-    /// guidance for them is 1, 2, 4, 8, 16 s.
-    pub fn new(name: &str, published_quota: bool, unit: Duration) -> Self {
-        if published_quota {
-            let creations = Pacer::new(name, CREATIONS_PER_SECOND, CREATIONS_PER_SECOND, CREATIONS_AT_ONCE);
-            Self { calls: Pacer::new(name, 100.0, 100.0, 100).holding(unit), creations: Some(creations) }
-        } else {
-            Self { calls: Pacer::new(name, 1000.0, 1000.0, 1000).holding(unit), creations: None }
+    /// The pace of a vault that nobody has called yet. `unit`: the first pause after a
+    /// throttled call without Retry-After, which vaults do not document; Microsoft's guidance
+    /// for them is 1, 2, 4, 8, 16 s.
+    pub fn new(name: &str, unit: Duration) -> Self {
+        let calls = Arc::new(Pacer::new(name, CALLS_PER_SECOND, CALLS_PER_SECOND, CALLS_AT_ONCE).holding(unit));
+        let creations = Pacer::new(name, 50.0, 50.0, 50).capped(CREATIONS, SPAN).within(calls.clone());
+        Self { calls, creations }
+    }
+
+    /// The pace of one vault, the same for every connection of this process: its quotas count
+    /// whoever calls.
+    pub fn of(vault: &str, name: &str, unit: Duration) -> Arc<Self> {
+        static ALL: Mutex<BTreeMap<String, Weak<Pace>>> = Mutex::new(BTreeMap::new());
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, pace| pace.strong_count() > 0);
+        if let Some(pace) = all.get(vault).and_then(Weak::upgrade) {
+            return pace;
         }
+        let pace = Arc::new(Self::new(name, unit));
+        all.insert(vault.to_string(), Arc::downgrade(&pace));
+        pace
+    }
+
+    /// The creations of all vaults of a connection.
+    pub fn of_all(connection: &str) -> Pacer {
+        Pacer::new(connection, 250.0, 250.0, CREATIONS).capped(CREATIONS_OF_ALL, SPAN)
     }
 }
 
@@ -76,6 +102,8 @@ pub(super) struct Vault {
     pub http: Http,
     pub tokens: Arc<Tokens>,
     pub pace: Arc<Pace>,
+    /// Creations of all vaults of this connection.
+    pub together: Arc<Pacer>,
     pub patience: Patience,
 }
 
@@ -97,8 +125,7 @@ pub(super) struct Call<'a> {
 impl Vault {
     /// Equal texts are the same vault, reached the same way.
     pub fn identity(&self) -> String {
-        let address = self.address.identity();
-        if self.base == self.address.url { address } else { format!("{address} at {}", self.base) }
+        self.address.identity_at(&self.base)
     }
 
     /// The URL of a resource below the vault.
@@ -135,6 +162,18 @@ impl Vault {
         self.call(cx, &Call { method: Method::PUT, url, label, body: Some(body), repeatable: false, creates: true, once: false }).await
     }
 
+    /// Changes the tags of a version (of the current one where none is named), not its value.
+    pub async fn retag(&self, cx: &Cx, name: &str, version: Option<&str>, body: &[u8]) -> Result<Answer, ApiError> {
+        let url = self.url(&["secrets", name, version.unwrap_or_default()]);
+        let label = "PATCH /secrets/{name}";
+        self.call(cx, &Call { method: Method::PATCH, url, label, body: Some(body), repeatable: true, creates: false, once: false }).await
+    }
+
+    /// A deleted secret.
+    pub async fn grave(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
+        self.call(cx, &Self::get(self.url(&["deletedsecrets", name]), "GET /deletedsecrets/{name}")).await
+    }
+
     /// Soft deletion. Repeating it is harmless: the second answer is a 404.
     pub async fn delete(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
         let url = self.url(&["secrets", name]);
@@ -149,9 +188,13 @@ impl Vault {
         self.call(cx, &Call { method: Method::POST, url, label, body: Some(b""), repeatable: true, creates: false, once: false }).await
     }
 
-    /// A bundle out of an answer.
-    pub fn bundle(&self, answer: &Answer) -> Result<Secret, ApiError> {
-        answer.json(SERVICE)
+    /// The bundle of this secret out of an answer.
+    pub fn bundle(&self, answer: &Answer, name: &str) -> Result<Secret, ApiError> {
+        let secret: Secret = wire::read(answer, &format!("the answer about {name}"))?;
+        match secret.name_and_version(self.base.path()) {
+            Some((named, _)) if named.eq_ignore_ascii_case(name) => Ok(secret),
+            _ => Err(not_a_vault(&format!("the answer about {name}"), "it names another secret, or none").status(answer.status)),
+        }
     }
 
     /// The version in a bundle's id.
@@ -164,13 +207,14 @@ impl Vault {
     pub async fn call(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
         let mut token = self.tokens.token(cx).await?;
         let request_id = uuid::Uuid::new_v4().to_string();
+        let pacer = if call.creates { &self.pace.creations } else { &*self.pace.calls };
         let (mut renewed, mut round) = (false, 0);
         loop {
-            if let Some(creations) = self.pace.creations.as_ref().filter(|_| call.creates) {
-                creations.ready(cx).await?;
+            if call.creates {
+                self.together.ready(cx).await?;
             }
             let attempts = if call.once { 1 } else { Policy::default().attempts };
-            let policy = Policy { repeatable: call.repeatable, pacer: Some(&self.pace.calls), attempts, ..Policy::default() };
+            let policy = Policy { repeatable: call.repeatable, pacer: Some(pacer), attempts, ..Policy::default() };
             let sent = self.http.send(cx, SERVICE, call.label, policy, || {
                 let mut request = self
                     .http
@@ -202,7 +246,7 @@ impl Vault {
                     };
                 }
                 429 if !call.once && round < THROTTLE_ROUNDS && cx.spend_retry() => {
-                    self.pace.calls.throttled(answer.retry_after());
+                    pacer.throttled(answer.retry_after());
                     round += 1;
                 }
                 _ => return Ok(answer),
@@ -364,9 +408,44 @@ mod unit {
         assert_eq!(akv_code("AKV: no"), None);
     }
 
+    /// When `n` turns of twelve workers came, in seconds since the beginning.
+    async fn turns(n: usize, creates: bool) -> Vec<f64> {
+        let pace = Pace::new("kv", Duration::from_secs(1));
+        let (begun, left, times) = (tokio::time::Instant::now(), std::cell::Cell::new(n), std::cell::RefCell::new(Vec::new()));
+        let workers = (0..12).map(|_| async {
+            while left.get() > 0 {
+                left.set(left.get() - 1);
+                let pacer = if creates { &pace.creations } else { &*pace.calls };
+                pacer.ready(&Cx::quiet()).await.expect("turn");
+                times.borrow_mut().push(begun.elapsed().as_secs_f64());
+            }
+        });
+        futures::future::join_all(workers).await;
+        times.into_inner()
+    }
+
+    fn most_in_a_span(times: &[f64]) -> usize {
+        times.iter().map(|from| times.iter().filter(|t| (*from..from + 9.999).contains(*t)).count()).max().unwrap_or(0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_quotas_of_a_vault_hold_in_any_ten_seconds() {
+        let creations = turns(1000, true).await;
+        assert_eq!(most_in_a_span(&creations), 250, "of 300");
+        let (few, all) = (creations[39], creations[999]);
+        assert!(few < 0.1 && (30.0..36.0).contains(&all), "few at once, and many as fast as the quota lets them: {few} {all}");
+        let calls = turns(5000, false).await;
+        assert!(most_in_a_span(&calls) <= 1_100, "of 4,000: {}", most_in_a_span(&calls));
+    }
+
     #[test]
-    fn creations_stay_below_the_limit_in_any_ten_seconds() {
-        assert!(f64::from(CREATIONS_AT_ONCE) + 10.0 * CREATIONS_PER_SECOND < 300.0);
+    fn a_vault_has_one_pace_whoever_calls() {
+        let unit = Duration::from_secs(1);
+        let one = Pace::of("https://unit-one.vault.test", "one", unit);
+        assert!(Arc::ptr_eq(&one, &Pace::of("https://unit-one.vault.test", "one", unit)));
+        assert!(!Arc::ptr_eq(&one, &Pace::of("https://unit-two.vault.test", "two", unit)));
+        drop(one);
+        assert_eq!(Pace::of("https://unit-one.vault.test", "one", unit).calls.rate(), CALLS_PER_SECOND);
     }
 
     #[test]
