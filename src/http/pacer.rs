@@ -100,6 +100,26 @@ impl Pacer {
         self
     }
 
+    /// How long ago each request of the present span of a cap was let through, for the next
+    /// process.
+    pub fn recent(&self) -> Vec<Duration> {
+        let now = Instant::now();
+        let ages = |w: &Window| w.sent.iter().map(|at| now.duration_since(*at)).filter(|age| *age < w.span).collect();
+        self.with(|s| s.window.as_ref().map(ages).unwrap_or_default())
+    }
+
+    /// Counts requests that an earlier process let through, as [`Self::recent`] told of it.
+    pub fn resume(&self, ages: &[Duration]) {
+        let now = Instant::now();
+        self.with(|s| {
+            let Some(window) = &mut s.window else { return };
+            let mut sent: Vec<Instant> = ages.iter().filter(|age| **age < window.span).filter_map(|age| now.checked_sub(*age)).collect();
+            sent.extend(window.sent.drain(..));
+            sent.sort_unstable();
+            window.sent = sent.into();
+        });
+    }
+
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         f(&mut self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
@@ -297,6 +317,21 @@ mod tests {
         let times = sent(pacer, 1000).await;
         assert_eq!(most(&times, 10.0), 250);
         assert!((30.0..30.2).contains(&times[999]), "four spans: {}", times[999]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cap_holds_over_a_restart() {
+        let pacer = || Arc::new(Pacer::new("test", 1000.0, 1000.0, 500).capped(250, Duration::from_secs(10)));
+        let first = pacer();
+        sent(first.clone(), 200).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let second = pacer();
+        second.resume(&first.recent());
+        let times = sent(second, 100).await;
+        assert!(times[49] < 1.0 && times[50] >= 5.0, "fifty are left of the span: {} {}", times[49], times[50]);
+        let late = pacer();
+        late.resume(&[Duration::from_secs(10), Duration::from_secs(86_400)]);
+        assert!(late.recent().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

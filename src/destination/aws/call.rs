@@ -276,3 +276,46 @@ impl Intercept for Probe {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::destination::aws::tags::Tags;
+    use crate::model::SecretValue;
+    use crate::model::connection::ResolvedConnection;
+    use crate::sandbox::aws::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, State, router};
+    use crate::sandbox::host::{Effect, Fault, Host};
+
+    fn connection(endpoint: &str) -> ResolvedConnection {
+        let credentials = [("accessKeyId", ACCESS_KEY_ID), ("secretAccessKey", SECRET_ACCESS_KEY)];
+        ResolvedConnection {
+            id: "c".into(),
+            name: "aws".into(),
+            app: "aws".into(),
+            method: "access-key".into(),
+            credentials: credentials.into_iter().map(|(k, v)| (k.to_string(), SecretValue::new(v))).collect(),
+            settings: json!({ "endpoint": endpoint }).as_object().cloned().unwrap_or_default(),
+            ca_file: None,
+            allow_insecure_http: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_hangs_is_given_up_and_repeated_with_its_token() {
+        let state = State::default();
+        let host = Host::start(router(state.clone()), None).await.expect("a port");
+        let api = Api::new(Arc::new(Link::new(connection(&host.url)).expect("a connection")), "us-east-1");
+        let cx = Cx::quiet();
+        host.faults.add(Fault::next("CreateSecret", 1, Effect::Delay(ATTEMPT_LONGER)));
+        let token = "6f1b1b1e-0000-4000-8000-000000000001";
+        let (_, version) = api.create(&cx, "A", token, &SecretValue::new("v"), None, &Tags::new()).await.expect("the second time");
+        assert_eq!((version.as_str(), host.log.count("CreateSecret")), (token, 2));
+        let view = state.view("us-east-1", "A").expect("made");
+        assert_eq!((view.versions, cx.meter().snapshot().retries), (1, 1));
+    }
+
+    /// Longer than an attempt may take.
+    const ATTEMPT_LONGER: Duration = Duration::from_secs(3);
+}

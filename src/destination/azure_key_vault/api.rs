@@ -1,8 +1,7 @@
 //! One call to a vault: the token, the pace, the challenge, throttling, redirects. What an
 //! answer means is the caller's business.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -10,65 +9,15 @@ use reqwest::Method;
 use super::SERVICE;
 use super::address::VaultUrl;
 use super::errors::{Refusal, Right, failure};
+use super::pace::Pace;
 use super::wire::{self, Secret, not_a_vault};
 use crate::destination::entra::{Claims, Tokens, resource_of};
 use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, join};
+use crate::model::Memory;
 use crate::model::text::brief;
 
 /// Rounds of waiting after the attempts of one call ended throttled.
 const THROTTLE_ROUNDS: u32 = 5;
-
-/// Microsoft counts in spans of this length ("Azure Key Vault service limits").
-const SPAN: Duration = Duration::from_secs(10);
-/// Creations of one vault in a span, of the 300 that it takes. New names and new versions
-/// count alike, and so do the certificates and keys that anybody imports there: the rest is
-/// left to others.
-const CREATIONS: u32 = 250;
-/// A subscription takes five times as many as a vault. Which vaults share one cannot be told
-/// from here: those of a connection are taken together.
-const CREATIONS_OF_ALL: u32 = 5 * CREATIONS;
-/// Calls of any kind to one vault: in a second, and at once. At most 1,100 in a span, of the
-/// 4,000 that it takes from everybody, the applications that read their secrets included.
-const CALLS_PER_SECOND: f64 = 100.0;
-const CALLS_AT_ONCE: u32 = 100;
-
-/// How fast one vault may be called, whoever answers for it.
-pub(super) struct Pace {
-    /// Every call; a throttled one holds back all workers.
-    pub calls: Arc<Pacer>,
-    /// New versions.
-    pub creations: Pacer,
-}
-
-impl Pace {
-    /// The pace of a vault that nobody has called yet. `unit`: the first pause after a
-    /// throttled call without Retry-After, which vaults do not document; Microsoft's guidance
-    /// for them is 1, 2, 4, 8, 16 s.
-    pub fn new(name: &str, unit: Duration) -> Self {
-        let calls = Arc::new(Pacer::new(name, CALLS_PER_SECOND, CALLS_PER_SECOND, CALLS_AT_ONCE).holding(unit));
-        let creations = Pacer::new(name, 50.0, 50.0, 50).capped(CREATIONS, SPAN).within(calls.clone());
-        Self { calls, creations }
-    }
-
-    /// The pace of one vault, the same for every connection of this process: its quotas count
-    /// whoever calls.
-    pub fn of(vault: &str, name: &str, unit: Duration) -> Arc<Self> {
-        static ALL: Mutex<BTreeMap<String, Weak<Pace>>> = Mutex::new(BTreeMap::new());
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, pace| pace.strong_count() > 0);
-        if let Some(pace) = all.get(vault).and_then(Weak::upgrade) {
-            return pace;
-        }
-        let pace = Arc::new(Self::new(name, unit));
-        all.insert(vault.to_string(), Arc::downgrade(&pace));
-        pace
-    }
-
-    /// The creations of all vaults of a connection.
-    pub fn of_all(connection: &str) -> Pacer {
-        Pacer::new(connection, 250.0, 250.0, CREATIONS).capped(CREATIONS_OF_ALL, SPAN)
-    }
-}
 
 /// How long settling is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +53,7 @@ pub(super) struct Vault {
     pub pace: Arc<Pace>,
     /// Creations of all vaults of this connection.
     pub together: Arc<Pacer>,
+    pub memory: Arc<dyn Memory>,
     pub patience: Patience,
 }
 
@@ -216,6 +166,9 @@ impl Vault {
             let attempts = if call.once { 1 } else { Policy::default().attempts };
             let policy = Policy { repeatable: call.repeatable, pacer: Some(pacer), attempts, ..Policy::default() };
             let sent = self.http.send(cx, SERVICE, call.label, policy, || {
+                if call.creates {
+                    self.pace.created(&*self.memory, &self.identity());
+                }
                 let mut request = self
                     .http
                     .request(call.method.clone(), call.url.clone())?
@@ -406,46 +359,6 @@ mod unit {
     fn codes_of_the_vault_are_found() {
         assert_eq!(akv_code("[TokenExpired] AKV10032: Invalid issuer.").as_deref(), Some("AKV10032"));
         assert_eq!(akv_code("AKV: no"), None);
-    }
-
-    /// When `n` turns of twelve workers came, in seconds since the beginning.
-    async fn turns(n: usize, creates: bool) -> Vec<f64> {
-        let pace = Pace::new("kv", Duration::from_secs(1));
-        let (begun, left, times) = (tokio::time::Instant::now(), std::cell::Cell::new(n), std::cell::RefCell::new(Vec::new()));
-        let workers = (0..12).map(|_| async {
-            while left.get() > 0 {
-                left.set(left.get() - 1);
-                let pacer = if creates { &pace.creations } else { &*pace.calls };
-                pacer.ready(&Cx::quiet()).await.expect("turn");
-                times.borrow_mut().push(begun.elapsed().as_secs_f64());
-            }
-        });
-        futures::future::join_all(workers).await;
-        times.into_inner()
-    }
-
-    fn most_in_a_span(times: &[f64]) -> usize {
-        times.iter().map(|from| times.iter().filter(|t| (*from..from + 9.999).contains(*t)).count()).max().unwrap_or(0)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_quotas_of_a_vault_hold_in_any_ten_seconds() {
-        let creations = turns(1000, true).await;
-        assert_eq!(most_in_a_span(&creations), 250, "of 300");
-        let (few, all) = (creations[39], creations[999]);
-        assert!(few < 0.1 && (30.0..36.0).contains(&all), "few at once, and many as fast as the quota lets them: {few} {all}");
-        let calls = turns(5000, false).await;
-        assert!(most_in_a_span(&calls) <= 1_100, "of 4,000: {}", most_in_a_span(&calls));
-    }
-
-    #[test]
-    fn a_vault_has_one_pace_whoever_calls() {
-        let unit = Duration::from_secs(1);
-        let one = Pace::of("https://unit-one.vault.test", "one", unit);
-        assert!(Arc::ptr_eq(&one, &Pace::of("https://unit-one.vault.test", "one", unit)));
-        assert!(!Arc::ptr_eq(&one, &Pace::of("https://unit-two.vault.test", "two", unit)));
-        drop(one);
-        assert_eq!(Pace::of("https://unit-one.vault.test", "one", unit).calls.rate(), CALLS_PER_SECOND);
     }
 
     #[test]

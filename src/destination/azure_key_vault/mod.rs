@@ -6,9 +6,10 @@
 //! | `address` | vault URLs: what is one, and where a token may go |
 //! | `keys` | names: conversion, folding, limits |
 //! | `stamp` | what the ledger keeps of a secret's state, and when one-second stamps may be believed |
-//! | `api` | one call: token, pacing, challenge, throttling |
+//! | `api` | one call: token, challenge, throttling |
+//! | `pace` | the quotas of vaults, and how they are kept |
 //! | `errors` | the service's errors as advice |
-//! | `hidden` | deleted names that a write met and the next listing shows |
+//! | `hidden` | deleted names that a write met and the next plan shows |
 //! | `wire` | the JSON of the data plane |
 //! | `session`, `target`, `write` | the three layers of [`super`] |
 //!
@@ -21,6 +22,7 @@ mod app;
 mod errors;
 mod hidden;
 mod keys;
+mod pace;
 mod session;
 mod stamp;
 mod target;

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 
 use super::SERVICE;
 use super::address::{self, VaultUrl};
-use super::api::{Pace, Patience, Vault};
+use super::api::{Patience, Vault};
 use super::errors::{Right, failure};
 use super::hidden::Hidden;
+use super::pace::Pace;
 use super::target::KeyVaultTarget;
 use crate::destination::entra::{Claims, Cloud, Grant, Platform, Tokens, Workload, cloud_of_authority, resource_of};
 use crate::destination::{Choice, Destination, Session, Target, TestReport};
@@ -109,10 +110,20 @@ impl KeyVaultSession {
             let vault = address.identity_at(&base);
             let name = format!("Key Vault {}", address.short());
             let mut all = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
-            all.entry(vault).or_insert_with_key(|vault| Pace::of(vault, &name, self.patience.unit)).clone()
+            all.entry(vault).or_insert_with_key(|vault| Pace::of(vault, &name, self.patience.unit, &*self.memory)).clone()
         };
         let api_version = self.connection.setting("apiVersion").unwrap_or(API_VERSION).to_string();
-        Ok(Vault { address, base, api_version, http: self.http.clone(), tokens, pace, together: self.together.clone(), patience: self.patience })
+        Ok(Vault {
+            address,
+            base,
+            api_version,
+            http: self.http.clone(),
+            tokens,
+            pace,
+            together: self.together.clone(),
+            memory: self.memory.clone(),
+            patience: self.patience,
+        })
     }
 
     /// The operator's own endpoint stands for the vault; it may name the vault in its path.
