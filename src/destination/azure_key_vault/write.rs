@@ -11,7 +11,7 @@ use super::target::{KeyVaultTarget, READERS};
 use super::wire::{Keep, not_a_vault, put_body, tags_body};
 use crate::destination::{Confirmed, Desired, Itemised, Op, Written};
 use crate::http::{Answer, ApiError, Cx, ErrorKind, backoff};
-use crate::model::ledger::Stamp;
+use crate::model::ledger::{LedgerRow, Stamp};
 use crate::model::plan::Action;
 
 /// How often a write whose fate is unknown is looked into and tried again.
@@ -135,7 +135,7 @@ enum Found {
 impl<'a> Writer<'a> {
     fn new(target: &'a KeyVaultTarget, cx: &'a Cx, op: &Op<'a>, desired: &'a Desired) -> Self {
         let keep = Keep::of(op.entry);
-        let may_recover = op.action == Action::Restore || op.row.is_some();
+        let may_recover = op.action == Action::Restore || op.row.is_some_and(LedgerRow::was_ours);
         Self { target, cx, name: op.key, desired, action: op.action, keep, recovered: false, may_recover }
     }
 
