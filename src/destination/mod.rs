@@ -180,6 +180,13 @@ pub trait Destination: Send + Sync {
     /// Everything the target holds within reach of `ask.prefix`. Fails rather than answer in part.
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError>;
 
+    /// What the listing does not show and stands in the way of keys about to be created (the
+    /// names of deleted secrets, where a list of its own has them). `missing`: the folded keys
+    /// that the source wants and the listing lacks, at least one.
+    async fn hidden(&self, _cx: &Cx, _missing: &[&str]) -> Result<Inventory, ApiError> {
+        Ok(Inventory::default())
+    }
+
     /// Whether a listed entry still is what the ledger says we wrote.
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
         match (&entry.stamp, &row.stamp) {

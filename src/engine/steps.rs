@@ -1,6 +1,6 @@
 //! The steps a run is made of; [`super::runner`] puts them in order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::executor::{Execution, blocking};
@@ -118,6 +118,17 @@ impl Runner {
         }
         let ask = Listing { prefix: &prefix, ledger: &opened.ledger, wanted: opened.source.secrets.len(), full };
         opened.inventory = opened.destination.list(cx, &ask).await?;
+        if spec.kind == RunKind::Sync {
+            let keys = opened.destination.keys();
+            let listed: HashSet<String> = opened.inventory.entries.iter().map(|e| keys.fold(&e.key)).collect();
+            let wanted = plan::want(&spec.config, &opened.source, keys).desired;
+            let missing: Vec<&str> = wanted.iter().map(|d| d.fold.as_str()).filter(|f| !listed.contains(*f)).collect();
+            if !missing.is_empty() {
+                let found = opened.destination.hidden(cx, &missing).await?;
+                opened.inventory.entries.extend(found.entries);
+                opened.inventory.warnings.extend(found.warnings);
+            }
+        }
         for value in opened.inventory.entries.iter().filter_map(|e| e.value.as_ref()) {
             cx.redactor().learn(value);
         }
@@ -135,7 +146,7 @@ impl Runner {
         let entries: Vec<&Entry> = indexes.iter().map(|i| &opened.inventory.entries[*i]).collect();
         let results = opened.destination.read(cx, &entries).await;
         let at: HashMap<String, usize> = indexes.iter().map(|i| (opened.inventory.entries[*i].key.clone(), *i)).collect();
-        let mut answered = std::collections::HashSet::new();
+        let mut answered = HashSet::new();
         for (key, result) in results {
             answered.insert(key.clone());
             let Some(&index) = at.get(&key) else { continue };

@@ -218,7 +218,7 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
         }
         EntryState::Deleted { .. } => {
             // The row of a key that this sync deleted stays, so that its return needs no question.
-            change.owned = own_row.is_some();
+            change.owned = own_row.is_some_and(|r| r.was_ours() || owned(inputs, entry, r));
             change.action = Action::Restore;
             change.reason = Some("its deletion is pending, it comes back".into());
             if let Some(row) = own_row.filter(|r| r.stamp.is_some() && r.stamp == entry.stamp) {
