@@ -1,10 +1,16 @@
 //! Pacing: how fast one connection may call one quota group of its provider.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use governor::clock::Clock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
 use super::{ApiError, Cx};
@@ -30,7 +36,7 @@ struct State {
     floor: f64,
     ceiling: f64,
     burst: u32,
-    bucket: Bucket,
+    limiter: Limiter,
     window: Option<Window>,
     hold: Option<(Instant, String)>,
     /// Held this long (doubling, five times at most) when the provider throttles without
@@ -42,12 +48,35 @@ struct State {
     halved: Option<Instant>,
 }
 
-/// A bucket of requests that refills evenly (the generic cell rate algorithm).
-struct Bucket {
-    /// When it will be full again.
-    full_at: Instant,
-    /// What it holds when full.
-    size: u32,
+type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>;
+
+/// The runtime's clock: the same that the waits go by.
+#[derive(Clone)]
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        self.0.elapsed().into()
+    }
+}
+
+/// A full bucket of `burst` requests that refills at `rate` a second.
+fn limiter(rate: f64, burst: u32) -> Limiter {
+    let step = Duration::from_secs_f64(1.0 / rate.clamp(0.001, 1_000_000.0));
+    // A step of at least a microsecond is none that the quota refuses.
+    let quota = Quota::with_period(step).unwrap_or(Quota::per_second(NonZeroU32::MIN));
+    RateLimiter::direct_with_clock(quota.allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN)), TokioClock(Instant::now()))
+}
+
+/// An empty one: that a rate grows is no reason for a burst.
+fn drained(rate: f64, burst: u32) -> Limiter {
+    let limiter = limiter(rate, burst);
+    for _ in 0..burst {
+        let _ = limiter.check();
+    }
+    limiter
 }
 
 /// A hard limit on the requests of any span of time.
@@ -69,7 +98,7 @@ impl Pacer {
                 floor: (rate / 50.0).max(0.02),
                 ceiling: ceiling.max(rate),
                 burst,
-                bucket: Bucket { full_at: Instant::now(), size: burst },
+                limiter: limiter(rate, burst),
                 window: None,
                 hold: None,
                 unasked: None,
@@ -156,7 +185,7 @@ impl Pacer {
             if s.halved.is_none_or(|at| at.elapsed() >= ONE_SIGNAL) {
                 s.halved = Some(Instant::now());
                 s.rate = (s.rate / 2.0).max(s.floor);
-                s.bucket = Bucket { full_at: Instant::now(), size: 1 };
+                s.limiter = limiter(s.rate, 1);
             }
             if s.hold.as_ref().is_some_and(|(until, _)| *until > Instant::now()) {
                 return None;
@@ -193,7 +222,7 @@ impl Pacer {
         self.with(|s| {
             if s.rate < s.ceiling {
                 s.rate = (s.rate * 1.1).min(s.ceiling);
-                s.widen();
+                s.limiter = drained(s.rate, s.burst);
             }
         });
     }
@@ -205,35 +234,19 @@ impl Pacer {
 }
 
 impl State {
-    /// The time between two requests at the present rate.
-    fn step(&self) -> Duration {
-        Duration::from_secs_f64(1.0 / self.rate.clamp(0.001, 1_000_000.0))
-    }
-
     /// Takes a turn at `now`, or tells how long to wait before asking again.
     fn take(&mut self, now: Instant) -> Option<Duration> {
-        let step = self.step();
-        let soonest = now + step * (self.bucket.size - 1);
-        let filling = self.bucket.full_at.saturating_duration_since(soonest);
         let crowded = self.window.as_mut().map_or(Duration::ZERO, |w| w.wait(now));
-        let wait = filling.max(crowded);
-        if !wait.is_zero() {
-            return Some(wait);
+        if !crowded.is_zero() {
+            return Some(crowded);
         }
-        self.bucket.full_at = self.bucket.full_at.max(now) + step;
+        if let Err(not_until) = self.limiter.check() {
+            return Some(not_until.wait_time_from(self.limiter.clock().now()));
+        }
         if let Some(window) = &mut self.window {
             window.sent.push_back(now);
         }
         None
-    }
-
-    /// Gives a bucket that was made small its size back. It starts empty: growing is no reason
-    /// for a burst.
-    fn widen(&mut self) {
-        if self.bucket.size < self.burst {
-            self.bucket.size = self.burst;
-            self.bucket.full_at = self.bucket.full_at.max(Instant::now() + self.step() * (self.burst - 1));
-        }
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Quotas are per account and region, shared with every other client of the account ("Secrets
 //! Manager quotas"), so each group starts at half of its own, grows while AWS answers calmly,
-//! and halves when it throttles. Whatever answers at the endpoint is paced alike.
+//! and halves when it throttles. An endpoint of the connection's own (an emulator, a private
+//! service) has no published quota: there a group runs free until the first throttling answer,
+//! which closes it to the quota's pace, halved.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -52,29 +55,32 @@ struct LanePacer {
     name: &'static str,
     quota: f64,
     pacer: Pacer,
+    /// True while nothing is paced.
+    open: AtomicBool,
 }
 
 impl Lanes {
-    pub fn new() -> Self {
+    /// `open`: no quota is published for the endpoint.
+    pub fn new(open: bool) -> Self {
         let pacers = QUOTAS.iter().map(|(lane, name, quota)| {
             let most = quota * (1.0 - LEFT_TO_OTHERS);
             // A burst is part of the second it falls in: the cap counts it.
             let pacer = Pacer::new(*name, quota / 2.0, most, (quota / 2.0) as u32).capped(most as u32, Duration::from_secs(1));
-            LanePacer { lane: *lane, name, quota: *quota, pacer }
+            LanePacer { lane: *lane, name, quota: *quota, pacer, open: AtomicBool::new(open) }
         });
         Self(pacers.collect())
     }
 
     /// The pacers of one account in one region (`place`), the same for every connection of this
     /// process: AWS counts an account's calls together.
-    pub fn shared(place: &str) -> Arc<Self> {
+    pub fn shared(place: &str, open: bool) -> Arc<Self> {
         static ALL: Mutex<BTreeMap<String, Weak<Lanes>>> = Mutex::new(BTreeMap::new());
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, lanes| lanes.strong_count() > 0);
         if let Some(lanes) = all.get(place).and_then(Weak::upgrade) {
             return lanes;
         }
-        let lanes = Arc::new(Self::new());
+        let lanes = Arc::new(Self::new(open));
         all.insert(place.to_string(), Arc::downgrade(&lanes));
         lanes
     }
@@ -86,21 +92,22 @@ impl Lanes {
     /// Waits for this request's turn.
     pub async fn ready(&self, cx: &Cx, lane: Lane) -> Result<(), ApiError> {
         match self.of(lane) {
-            Some(p) => p.pacer.ready(cx).await,
-            None => cx.check(super::spec::SERVICE),
+            Some(p) if !p.open.load(Ordering::Relaxed) => p.pacer.ready(cx).await,
+            _ => cx.check(super::spec::SERVICE),
         }
     }
 
     /// AWS throttled this group.
     pub fn throttled(&self, lane: Lane, hold: Option<Duration>) {
         if let Some(p) = self.of(lane) {
+            p.open.store(false, Ordering::Relaxed);
             p.pacer.throttled(hold);
         }
     }
 
     /// A clean answer.
     pub fn calm(&self, lane: Lane) {
-        if let Some(p) = self.of(lane) {
+        if let Some(p) = self.of(lane).filter(|p| !p.open.load(Ordering::Relaxed)) {
             p.pacer.calm();
         }
     }
@@ -147,7 +154,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_second_sees_more_than_the_quota() {
         for (lane, quota) in [(Lane::Create, 50.0), (Lane::Put, 50.0), (Lane::Delete, 50.0), (Lane::Tag, 50.0), (Lane::List, 100.0)] {
-            let lanes = Lanes::new();
+            let lanes = Lanes::new(false);
             let times = sent(&lanes, lane, 600).await;
             assert!((most_in_a_second(&times) as f64) < quota, "{lane:?}: {}", most_in_a_second(&times));
             assert!(times[19] < 0.1, "a few go at once: {}", times[19]);
@@ -158,22 +165,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn throttling_halves_a_group_and_no_other() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(false);
         assert_eq!(lanes.slowed(), None);
         lanes.throttled(Lane::Create, None);
         assert_eq!(lanes.slowed().as_deref(), Some("CreateSecret 12/s of 50/s"));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_own_endpoint_is_unpaced_until_it_throttles() {
+        let lanes = Lanes::new(true);
+        assert!(sent(&lanes, Lane::Create, 2000).await[1999] < 0.1);
+        assert_eq!(lanes.slowed(), None);
+        lanes.throttled(Lane::Create, None);
+        assert_eq!(lanes.slowed().as_deref(), Some("CreateSecret 12/s of 50/s"));
+        let times = sent(&lanes, Lane::Create, 100).await;
+        assert!(most_in_a_second(&times) < 50);
+    }
+
     #[test]
     fn an_account_and_region_has_one_pace() {
-        let one = Lanes::shared("unit|1|eu-west-1");
-        assert!(Arc::ptr_eq(&one, &Lanes::shared("unit|1|eu-west-1")));
-        assert!(!Arc::ptr_eq(&one, &Lanes::shared("unit|1|eu-west-2")));
+        let one = Lanes::shared("unit|1|eu-west-1", false);
+        assert!(Arc::ptr_eq(&one, &Lanes::shared("unit|1|eu-west-1", false)));
+        assert!(!Arc::ptr_eq(&one, &Lanes::shared("unit|1|eu-west-2", false)));
     }
 
     #[test]
     fn every_lane_has_a_quota() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(false);
         for lane in
             [Lane::List, Lane::BatchGet, Lane::Get, Lane::Describe, Lane::Put, Lane::Create, Lane::Delete, Lane::Restore, Lane::Tag, Lane::Sts]
         {
