@@ -383,7 +383,8 @@ pub struct Op<'a> {
     /// Drawn for this write and recorded before it: use it where the provider takes an
     /// idempotency token (UUID, 36 characters).
     pub token: &'a str,
-    /// True when the operator agreed to take over what this sync did not write.
+    /// True when the operator agreed to take over what this sync did not write. The agreement
+    /// covers what the plan showed, not a state that only the write meets.
     pub approved: bool,
 }
 

@@ -275,9 +275,12 @@ impl Destination for KeyVaultTarget {
                 self.hidden.keep(|name| folds.contains(name) || !names.contains(name));
                 Ok(Inventory { entries, warnings: Vec::new() })
             }
-            // A vault without soft delete, or a right that is not needed otherwise: the write
-            // finds out, and what an earlier one found is asked about.
-            Err(error) if matches!(error.kind, ErrorKind::Permission | ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict) => {
+            // A vault without soft delete, an emulator without its routes, or a right that is not
+            // needed otherwise: the write finds out, and what an earlier one found is asked about.
+            Err(error)
+                if matches!(error.kind, ErrorKind::Permission | ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict)
+                    || matches!(error.status, Some(404 | 405 | 501)) =>
+            {
                 let denied = error.kind == ErrorKind::Permission;
                 let warning = || {
                     format!(
@@ -292,11 +295,14 @@ impl Destination for KeyVaultTarget {
         }
     }
 
-    fn differs(&self, entry: &Entry, _desired: &Desired, _row: Option<&LedgerRow>) -> Option<String> {
+    fn differs(&self, entry: &Entry, _desired: &Desired, row: Option<&LedgerRow>) -> Option<String> {
         let owner = self.owner.as_deref().filter(|_| entry.state == EntryState::Active)?;
         let mut keep = Keep::of(Some(entry));
         let carried = keep.tags.as_ref().and_then(|t| t.get(OWNER_TAG)).and_then(Option::as_deref);
-        (carried != Some(owner) && self.sign(&mut keep)).then(|| "the ownership tag is missing".into())
+        // What another sync signed stays signed by it, unless this one has written it since: two
+        // syncs that want the same value would sign it in turns.
+        let theirs = carried.is_some() && row.is_none();
+        (carried != Some(owner) && !theirs && self.sign(&mut keep)).then(|| "the ownership tag is missing".into())
     }
 
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {

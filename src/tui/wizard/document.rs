@@ -19,7 +19,7 @@ const STATE: &[&str] = &["id", "version", "createdAt", "updatedAt", "folderId", 
 fn said(base: &Value, object: &str, name: &str, value: &str) -> bool {
     match base.get(object).and_then(|o| o.get(name)) {
         Some(Value::String(text)) => text == value,
-        Some(other) => other.to_string() == value,
+        Some(other) => other.to_string().as_str() == value,
         None => false,
     }
 }

@@ -188,11 +188,12 @@ async fn a_vaults_quota_of_creations_is_kept_wherever_it_answers() {
         lab.rig.set(&format!("KEY_{i:03}"), "v");
     }
     lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    let begun = std::time::Instant::now();
     let run = lab.sync(0, 0).await;
+    assert!(begun.elapsed() > Duration::from_secs(9), "more than a span's quota takes more than a span: {:?}", begun.elapsed());
     assert_eq!((&run["counts"]["created"], &run["requests"]["retries"]), (&json!(320), &json!(0)), "nothing is refused: {}", run["requests"]);
-    assert!(run["requests"]["waitedMs"].as_u64().is_some_and(|ms| ms > 3_000), "{}", run["requests"]);
     let most = lab.vault.most_creations_in(Duration::from_secs(10));
-    assert!((200..=300).contains(&most), "{most} in ten seconds");
+    assert!(most <= 300, "{most} in ten seconds");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

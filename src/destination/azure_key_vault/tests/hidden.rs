@@ -105,6 +105,27 @@ async fn where_the_list_is_closed_the_write_finds_out_and_the_next_plan_asks() {
 }
 
 #[tokio::test]
+async fn a_place_without_soft_delete_has_nothing_hidden() {
+    let world = World::new().await;
+    let target = world.target().await;
+    let html = vec![("content-type".to_string(), "text/html".to_string())];
+    for effect in [
+        Effect::status(400, r#"{"error":{"code":"NotSupported","message":"soft delete is not enabled"}}"#),
+        Effect::status(404, r#"{"error":{"code":"NotFound","message":"no"}}"#),
+        Effect::Answer { status: 404, headers: html.clone(), body: "<html>".into() },
+        Effect::Answer { status: 405, headers: html, body: "<html>".into() },
+    ] {
+        world.host.faults.add(Fault::next("GET /deletedsecrets", 1, effect));
+        let seen = world.hidden(&*target, &["a"]).await.expect("nothing");
+        assert!(seen.entries.is_empty() && seen.warnings.is_empty(), "{seen:?}");
+    }
+    world.host.faults.add(Fault::next("GET /deletedsecrets", 1, Effect::status(401, "{}")).after(0));
+    world.hidden(&*target, &["a"]).await.expect("a fresh token");
+    world.host.faults.add(Fault::next("GET /deletedsecrets", 5, Effect::Reset));
+    assert!(world.hidden(&*target, &["a"]).await.is_err(), "what could not be asked is not nothing");
+}
+
+#[tokio::test]
 async fn a_deleted_certificates_secret_is_in_the_way() {
     let world = World::new().await;
     world.vault.put_with("CERT", "PRIVATE", |s| s.managed = true);

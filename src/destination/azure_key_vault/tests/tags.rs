@@ -45,7 +45,9 @@ async fn it_is_added_without_a_new_version_where_the_value_is_right() {
     });
     let target = signing(&world).await;
     let unsigned = entry(&world, &*target, "A").await;
-    let why = target.differs(&unsigned, &desired(&*target, "A", "v"), None);
+    let wish = desired(&*target, "A", "v");
+    assert_eq!(target.differs(&unsigned, &wish, None), None, "what another sync signed is not signed in turns");
+    let why = target.differs(&unsigned, &wish, Some(&row(&wish, None, "v")));
     assert!(why.is_some_and(|w| w.contains("ownership tag")));
     let written = world.carry_out(&*target, Action::Update, "A", Some("v"), Some(&unsigned), false).await.expect("tagged");
     let seen = &world.vault.secrets()["a"];
