@@ -21,6 +21,7 @@ impl State {
     pub fn of(word: &str) -> Self {
         match word.to_ascii_uppercase().as_str() {
             "ACTIVE" => Self::Active,
+            "" => Self::Failed("in no state that the answer names".into()),
             "CREATING" | "UPDATING" | "CANCELLING_DELETION" | "SCHEDULING_DELETION" | "DELETING" => Self::Moving(word.to_ascii_uppercase()),
             "PENDING_DELETION" => Self::PendingDeletion,
             "DELETED" => Self::Deleted,
@@ -45,8 +46,11 @@ impl State {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Secret {
     pub id: String,
-    #[serde(default)]
     pub secret_name: String,
+    #[serde(default)]
+    pub vault_id: Option<String>,
+    #[serde(default)]
+    pub compartment_id: Option<String>,
     #[serde(default)]
     pub key_id: Option<String>,
     #[serde(default)]
@@ -204,7 +208,7 @@ impl Bundle {
         if !content.content_type.eq_ignore_ascii_case("BASE64") {
             return Err(format!("the content is of type {:?}, which is not known here", crate::model::text::brief(&content.content_type, 40)));
         }
-        let text = content.content.as_deref().unwrap_or_default();
+        let Some(text) = content.content.as_deref() else { return Err("the current version carries no content".into()) };
         let bytes = STANDARD.decode(text.trim()).map(zeroize::Zeroizing::new).map_err(|_| "the content is not valid base64".to_string())?;
         match std::str::from_utf8(&bytes) {
             Ok(text) => Ok(SecretValue::new(text)),
@@ -299,7 +303,11 @@ mod tests {
         assert!(value(serde_json::json!({"contentType": "BASE64", "content": "%%"})).is_err_and(|e| e.contains("base64")));
         assert!(value(serde_json::json!({"contentType": "BASE64", "content": "/w=="})).is_err_and(|e| e.contains("binary")));
         assert!(value(serde_json::json!({"contentType": "PKCS12", "content": "aGk="})).is_err_and(|e| e.contains("PKCS12")));
-        assert!(bundle(serde_json::Value::Null).value().is_err_and(|e| e.contains("no content")));
+        for none in
+            [serde_json::Value::Null, serde_json::json!({"contentType": "BASE64"}), serde_json::json!({"contentType": "BASE64", "content": null})]
+        {
+            assert!(bundle(none).value().is_err_and(|e| e.contains("no content")));
+        }
     }
 
     #[test]
