@@ -1,8 +1,9 @@
 //! One call to Bitbucket: authenticated, counted against the hourly budget, repeated when
 //! that is safe, and held back after a refusal. What the answers mean is not decided here.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use reqwest::Method;
 use serde::Serialize;
@@ -75,6 +76,8 @@ pub struct Api {
     /// This server wants list paths to end in a slash.
     slashed: AtomicBool,
     refuses_empty: AtomicBool,
+    /// When the credential itself was refused, and what further calls are told.
+    refused: Mutex<Option<(Instant, ApiError)>>,
 }
 
 impl Api {
@@ -85,7 +88,26 @@ impl Api {
         let budget = Budget::shared(format!("bitbucket/{}/{}/budget", endpoint.identity(), auth.payer()), &tempo, given, &memory);
         let facts = memory.get(&habits(&endpoint)).unwrap_or_default();
         let flag = |name: &str| AtomicBool::new(facts.get(name).and_then(Value::as_bool).unwrap_or(false));
-        Ok(Self { slashed: flag("slash"), refuses_empty: flag("refusesEmpty"), http: Http::new(connection), endpoint, auth, budget, memory, tempo })
+        Ok(Self {
+            slashed: flag("slash"),
+            refuses_empty: flag("refusesEmpty"),
+            refused: Mutex::default(),
+            http: Http::new(connection),
+            endpoint,
+            auth,
+            budget,
+            memory,
+            tempo,
+        })
+    }
+
+    /// True when the credential was refused and no call has succeeded since.
+    pub fn refused(&self) -> bool {
+        self.refusal().is_some()
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<(Instant, ApiError)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True when list paths must end in a slash on this server.
@@ -115,7 +137,8 @@ impl Api {
 
     /// Sends a call until it is answered for good: whatever the status but 429, which is waited
     /// out (a run) or becomes an error (a question). A POST is never sent twice unless it
-    /// was refused or never arrived.
+    /// was refused or never arrived. Once the credential was refused, a run's calls are not sent:
+    /// every one of them, of every sync, would be refused likewise.
     pub async fn send(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
         let label = format!("{} {}", call.method, call.route);
         let counted = call.path.first() == Some(&"repositories");
@@ -123,6 +146,12 @@ impl Api {
         let mut renewed = false;
         let mut again = false;
         loop {
+            let refusal = self.refusal().clone().filter(|(at, _)| at.elapsed() < self.tempo.forgive);
+            if call.patience == Patience::Run
+                && let Some((_, error)) = refusal
+            {
+                return Err(error);
+            }
             let header = self.auth.header(cx, &self.http).await?;
             let turn = if counted { Some(self.budget.turn(cx, write, call.patience).await?) } else { None };
             let first = AtomicBool::new(true);
@@ -155,7 +184,18 @@ impl Api {
                 renewed = true;
                 continue;
             }
+            self.learn_from(cx, call, &answer);
             return Ok(answer);
+        }
+    }
+
+    fn learn_from(&self, cx: &Cx, call: &Call<'_>, answer: &Answer) {
+        if answer.ok() {
+            *self.refusal() = None;
+        } else if call.patience == Patience::Run
+            && let Some(error) = super::errors::turned_away(cx, &self.auth, answer, &self.tempo)
+        {
+            *self.refusal() = Some((Instant::now(), error));
         }
     }
 
