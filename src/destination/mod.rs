@@ -216,6 +216,11 @@ pub trait Destination: Send + Sync {
         Vec::new()
     }
 
+    /// A warning about what so many writes mean here (a rate budget that they exceed).
+    fn outlook(&self, _writes: usize) -> Option<String> {
+        None
+    }
+
     /// What this run took for granted without looking, and since when, as a sentence: it stands in
     /// the record of a run that succeeded.
     fn unproved(&self) -> Option<String> {

@@ -104,6 +104,7 @@ impl Engine {
                 kind: request.kind,
                 trigger: request.trigger,
                 verify: request.verify,
+                rewrite: request.rewrite,
                 allow_delete: request.allow_delete,
                 withhold: request.withhold,
                 prioritize: request.prioritize,

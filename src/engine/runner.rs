@@ -23,6 +23,7 @@ pub struct RunSpec {
     pub kind: RunKind,
     pub trigger: Trigger,
     pub verify: bool,
+    pub rewrite: bool,
     pub allow_delete: bool,
     /// Go on without what needs approval, instead of stopping before the first write.
     pub withhold: bool,
@@ -42,6 +43,7 @@ impl RunSpec {
             kind: RunKind::Sync,
             trigger: Trigger::Manual,
             verify,
+            rewrite: false,
             allow_delete: false,
             withhold: false,
             prioritize: None,
