@@ -229,7 +229,8 @@ impl VaultTarget {
         if ask.wanted <= SMALL {
             return HashSet::new();
         }
-        let own = listed.filter(|s| s.state() == State::Active).filter_map(|s| {
+        // A list that tells the version leaves nothing to take for granted.
+        let own = listed.filter(|s| s.state() == State::Active && s.current_version_number.is_none()).filter_map(|s| {
             let row = ask.ledger.rows.get(&s.secret_name).filter(|r| r.value_hash.is_some() && r.remote_id.as_deref() == Some(&s.id))?;
             Some((row, !ask.full && row.intent.is_none() && row.stamp.as_deref().and_then(mark_of) == Some(&s.mark())))
         });
@@ -250,7 +251,7 @@ impl VaultTarget {
         Entry {
             key: secret.secret_name.clone(),
             id: Some(secret.id.clone()),
-            stamp: None,
+            stamp: secret.current_version_number.map(|v| stamp(&secret.id, v, &secret.mark())),
             state: entry_state(secret, written),
             value: None,
             facts: serde_json::to_value(facts).unwrap_or_default(),
@@ -263,6 +264,11 @@ impl VaultTarget {
 fn other(id: &str) -> ApiError {
     let text = format!("the answer is about another secret than {}", crate::model::text::brief(id, 120));
     ApiError::new(ErrorKind::NotTheService, SERVICE, text).advice("Check the connection's endpoints and the proxies on the way.")
+}
+
+/// The end of an OCID, which tells two of one vault apart.
+fn tail(id: &str) -> String {
+    format!("…{}", id.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect::<String>())
 }
 
 /// How the planner sees a secret. `ours`: this sync wrote it.
@@ -322,14 +328,24 @@ impl Destination for VaultTarget {
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
         let list = self.list_secrets(cx).await?;
         let mut by_name: HashMap<&str, &Secret> = HashMap::new();
+        let mut twins: HashMap<&str, String> = HashMap::new();
         for secret in list.iter().filter(|s| s.secret_name.starts_with(ask.prefix) && s.state() != State::Deleted) {
             let best = by_name.entry(secret.secret_name.as_str()).or_insert(secret);
+            // OCI promises that there are no two.
+            if best.id != secret.id && best.state() == State::Active && secret.state() == State::Active {
+                twins.insert(secret.secret_name.as_str(), format!("{} and {}", tail(&best.id), tail(&secret.id)));
+            }
             if secret.state().rank() < best.state().rank() {
                 *best = secret;
             }
         }
         let granted = self.granted(by_name.values().copied(), ask);
         let mut entries: Vec<Entry> = by_name.into_values().map(|s| self.entry(s, ask, &granted)).collect();
+        for entry in &mut entries {
+            if let Some(ids) = twins.get(entry.key.as_str()) {
+                entry.state = EntryState::Blocked(format!("two secrets of this vault have this name ({ids}): delete one of them in the OCI Console"));
+            }
+        }
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         let mut warnings = Vec::new();
         let other_key = entries.iter().filter(|e| ask.ledger.rows.contains_key(&e.key) && Facts::of(e).key_id.is_some_and(|k| k != self.key)).count();
@@ -342,7 +358,7 @@ impl Destination for VaultTarget {
     }
 
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
-        // The list tells no version: with one, reading was refused and the version told instead.
+        // Today's list tells no version: with one, reading was refused and the version told instead.
         if let Some(now) = &entry.stamp {
             return match &row.stamp {
                 Some(then) if same_version(now, then) => Freshness::Same,

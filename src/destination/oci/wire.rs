@@ -82,7 +82,7 @@ pub(super) struct Secret {
     /// Not in the list.
     #[serde(default)]
     pub secret_rules: Option<serde_json::Value>,
-    /// Not in the list.
+    /// Not in the list of today's service; where a list has it, it is the exact stamp.
     #[serde(default)]
     pub current_version_number: Option<u64>,
 }
@@ -117,15 +117,18 @@ impl Secret {
     /// Everything of the list's entry that an outside change would move, short of the value
     /// itself: the list carries neither version nor time of change.
     pub fn mark(&self) -> String {
-        let facts = serde_json::json!([
-            self.id,
-            self.key_id,
-            self.time_created,
-            self.last_rotation_time,
-            self.description,
-            self.freeform_tags,
-            self.defined_tags
-        ]);
+        let mut facts = vec![
+            serde_json::json!(self.id),
+            serde_json::json!(self.key_id),
+            serde_json::json!(self.time_created),
+            serde_json::json!(self.last_rotation_time),
+            serde_json::json!(self.description),
+            serde_json::json!(self.freeform_tags),
+            serde_json::json!(self.defined_tags),
+        ];
+        // Under an expiry rule every version has an end of its own.
+        facts.extend(self.time_of_current_version_expiry.as_ref().map(|at| serde_json::json!(at)));
+        let facts = serde_json::Value::Array(facts);
         blake3::hash(facts.to_string().as_bytes()).to_hex()[..32].to_string()
     }
 }

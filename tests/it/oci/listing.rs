@@ -165,7 +165,7 @@ async fn nine_states_and_what_they_mean() {
 #[tokio::test]
 async fn of_two_with_one_name_the_living_one_counts() {
     let bench = bench().await;
-    for states in [["DELETED", "ACTIVE"], ["ACTIVE", "PENDING_DELETION"], ["FAILED", "UPDATING"]] {
+    for states in [["DELETED", "ACTIVE"], ["CREATING", "PENDING_DELETION"], ["FAILED", "UPDATING"]] {
         for state in states {
             bench.state.put("TWICE", b"v");
             bench.state.edit("TWICE", |s| {
@@ -177,6 +177,38 @@ async fn of_two_with_one_name_the_living_one_counts() {
     let entries = bench.list().await.expect("listed").entries;
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].state, EntryState::Active);
+    // Of two living ones neither is touched.
+    let twins = serde_json::json!([
+        {"id": "ocid1.vaultsecret.oc1.x.one", "secretName": "TWINS", "lifecycleState": "ACTIVE"},
+        {"id": "ocid1.vaultsecret.oc1.x.two", "secretName": "TWINS", "lifecycleState": "ACTIVE"},
+    ]);
+    bench.host.faults.add(Fault::next("GET /20180608/secrets?", 1, page(twins, None)));
+    let entries = bench.list().await.expect("listed").entries;
+    assert!(matches!(&entries[..], [one] if matches!(&one.state, EntryState::Blocked(why) if why.contains(".x.two"))), "{entries:?}");
+}
+
+#[tokio::test]
+async fn what_a_list_reveals_of_a_change_is_noticed() {
+    let bench = bench().await;
+    let written = bench.create("A", "one").await;
+    let ledger = Ledger { rows: [("A".to_string(), row("A", &written))].into(), ..Ledger::default() };
+    let target = bench.open().await;
+    let id = written.id.as_deref().expect("an id");
+    let listed = |more: serde_json::Value| {
+        let (bench, target, ledger) = (&bench, &target, &ledger);
+        let mut secret = serde_json::json!({"id": id, "secretName": "A", "lifecycleState": "ACTIVE"});
+        more.as_object().expect("members").iter().for_each(|(k, v)| secret[k] = v.clone());
+        async move {
+            bench.host.faults.add(Fault::next("GET /20180608/secrets?", 1, page(serde_json::json!([secret]), None)));
+            let inventory = target.list(&bench.cx, &Listing { prefix: "", ledger, wanted: 300, full: false }).await.expect("listed");
+            target.freshness(&inventory.entries[0], &ledger.rows["A"])
+        }
+    };
+    // A service whose list tells the version leaves no doubt, of however many secrets.
+    assert_eq!(listed(serde_json::json!({"currentVersionNumber": 1})).await, Freshness::Same);
+    assert_eq!(target.warnings(), Vec::<String>::new(), "nothing is taken for granted");
+    let changed = listed(serde_json::json!({"currentVersionNumber": 2})).await;
+    assert!(matches!(&changed, Freshness::Changed(why) if why.contains("version 2 where 1")), "{changed:?}");
 }
 
 #[tokio::test]
