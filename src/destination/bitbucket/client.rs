@@ -14,7 +14,7 @@ use super::budget::{Budget, Patience};
 use super::place::Endpoint;
 use super::spec::SERVICE;
 use super::tempo::Tempo;
-use crate::http::{Answer, ApiError, Cx, Http, Policy};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Policy};
 use crate::model::connection::ResolvedConnection;
 use crate::model::{Memory, SecretValue};
 
@@ -78,6 +78,9 @@ pub struct Api {
     refuses_empty: AtomicBool,
     /// When the credential itself was refused, and what further calls are told.
     refused: Mutex<Option<(Instant, ApiError)>>,
+    /// A call was answered, and the credential was not what it was refused for.
+    proven: AtomicBool,
+    first: tokio::sync::Mutex<()>,
 }
 
 impl Api {
@@ -92,6 +95,8 @@ impl Api {
             slashed: flag("slash"),
             refuses_empty: flag("refusesEmpty"),
             refused: Mutex::default(),
+            proven: AtomicBool::new(false),
+            first: tokio::sync::Mutex::new(()),
             http: Http::new(connection),
             endpoint,
             auth,
@@ -145,14 +150,17 @@ impl Api {
         let write = call.method != Method::GET;
         let mut renewed = false;
         let mut again = false;
+        let run = call.patience == Patience::Run;
+        let mut alone = if run { self.alone(cx).await? } else { None };
         loop {
-            let refusal = self.refusal().clone().filter(|(at, _)| at.elapsed() < self.tempo.forgive);
-            if call.patience == Patience::Run
-                && let Some((_, error)) = refusal
-            {
+            let refusal = self.refusal().clone().filter(|(at, _)| run && at.elapsed() < self.tempo.forgive);
+            if let Some((_, error)) = refusal {
                 return Err(error);
             }
-            let header = self.auth.header(cx, &self.http).await?;
+            let header = match self.auth.header(cx, &self.http).await {
+                Err(error) if run && error.kind == ErrorKind::Auth => return Err(self.turn_away(error)),
+                header => header?,
+            };
             let turn = if counted { Some(self.budget.turn(cx, write, call.patience).await?) } else { None };
             let first = AtomicBool::new(true);
             let make = || {
@@ -174,6 +182,9 @@ impl Api {
             let answer = sent?;
             again = true;
             if turn.is_some_and(|turn| turn.answered(&answer)) {
+                // Whose calls are counted is known: the others may wait for their own turn.
+                self.proven.store(true, Ordering::Relaxed);
+                alone = None;
                 continue;
             }
             if answer.status == 429 {
@@ -185,18 +196,56 @@ impl Api {
                 continue;
             }
             self.learn_from(cx, call, &answer);
+            drop(alone);
             return Ok(answer);
         }
+    }
+
+    /// Until the credential has proved good, a run's calls go one at a time: when the first one
+    /// is refused, the others need not be sent.
+    async fn alone(&self, cx: &Cx) -> Result<Option<tokio::sync::MutexGuard<'_, ()>>, ApiError> {
+        if self.proven.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let guard = match self.first.try_lock() {
+            Ok(guard) => guard,
+            Err(_) => {
+                let paused = self.budget.resumes().map(|at| format!(", and calls are paused until {at}")).unwrap_or_default();
+                let _shown = cx.waiting(&format!("Bitbucket: the first call of this connection goes alone{paused}"), None);
+                tokio::select! {
+                    guard = self.first.lock() => guard,
+                    () = cx.cancel_token().cancelled() => return Err(ApiError::cancelled(SERVICE)),
+                }
+            }
+        };
+        Ok((!self.proven.load(Ordering::Relaxed)).then_some(guard))
     }
 
     fn learn_from(&self, cx: &Cx, call: &Call<'_>, answer: &Answer) {
         if answer.ok() {
             *self.refusal() = None;
         } else if call.patience == Patience::Run
-            && let Some(error) = super::errors::turned_away(cx, &self.auth, answer, &self.tempo)
+            && let Some(error) = super::errors::turned_away(cx, &self.auth, answer)
         {
-            *self.refusal() = Some((Instant::now(), error));
+            self.turn_away(error);
+            return;
         }
+        if answer.status < 500 {
+            self.proven.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Remembers that the credential was refused; answers what is told from now on.
+    fn turn_away(&self, error: ApiError) -> ApiError {
+        self.proven.store(false, Ordering::Relaxed);
+        let now = jiff::Timestamp::now().as_millisecond();
+        let again = super::budget::clock(now + i64::try_from(self.tempo.forgive.as_millis()).unwrap_or(0));
+        let mut told = error.clone();
+        told.message = format!("the credential was refused at {}, so nothing more is asked with it: {}", super::budget::clock(now), error.message);
+        let advice = error.advice.clone().unwrap_or_default();
+        let told = told.advice(format!("{advice} It is tried again when the connection changes, when a sync is run by hand, or after {again}."));
+        *self.refusal() = Some((Instant::now(), told));
+        error
     }
 
     /// Where a call goes, without its query.

@@ -144,20 +144,12 @@ pub fn of(cx: &Cx, auth: &Auth, answer: &Answer, what: &str, place: Option<&str>
     }
 }
 
-/// The error that every further call gets once the credential itself was refused; `None` for an
-/// answer that refuses something else.
-pub fn turned_away(cx: &Cx, auth: &Auth, answer: &Answer, tempo: &super::Tempo) -> Option<ApiError> {
+/// The error of an answer that refuses the credential itself; `None` for one that refuses
+/// something else.
+pub fn turned_away(cx: &Cx, auth: &Auth, answer: &Answer) -> Option<ApiError> {
     let told = Told::read(&answer.body);
-    if answer.status != 401 || told.lacks_scope() || told.wrong_mechanism() {
-        return None;
-    }
-    let now = jiff::Timestamp::now().as_millisecond();
-    let at = |ms: i64| super::budget::clock(now + ms);
-    let again = at(i64::try_from(tempo.forgive.as_millis()).unwrap_or(0));
-    let what = format!("the credential was refused at {}, so nothing more is asked with it", at(0));
-    let mut error = of(cx, auth, answer, &what, None, None);
-    let advice = error.advice.take().unwrap_or_default();
-    Some(error.advice(format!("{advice} It is tried again when the connection changes, when a sync is run by hand, or after {again}.")))
+    let refused = answer.status == 401 && !told.lacks_scope() && !told.wrong_mechanism();
+    refused.then(|| of(cx, auth, answer, "the credential is not accepted", None, None))
 }
 
 /// Takes every secret out of a server's text, the value just sent first of all.
