@@ -117,9 +117,9 @@ pub fn compute(inputs: &Inputs<'_>, wanted: Wanted, failed_reads: &HashMap<Strin
     plan.forget = stale_rows(inputs, &desired, &plan.frozen, &by_fold);
     plan.desired = desired;
     settle_asks(inputs, &mut plan);
-    plan.warnings.extend(inputs.destination.outlook(plan.allowed().count()));
     plan.changes.sort_by(|a, b| (rank(a.action), &a.key).cmp(&(rank(b.action), &b.key)));
     plan.skipped.sort_by(|a, b| a.key.cmp(&b.key));
+    plan.warnings.extend(inputs.destination.outlook(plan.allowed().count()));
     plan
 }
 
