@@ -108,6 +108,13 @@ pub trait Session: Send + Sync {
     fn budget(&self) -> Option<String> {
         None
     }
+
+    /// True when the provider refused this connection's credentials and the session answers for
+    /// it since: it is kept while the credentials stay the same, so that one refusal stops every
+    /// sync of the connection.
+    fn refused(&self) -> bool {
+        false
+    }
 }
 
 /// What a run wants to write to.
@@ -214,6 +221,17 @@ pub trait Destination: Send + Sync {
     /// Facts for the plan's warnings (deletion is final here, another object is in the way).
     fn warnings(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// A warning about what so many writes mean here (a rate budget that they exceed).
+    fn outlook(&self, _writes: usize) -> Option<String> {
+        None
+    }
+
+    /// What this run took for granted without looking, and since when, as a sentence: it stands in
+    /// the record of a run that succeeded.
+    fn unproved(&self) -> Option<String> {
+        None
     }
 
     /// Warnings that depend on all that the source wants here together (a limit on a sum).

@@ -236,7 +236,8 @@ impl Runner {
     /// Reads what must be read and computes the plan.
     pub(super) async fn compute(&self, spec: &RunSpec, cx: &Cx, opened: &mut Opened, full: bool, overwrite_agreed: bool) -> Result<Plan, Stopped> {
         let hasher = self.store.hasher().map_err(|e| e.to_string())?;
-        let policy = Policy { allow_all: spec.allow_delete, full, mass_delete_percent: self.mass_delete_percent, overwrite_agreed };
+        let policy =
+            Policy { allow_all: spec.allow_delete, full, rewrite: spec.rewrite, mass_delete_percent: self.mass_delete_percent, overwrite_agreed };
         let wanted = plan::want(&spec.config, &opened.source, opened.destination.keys());
         let indexes = plan::reads(&inputs(spec, opened, &hasher, policy), &wanted);
         let failed = self.read(cx, opened, &indexes).await?;

@@ -119,6 +119,7 @@ pub fn compute(inputs: &Inputs<'_>, wanted: Wanted, failed_reads: &HashMap<Strin
     settle_asks(inputs, &mut plan);
     plan.changes.sort_by(|a, b| (rank(a.action), &a.key).cmp(&(rank(b.action), &b.key)));
     plan.skipped.sort_by(|a, b| a.key.cmp(&b.key));
+    plan.warnings.extend(inputs.destination.outlook(plan.allowed().count()));
     plan
 }
 
@@ -311,6 +312,11 @@ fn active(
         }
         (None, _) => (false, false),
     };
+    if equal && inputs.policy.rewrite && entry.value.is_none() && !inputs.destination.readable() {
+        change.reason = Some("written again as asked, because it cannot be read back".into());
+        plan.changes.push(change);
+        return;
+    }
     if equal {
         let recorded = |r: &LedgerRow| {
             r.value_hash.as_deref() == Some(wanted_hash.as_str()) && r.intent.is_none() && (r.stamp == entry.stamp || entry.stamp.is_none())

@@ -30,7 +30,7 @@ async fn hasty(state: &State) -> (Host, VaultTarget) {
         ca_file: None,
         allow_insecure_http: false,
     };
-    let mut session = OciSession::new(&connection).expect("session");
+    let mut session = OciSession::new(&connection, std::sync::Arc::new(crate::model::Forgetful)).expect("session");
     session.patience = Patience { steps: vec![Duration::from_millis(50)], limit: Duration::from_millis(800) };
     let config = serde_json::json!({"compartmentOcid": state.compartment(), "vaultOcid": state.vault(), "keyOcid": state.key()});
     let target = Target {
