@@ -180,6 +180,15 @@ pub fn check_dir(path: &Path, meta: &Metadata, strict: bool) -> Result<(), Store
     Ok(())
 }
 
+/// Checks that a socket is one, and of this user (or root).
+pub fn check_socket(path: &Path, meta: &Metadata) -> Result<(), StoreError> {
+    use std::os::unix::fs::FileTypeExt;
+    if !meta.file_type().is_socket() {
+        return Err(refused(path, "is not a socket", format!("Move it away: mv {0} {0}.old", shown(path))));
+    }
+    check_owner(path, meta)
+}
+
 /// A file written and synced under a temporary name, waiting for its rename. Dropped without
 /// [`Staged::commit`] it leaves nothing behind.
 pub struct Staged {
