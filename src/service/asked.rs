@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_flag_is_one_of_two_words() {
-        let flag = |query| Asked::read(Some(query), &["removeSecrets"]).and_then(|a| a.flag("removeSecrets"));
+        let flag = |query: &str| Asked::read(Some(query), &["removeSecrets"]).and_then(|a| a.flag("removeSecrets"));
         assert_eq!(flag("removeSecrets=true"), Ok(true));
         assert_eq!(flag("removeSecrets=false"), Ok(false));
         assert_eq!(flag("remove%53ecrets=tru%65"), Ok(true));

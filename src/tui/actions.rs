@@ -282,11 +282,11 @@ pub fn ask_remove(app_cards: &[(String, String, Option<u64>)], left_behind: Opti
         lines.push(format!("Auto-sync of {names} is on: the next change of the source, or the next drift check, writes them again."));
     }
     let mut question = Question::new(format!("Remove the synced secrets of {what}?"), lines, "Keep them").button("Remove them", verdict);
-    if !auto.is_empty() {
-        question = question.button("Switch auto-sync off, and remove them", Verdict::RemoveForGood { syncs, auto: auto.to_vec() });
-    }
     if let (Some(keys), [(sync, ..)]) = (left_behind, app_cards) {
         question = question.button(format!("Only the {keys} left behind"), Verdict::RemoveLeftBehind(sync.clone()));
+    }
+    if !auto.is_empty() {
+        question = question.button("Auto-sync off, then remove", Verdict::RemoveForGood { syncs, auto: auto.to_vec() });
     }
     Modal::Question(question)
 }
