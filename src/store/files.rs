@@ -161,7 +161,8 @@ pub fn check_dir(path: &Path, meta: &Metadata, strict: bool) -> Result<(), Store
     let followed;
     let meta = if meta.file_type().is_symlink() {
         if strict {
-            return Err(symlink(path));
+            let fix = format!("Put the real directory there: cp -a \"$(readlink -f {0})\" {0}.real && rm {0} && mv {0}.real {0}", shown(path));
+            return Err(StoreError { fix: Some(fix), ..symlink(path) });
         }
         check_owner(path, meta)?;
         followed = fs::metadata(path).map_err(|e| StoreError::io("follow the link", path, &e))?;

@@ -161,3 +161,40 @@ async fn a_failing_hook_is_told_and_one_syncs_hooks_do_not_hold_anothers() {
     let line = engine.says("ended with exit status: 7").await;
     assert!(line.contains("slow.sh") && line.contains("held"), "{line}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_results_than_hooks_can_take_are_dropped_and_told() {
+    use kms_sync::model::board::Event;
+    use kms_sync::model::run::{RunKind, RunRequest, Trigger};
+    use kms_sync::service::Service;
+
+    let yard = Yard::aws().await;
+    let (beats, script) = hanging(&yard);
+    yard.settings(&json!({"onChange": [script], "hookTimeoutSecs": 3600, "driftHours": null}));
+    yard.create(&yard.document("web", yard.place(), "/app", false, None)).await;
+    let face = kms_sync::service::attach::Attach::open(yard.store(), "a test's face").await.expect("an engine");
+    let mut events = face.watch().await.expect("a picture").events;
+    // One goes, a hundred wait, five are too many.
+    for i in 0..106 {
+        yard.rig.set(&format!("KEY_{i:03}"), "one");
+        let id = face.start(RunRequest::new("web", RunKind::Sync, Trigger::Manual)).await.expect("a run");
+        let record = face.finished(&id).await.expect("an end");
+        assert_eq!(record.counts.created, 1, "{record:#?}");
+    }
+    sure("a beating hook", || size(&beats) > 0).await;
+    face.close().await;
+    silent(&beats).await;
+    let mut told = Vec::new();
+    let last = async {
+        while !told.last().is_some_and(|t: &String| t.contains("hook calls dropped")) {
+            if let Ok(Event::Notice { text, .. }) = events.recv().await {
+                told.push(text);
+            }
+        }
+    };
+    let done = tokio::time::timeout(PATIENCE, last).await;
+    assert!(done.is_ok(), "{told:#?}");
+    assert!(told.iter().any(|t| t.contains("hooks are slower than the runs: 100 wait already")), "{told:#?}");
+    assert!(told.iter().any(|t| t.contains("1 hook call still going, ended")), "{told:#?}");
+    assert!(told.iter().any(|t| t.contains("105 hook calls dropped")), "{told:#?}");
+}
