@@ -7,7 +7,7 @@ use clap::CommandFactory;
 use serde_json::{Value, json};
 
 use super::access::{self, Access};
-use super::args::{ConnectionCommand, Prioritize, SealWay};
+use super::args::Prioritize;
 use super::follow::{Followed, to_the_end as follow};
 use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
 use super::{Args, Command, Outcome, demo, serve};
@@ -15,7 +15,7 @@ use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
 use crate::model::{Problems, json};
 use crate::service::{PlanTarget, Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput, going};
-use crate::store::{Broken, EngineLock, Loaded, SealMode};
+use crate::store::{Broken, Loaded};
 
 /// Does what the arguments ask.
 pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
@@ -73,7 +73,7 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
         Command::Disable { name, .. } => enable(args, out, name, false).await,
         Command::History { name, limit, .. } => history(args, out, name, *limit).await,
         Command::Run { once, log_format } => serve::run(args, *once, *log_format).await,
-        Command::Connection { command } => connection(args, out, command).await,
+        Command::Connection { command } => super::connections::connection(args, out, command).await,
         Command::Doctor { .. } => doctor(args, out).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -100,7 +100,7 @@ fn request(sync: &str, kind: RunKind) -> RunRequest {
 }
 
 /// The files of a listing that cannot be used, by name, each said on standard error.
-fn tell_broken<T>(all: Vec<Loaded<T>>) -> Vec<(String, Broken)> {
+pub(super) fn tell_broken<T>(all: Vec<Loaded<T>>) -> Vec<(String, Broken)> {
     let broken: Vec<_> = all.into_iter().filter_map(|l| l.result.err().map(|why| (l.name, why))).collect();
     for (_, why) in &broken {
         note(&format!("error: {}", crate::model::text::sanitise(&why.to_string())));
@@ -109,7 +109,7 @@ fn tell_broken<T>(all: Vec<Loaded<T>>) -> Vec<(String, Broken)> {
 }
 
 /// Prints a list with, where there are such, the files that cannot be used.
-fn print_list(member: &str, all: &impl serde::Serialize, broken: &[(String, Broken)]) -> Outcome {
+pub(super) fn print_list(member: &str, all: &impl serde::Serialize, broken: &[(String, Broken)]) -> Outcome {
     let broken: Vec<Value> = broken
         .iter()
         .map(|(name, b)| json!({"name": name, "path": b.path.display().to_string(), "reason": b.reason, "fix": b.fix, "fields": b.problems.0}))
@@ -183,7 +183,7 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
 }
 
 /// Reads a document from a file or standard input.
-fn document(path: &Path) -> Result<Value, ServiceError> {
+pub(super) fn document(path: &Path) -> Result<Value, ServiceError> {
     let bad = |member: &str, rule: &str, text: String| {
         let mut problems = Problems::default();
         problems.add(member, rule, text);
@@ -429,81 +429,6 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
         })
         .collect();
     out.text(&table(&["STARTED", "STATUS", "KIND", "TRIGGER", "TOOK", "RESULT"], &rows));
-    Ok(0)
-}
-
-/// Seals every stored credential anew. No engine may run meanwhile: it would use the old key.
-fn seal(args: &Args, way: SealWay) -> Outcome {
-    let store = access::opened(args)?;
-    let (mode, passphrase) = match way {
-        SealWay::KeyFile => (SealMode::KeyFile, None),
-        SealWay::Passphrase if std::io::stdin().is_terminal() => {
-            let first = access::ask_passphrase("New passphrase: ")?;
-            if !first.same_as(&access::ask_passphrase("Once more: ")?) {
-                return Err(ServiceError::new(ServiceErrorKind::Invalid, "The two passphrases differ; nothing was changed."));
-            }
-            (SealMode::Passphrase, Some(first))
-        }
-        SealWay::Passphrase => (SealMode::Passphrase, None),
-    };
-    let _lock =
-        EngineLock::acquire(store.dirs(), "kms-sync connection seal").map_err(|e| ServiceError::new(ServiceErrorKind::Busy, e.to_string()))?;
-    store.change_seal(mode, passphrase.as_ref())?;
-    note(&format!("all stored credentials are sealed anew: {}", mode.promise()));
-    Ok(0)
-}
-
-async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outcome {
-    if let ConnectionCommand::Seal { way } = command {
-        return seal(args, *way);
-    }
-    let access = access::editing(args).await?;
-    match command {
-        ConnectionCommand::Add { file, replace, .. } => {
-            let view = access.service.save_connection(document(file)?, *replace).await?;
-            if out.json {
-                print_json(&json!({ "connection": view.public }));
-            } else {
-                note(&format!("connection {} stored; `kms-sync connection test {}` proves it", view.name, view.name));
-            }
-        }
-        ConnectionCommand::List { .. } => {
-            let views = access.service.connections().await?;
-            let broken = tell_broken(access::store(args)?.connections());
-            if out.json {
-                let public: Vec<Value> = views.into_iter().map(|v| v.public).collect();
-                return print_list("connections", &public, &broken);
-            } else {
-                let mut rows: Vec<Vec<String>> = views
-                    .into_iter()
-                    .map(|v| vec![v.name, v.app, v.method, if v.used_by.is_empty() { "–".into() } else { v.used_by.join(", ") }])
-                    .collect();
-                rows.extend(broken.iter().map(|(name, _)| [name.as_str(), "broken", "–", "–"].map(str::to_string).to_vec()));
-                out.text(&table(&["NAME", "APP", "METHOD", "USED BY"], &rows));
-            }
-            return Ok(i32::from(!broken.is_empty()));
-        }
-        ConnectionCommand::Test { name, .. } => {
-            let report = access.service.test_connection(name).await?;
-            if out.json {
-                print_json(&json!({ "connection": name, "ok": true, "identity": report.identity, "notes": report.notes }));
-            } else {
-                out.text(&format!("✓ {name} works: {}", crate::model::text::sanitise(&report.identity)));
-                for text in &report.notes {
-                    out.text(&format!("  {}", crate::model::text::sanitise(text)));
-                }
-            }
-        }
-        ConnectionCommand::Seal { .. } => {}
-        ConnectionCommand::Remove { name, .. } => {
-            access.service.remove_connection(name).await?;
-            if out.json {
-                print_json(&json!({ "connection": name, "removed": true }));
-            } else {
-                note(&format!("connection {} removed", crate::model::text::sanitise(name)));
-            }
-        }
-    }
     Ok(0)
 }
 
