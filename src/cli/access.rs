@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::Args;
 use super::output::note;
 use crate::model::SecretValue;
-use crate::service::attach::{Held, reach};
+use crate::service::attach::{Held, Silence, reach};
 use crate::service::local::Local;
 use crate::service::{Service, ServiceError, ServiceErrorKind};
-use crate::store::{Dirs, LockError, Store};
+use crate::store::{Dirs, EngineLock, Holder, LockError, Store};
 
 /// A service, and the engine when it is this process.
 pub struct Access {
@@ -104,20 +104,37 @@ pub fn looking(args: &Args) -> Result<Access, ServiceError> {
 /// The service for editing: through the running engine when there is one, so that it knows at once.
 pub async fn editing(args: &Args) -> Result<Access, ServiceError> {
     let store = opened(args)?;
-    match reach(store.dirs()).await {
-        Some(remote) => Ok(Access { service: remote, held: None, found: None }),
-        None => Ok(Access { service: Local::new(store), held: None, found: None }),
+    let service = match asking(&store).await? {
+        Some(remote) => remote,
+        None => Local::new(store),
+    };
+    Ok(Access { service, held: None, found: None })
+}
+
+/// The engine that another process holds; `None` when nobody does. One that does not answer
+/// is an error: behind the back of an engine that is busy with a sync nothing of it is changed.
+pub async fn asking(store: &Store) -> Result<Option<Arc<dyn Service>>, ServiceError> {
+    let mut silence = Silence::default();
+    loop {
+        if let Some(remote) = reach(store.dirs()).await {
+            return Ok(Some(remote));
+        }
+        let Some(holder) = EngineLock::holder(store.dirs())? else { return Ok(None) };
+        let Holder { process, what, since, .. } = holder;
+        silence.goes_on(store.dirs(), &LockError::HeldBy { pid: process.pid, what, since })?;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// The service for runs: this process becomes the engine, or asks the one that is. A holder
-/// that does not answer is waited for, unless `wait` is false.
+/// that does not answer is waited for, for some seconds, unless `wait` is false.
 pub async fn running(args: &Args, what: &'static str, wait: bool) -> Result<Access, ServiceError> {
     find(Found { store: opened(args)?, what, wait }).await
 }
 
 async fn find(found: Found) -> Result<Access, ServiceError> {
     let mut told = false;
+    let mut silence = Silence::default();
     loop {
         let busy = match Held::take(&found.store, found.what) {
             Ok(held) => return Ok(Access { service: held.local.clone(), held: Some(held), found: Some(found) }),
@@ -130,6 +147,7 @@ async fn find(found: Found) -> Result<Access, ServiceError> {
         if !found.wait {
             return Err(ServiceError::new(ServiceErrorKind::Busy, busy.to_string()));
         }
+        silence.goes_on(found.store.dirs(), &busy)?;
         if !std::mem::replace(&mut told, true) {
             note(&format!("waiting: {busy}"));
         }
@@ -141,6 +159,7 @@ async fn find(found: Found) -> Result<Access, ServiceError> {
 pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
     let store = opened(args)?;
     let mut told = false;
+    let mut silence = Silence::default();
     loop {
         let busy = match Held::take(&store, what) {
             Ok(held) => return Ok(held),
@@ -150,6 +169,11 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
         let passing = matches!(&busy, LockError::HeldBy { what, .. } if PASSING.contains(&what.as_str()));
         if !passing {
             return Err(ServiceError::new(ServiceErrorKind::Busy, format!("{busy}. One engine per state directory: stop that one first.")));
+        }
+        // While it answers it is at work, however long that takes.
+        match reach(store.dirs()).await {
+            Some(_) => silence = Silence::default(),
+            None => silence.goes_on(store.dirs(), &busy)?,
         }
         if !std::mem::replace(&mut told, true) {
             note(&format!("waiting: {busy}"));

@@ -154,6 +154,16 @@ pub enum Command {
         /// schema, or at an earlier target whose connection is still stored.
         #[arg(long)]
         left_behind: bool,
+        /// Switch auto-sync off before, so that it does not write them again.
+        #[arg(long)]
+        disable: bool,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Cancel a sync's run that is queued or going in the running engine; what is in flight is
+    /// finished first. Exit code 1 when there is none.
+    Cancel {
+        name: String,
         #[arg(long)]
         json: bool,
     },
@@ -272,6 +282,7 @@ impl Command {
             | Self::Sync { json, .. }
             | Self::Import { json, .. }
             | Self::RemoveSecrets { json, .. }
+            | Self::Cancel { json, .. }
             | Self::Enable { json, .. }
             | Self::Disable { json, .. }
             | Self::History { json, .. }
@@ -289,7 +300,7 @@ impl Command {
 
     /// True when the command only looks, so that a signal may simply end it.
     pub fn interruptible(&self) -> bool {
-        matches!(self, Self::Plan { .. } | Self::Doctor { .. } | Self::Connection { .. })
+        matches!(self, Self::Plan { .. } | Self::Cancel { .. } | Self::Doctor { .. } | Self::Connection { .. })
     }
 
     /// True when the command only reads or writes files.

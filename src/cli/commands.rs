@@ -7,15 +7,15 @@ use clap::CommandFactory;
 use serde_json::{Value, json};
 
 use super::access::{self, Access};
-use super::args::{ConnectionCommand, Prioritize, SealWay};
+use super::args::Prioritize;
 use super::follow::{Followed, to_the_end as follow};
 use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
 use super::{Args, Command, Outcome, demo, serve};
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
 use crate::model::{Problems, json};
-use crate::service::{PlanTarget, Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput};
-use crate::store::{EngineLock, SealMode};
+use crate::service::{PlanTarget, Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput, going};
+use crate::store::{Broken, Loaded};
 
 /// Does what the arguments ask.
 pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
@@ -38,30 +38,43 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             let names = if *all { access::reading(args)?.service.syncs().await?.into_iter().map(|s| s.name).collect() } else { names.clone() };
             let wish = |n: &String| RunRequest { verify: *verify, rewrite: *rewrite, allow_delete: *allow_delete, ..request(n, RunKind::Sync) };
             let requests = names.iter().map(wish).collect();
-            let broken = if *all { warn_of_broken(args)? } else { 0 };
+            let broken = if *all { tell_broken(access::store(args)?.syncs()) } else { Vec::new() };
             let code = runs(access, out, requests).await?;
-            Ok(if code == 0 && broken > 0 { 1 } else { code })
+            Ok(if code == 0 && !broken.is_empty() { 1 } else { code })
         }
         Command::Import { name, prioritize, .. } => {
             let access = access::running(args, "kms-sync import", true).await?;
             let prioritize = prioritize.map(|p| if p == Prioritize::Source { Priority::Source } else { Priority::Destination });
             runs(access, out, vec![RunRequest { prioritize, ..request(name, RunKind::Import) }]).await
         }
-        Command::RemoveSecrets { name, yes, allow_delete, left_behind, .. } => {
+        Command::RemoveSecrets { name, yes, allow_delete, left_behind, disable, .. } => {
             let access = access::running(args, "kms-sync remove-secrets", true).await?;
             let doc = access.service.sync(name).await?;
+            let comes_back = doc.is_enabled && !left_behind;
+            if comes_back && !disable {
+                note(&format!(
+                    "warning: auto-sync of {0} is on: the next change of its source, or its next drift check, writes the secrets again. \
+                     --disable switches it off before, as `kms-sync disable {0}` does.",
+                    doc.name
+                ));
+            }
             let question = match left_behind {
                 true => format!("Take away what earlier settings of {} wrote and the present ones no longer reach?", doc.name),
                 false => format!("Take the secrets of {} away from {}?", doc.name, doc.destination),
             };
             confirm(*yes, &question, &doc.name)?;
+            if comes_back && *disable {
+                access.service.set_enabled(&doc.name, false).await?;
+                note(&format!("auto-sync of {} is off", doc.name));
+            }
             runs(access, out, vec![RunRequest { allow_delete: *allow_delete, left_behind: *left_behind, ..request(name, RunKind::Remove) }]).await
         }
+        Command::Cancel { name, .. } => cancel(args, out, name).await,
         Command::Enable { name, .. } => enable(args, out, name, true).await,
         Command::Disable { name, .. } => enable(args, out, name, false).await,
         Command::History { name, limit, .. } => history(args, out, name, *limit).await,
         Command::Run { once, log_format } => serve::run(args, *once, *log_format).await,
-        Command::Connection { command } => connection(args, out, command).await,
+        Command::Connection { command } => super::connections::connection(args, out, command).await,
         Command::Doctor { .. } => doctor(args, out).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -87,28 +100,37 @@ fn request(sync: &str, kind: RunKind) -> RunRequest {
     RunRequest::new(sync, kind, Trigger::Manual)
 }
 
-/// Says which sync files cannot be used, and answers how many there are.
-fn warn_of_broken(args: &Args) -> Result<usize, ServiceError> {
-    let broken: Vec<_> = access::store(args)?.syncs().into_iter().filter_map(|l| l.result.err()).collect();
-    for file in &broken {
-        note(&format!("warning: {}", crate::model::text::sanitise(&file.to_string())));
+/// The files of a listing that cannot be used, by name, each said on standard error.
+pub(super) fn tell_broken<T>(all: Vec<Loaded<T>>) -> Vec<(String, Broken)> {
+    let broken: Vec<_> = all.into_iter().filter_map(|l| l.result.err().map(|why| (l.name, why))).collect();
+    for (_, why) in &broken {
+        note(&format!("error: {}", crate::model::text::sanitise(&why.to_string())));
     }
-    Ok(broken.len())
+    broken
+}
+
+/// Prints a list with, where there are such, the files that cannot be used.
+pub(super) fn print_list(member: &str, all: &impl serde::Serialize, broken: &[(String, Broken)]) -> Outcome {
+    let broken: Vec<Value> = broken
+        .iter()
+        .map(|(name, b)| json!({"name": name, "path": b.path.display().to_string(), "reason": b.reason, "fix": b.fix, "fields": b.problems.0}))
+        .collect();
+    print_json(&output::List { member, all, broken: &broken });
+    Ok(i32::from(!broken.is_empty()))
 }
 
 async fn list(args: &Args, out: &Out) -> Outcome {
     let access = access::reading(args)?;
     let syncs = access.service.syncs().await?;
-    warn_of_broken(args)?;
+    let broken = tell_broken(access::store(args)?.syncs());
     if out.json {
-        print_json(&One("secretSyncs", &syncs));
-        return Ok(0);
+        return print_list("secretSyncs", &syncs, &broken);
     }
-    if syncs.is_empty() {
+    if syncs.is_empty() && broken.is_empty() {
         note("There is no sync yet. `kms-sync` opens the terminal app, which sets one up; `kms-sync create -f FILE` takes a document.");
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = syncs
+    let mut rows: Vec<Vec<String>> = syncs
         .iter()
         .map(|s| {
             let destination = crate::engine::pool::label(&s.destination, &s.destination_config);
@@ -116,8 +138,10 @@ async fn list(args: &Args, out: &Out) -> Outcome {
             vec![s.name.clone(), status(s.sync_status), destination, format!("{}:{}", s.environment.slug, s.folder.path), auto.into(), when(s)]
         })
         .collect();
+    rows.extend(broken.iter().map(|(name, _)| [&[name.as_str(), "broken"][..], &["–"; 4]].concat().into_iter().map(str::to_string).collect()));
+    rows.sort_by(|a, b| a[0].cmp(&b[0]));
     out.text(&table(&["NAME", "STATUS", "DESTINATION", "SOURCE", "MODE", "LAST SYNCED"], &rows));
-    Ok(0)
+    Ok(i32::from(!broken.is_empty()))
 }
 
 fn status(status: Option<JobStatus>) -> String {
@@ -160,7 +184,7 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
 }
 
 /// Reads a document from a file or standard input.
-fn document(path: &Path) -> Result<Value, ServiceError> {
+pub(super) fn document(path: &Path) -> Result<Value, ServiceError> {
     let bad = |member: &str, rule: &str, text: String| {
         let mut problems = Problems::default();
         problems.add(member, rule, text);
@@ -346,6 +370,33 @@ pub(super) fn code(records: &[RunRecord]) -> i32 {
     if records.iter().any(|r| r.status == RunStatus::Cancelled) { 130 } else { i32::from(records.iter().any(|r| r.status != RunStatus::Succeeded)) }
 }
 
+/// Cancels in the engine that runs, and waits for the run's end.
+async fn cancel(args: &Args, out: &Out, name: &str) -> Outcome {
+    let name = access::reading(args)?.service.sync(name).await?.name;
+    let nothing = |why: String| {
+        report(out, &[]);
+        note(&why);
+        Ok(1)
+    };
+    let Some(engine) = access::asking(&access::opened(args)?).await? else {
+        return nothing(format!("nothing to cancel: no engine is running here, so no run of {name} is"));
+    };
+    let Some(run) = going(&*engine, &name).await? else {
+        return nothing(format!("nothing to cancel: no run of {name} is queued or going"));
+    };
+    match engine.cancel(&run).await {
+        // It ended by itself in between: its record says how.
+        Err(over) if over.kind == ServiceErrorKind::NotFound => {}
+        done => done?,
+    }
+    if !out.json {
+        note("cancelling: what is in flight is finished first");
+    }
+    let record = engine.finished(&run).await?;
+    report(out, std::slice::from_ref(&record));
+    Ok(0)
+}
+
 async fn enable(args: &Args, out: &Out, name: &str, enabled: bool) -> Outcome {
     let access = access::editing(args).await?;
     let doc = access.service.set_enabled(name, enabled).await?;
@@ -379,81 +430,6 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
         })
         .collect();
     out.text(&table(&["STARTED", "STATUS", "KIND", "TRIGGER", "TOOK", "RESULT"], &rows));
-    Ok(0)
-}
-
-/// Seals every stored credential anew. No engine may run meanwhile: it would use the old key.
-fn seal(args: &Args, way: SealWay) -> Outcome {
-    let store = access::opened(args)?;
-    let (mode, passphrase) = match way {
-        SealWay::KeyFile => (SealMode::KeyFile, None),
-        SealWay::Passphrase if std::io::stdin().is_terminal() => {
-            let first = access::ask_passphrase("New passphrase: ")?;
-            if !first.same_as(&access::ask_passphrase("Once more: ")?) {
-                return Err(ServiceError::new(ServiceErrorKind::Invalid, "The two passphrases differ; nothing was changed."));
-            }
-            (SealMode::Passphrase, Some(first))
-        }
-        SealWay::Passphrase => (SealMode::Passphrase, None),
-    };
-    let _lock =
-        EngineLock::acquire(store.dirs(), "kms-sync connection seal").map_err(|e| ServiceError::new(ServiceErrorKind::Busy, e.to_string()))?;
-    store.change_seal(mode, passphrase.as_ref())?;
-    note(&format!("all stored credentials are sealed anew: {}", mode.promise()));
-    Ok(0)
-}
-
-async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> Outcome {
-    if let ConnectionCommand::Seal { way } = command {
-        return seal(args, *way);
-    }
-    let access = access::editing(args).await?;
-    match command {
-        ConnectionCommand::Add { file, replace, .. } => {
-            let view = access.service.save_connection(document(file)?, *replace).await?;
-            if out.json {
-                print_json(&json!({ "connection": view.public }));
-            } else {
-                note(&format!("connection {} stored; `kms-sync connection test {}` proves it", view.name, view.name));
-            }
-        }
-        ConnectionCommand::List { .. } => {
-            let views = access.service.connections().await?;
-            for broken in access::store(args)?.connections().into_iter().filter_map(|l| l.result.err()) {
-                note(&format!("warning: {}", crate::model::text::sanitise(&broken.to_string())));
-            }
-            if out.json {
-                let public: Vec<Value> = views.into_iter().map(|v| v.public).collect();
-                print_json(&json!({ "connections": public }));
-            } else {
-                let rows: Vec<Vec<String>> = views
-                    .into_iter()
-                    .map(|v| vec![v.name, v.app, v.method, if v.used_by.is_empty() { "–".into() } else { v.used_by.join(", ") }])
-                    .collect();
-                out.text(&table(&["NAME", "APP", "METHOD", "USED BY"], &rows));
-            }
-        }
-        ConnectionCommand::Test { name, .. } => {
-            let report = access.service.test_connection(name).await?;
-            if out.json {
-                print_json(&json!({ "connection": name, "ok": true, "identity": report.identity, "notes": report.notes }));
-            } else {
-                out.text(&format!("✓ {name} works: {}", crate::model::text::sanitise(&report.identity)));
-                for text in &report.notes {
-                    out.text(&format!("  {}", crate::model::text::sanitise(text)));
-                }
-            }
-        }
-        ConnectionCommand::Seal { .. } => {}
-        ConnectionCommand::Remove { name, .. } => {
-            access.service.remove_connection(name).await?;
-            if out.json {
-                print_json(&json!({ "connection": name, "removed": true }));
-            } else {
-                note(&format!("connection {} removed", crate::model::text::sanitise(name)));
-            }
-        }
-    }
     Ok(0)
 }
 

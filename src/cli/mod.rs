@@ -7,6 +7,7 @@
 mod access;
 mod args;
 mod commands;
+mod connections;
 mod demo;
 mod follow;
 mod output;

@@ -75,6 +75,25 @@ impl<T: Serialize> Serialize for One<'_, T> {
     }
 }
 
+/// A document with a list, and what could not be listed when there is such.
+pub struct List<'a, T> {
+    pub member: &'a str,
+    pub all: &'a T,
+    pub broken: &'a [Value],
+}
+
+impl<T: Serialize> Serialize for List<'_, T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(self.member, self.all)?;
+        if !self.broken.is_empty() {
+            map.serialize_entry("broken", self.broken)?;
+        }
+        map.end()
+    }
+}
+
 /// One JSON document, pretty, with a newline.
 pub fn print_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {

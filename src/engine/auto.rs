@@ -137,7 +137,6 @@ impl Clocks {
         }
         let clocks = self.clone();
         tokio::spawn(async move { clocks.work().await });
-        tokio::spawn(super::hooks::watch(self.inner.engine.clone()));
     }
 
     /// Configuration changed: look again at what is due.

@@ -33,6 +33,15 @@ impl Problems {
         if self.is_empty() { Ok(value) } else { Err(self) }
     }
 
+    /// Like the plain text, with the word of each rule: for logs, where nobody sees the form.
+    pub fn ruled(&self) -> String {
+        let told = |p: &FieldProblem| match p.field.as_str() {
+            "" => format!("{} [{}]", p.message, p.rule),
+            field => format!("{field}: {} [{}]", p.message, p.rule),
+        };
+        self.0.iter().map(told).collect::<Vec<_>>().join("; ")
+    }
+
     /// The message of the first problem of `field`, for a form to show beside it.
     pub fn of(&self, field: &str) -> Option<&str> {
         self.0.iter().find(|p| p.field == field).map(|p| p.message.as_str())

@@ -3,7 +3,7 @@
 //! whoever watches is told and goes on.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use notify::Watcher;
@@ -20,7 +20,7 @@ use crate::store::{Dirs, EngineLock, LockError, Store};
 /// Pause between looks at an engine that is starting or ending.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a holder of the lock may take before it answers on its socket.
-const PATIENCE: u32 = 50;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Editors write several times: files are read again when they have been quiet this long.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -51,15 +51,9 @@ impl Held {
                 Some(&record.sync),
             );
         }
-        let socket = match Socket::serve(store.dirs(), local.clone()) {
-            Ok(socket) => Some(socket),
-            Err(error) => {
-                local.engine().hub().notice("warn", format!("no other terminal can attach: the socket could not be made: {error}"), None);
-                None
-            }
-        };
+        let socket = Socket::serve(store.dirs(), local.clone(), local.engine().hub().clone());
         let files = watch_files(store.dirs(), &local);
-        Ok(Self { local, _socket: socket, _files: files, _lock: lock })
+        Ok(Self { local, _socket: Some(socket), _files: files, _lock: lock })
     }
 }
 
@@ -69,6 +63,7 @@ impl Held {
     pub async fn finish(mut self) {
         self.local.clocks().stop();
         self.local.engine().finish().await;
+        self.local.finish_hooks().await;
         if let Some(socket) = self._socket.take() {
             socket.close().await;
         }
@@ -92,7 +87,7 @@ fn watch_files(dirs: &Dirs, local: &Arc<Local>) -> Option<notify::RecommendedWat
             while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|c| c.is_some()) {}
             let Some(local) = local.upgrade() else { return };
             // Reading files is no work for the async threads.
-            let _ = tokio::task::spawn_blocking(move || local.reload()).await;
+            let _ = tokio::task::spawn_blocking(move || local.look_again()).await;
         }
     });
     Some(watcher)
@@ -133,22 +128,22 @@ impl Attach {
     }
 
     async fn find(store: &Store, what: &str) -> Result<Now> {
-        let mut last = String::new();
-        for _ in 0..PATIENCE {
-            match Held::take(store, what) {
+        let mut silence = Silence::default();
+        loop {
+            let busy = match Held::take(store, what) {
                 Ok(held) => {
                     held.local.start_auto();
                     return Ok(Now::Here(held));
                 }
                 Err(LockError::Store(error)) => return Err(error.into()),
-                Err(held_by) => last = held_by.to_string(),
-            }
+                Err(busy) => busy,
+            };
             if let Some(remote) = reach(store.dirs()).await {
                 return Ok(Now::There(remote));
             }
+            silence.goes_on(store.dirs(), &busy)?;
             tokio::time::sleep(PAUSE).await;
         }
-        Err(ServiceError::new(ServiceErrorKind::Busy, format!("{last}, and does not answer")))
     }
 
     fn now(&self) -> Arc<dyn Service> {
@@ -162,14 +157,52 @@ impl Attach {
 /// The engine that another process holds, when it answers.
 pub async fn reach(dirs: &Dirs) -> Option<Arc<Remote>> {
     let holder = EngineLock::holder(dirs).ok().flatten()?;
+    // Documents with credentials go through it: where others could have put one of theirs,
+    // after a cleaner took ours away, nobody is asked.
+    Dirs::vouch(&holder.socket).ok()?;
     let remote = Remote::new(holder.socket).ok()?;
     remote.alive().await.then_some(remote)
+}
+
+/// An engine that is held and does not answer: given time to start or to end, and no more.
+#[derive(Default)]
+pub struct Silence {
+    /// Who is silent, and since when.
+    of: Option<(u32, Instant)>,
+}
+
+impl Silence {
+    /// Called after each vain look: an error, with what helps, when it has lasted too long.
+    pub fn goes_on(&mut self, dirs: &Dirs, busy: &LockError) -> Result<()> {
+        let holder = EngineLock::holder(dirs).ok().flatten();
+        let pid = holder.as_ref().map_or(0, |h| h.process.pid);
+        let since = match self.of {
+            Some((same, since)) if same == pid => since,
+            _ => self.of.insert((pid, Instant::now())).1,
+        };
+        if since.elapsed() < PATIENCE {
+            return Ok(());
+        }
+        let mut text = format!("{busy}, and has not answered for {} s", PATIENCE.as_secs());
+        if let Some(holder) = holder {
+            let why = Dirs::vouch(&holder.socket).err().map(|e| format!(": {e}")).unwrap_or_default();
+            text.push_str(&format!(" on its socket {}{why}", crate::model::text::sanitise(&holder.socket.display().to_string())));
+            text.push_str(&if holder.process.stopped() {
+                format!(". It is stopped (SIGSTOP, Ctrl-Z): kill -CONT {pid} lets it go on, kill -9 {pid} ends it")
+            } else {
+                format!(". kill {pid} ends it, kill -9 {pid} when that does not help")
+            });
+            text.push_str("; what it had begun, the next engine goes on with");
+        }
+        Err(ServiceError::new(ServiceErrorKind::Busy, format!("{text}.")))
+    }
 }
 
 /// Passes the engine's events on; when the engine goes away, finds or becomes the next one.
 async fn follow(service: std::sync::Weak<Attach>, events: broadcast::Sender<Event>, first: Option<Watch>) {
     let mut watch = first;
     let mut changed = false;
+    let mut told = None;
     loop {
         if let Some(watch) = &mut watch {
             // Only now: a snapshot that is taken because of this must not miss what follows it.
@@ -204,7 +237,10 @@ async fn follow(service: std::sync::Weak<Attach>, events: broadcast::Sender<Even
             }
             Err(error) => format!("The engine ended and cannot be replaced: {error}"),
         };
-        let _ = events.send(Event::Notice { level: "warn".into(), text, sync: None });
+        if told.as_ref() != Some(&text) {
+            let _ = events.send(Event::Notice { level: "warn".into(), text: text.clone(), sync: None });
+        }
+        told = Some(text);
         changed = true;
         let now = attach.now();
         drop(attach);

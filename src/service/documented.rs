@@ -1,24 +1,23 @@
 //! The documented `/api/v1/secret-syncs` over the engine's socket: the shapes a KMS server
-//! answers, from the engine of this machine.
+//! answers, from the engine of this machine. One route is ours: `POST …/{id}/cancel`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
+use super::asked::{Asked, problem};
 use super::{Priority, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 use crate::destination::registry;
 use crate::model::run::{RunKind, RunStatus, Trigger};
 use crate::model::sync::SyncDoc;
 
 type App = State<Arc<dyn Service>>;
-type Asked = Query<HashMap<String, String>>;
 type Answer = Result<Json<Value>, Refusal>;
 
 /// The documented routes.
@@ -26,20 +25,13 @@ pub fn router(service: Arc<dyn Service>) -> axum::Router {
     axum::Router::new()
         .route("/api/status", get(|| async { Json(json!({"message": "Ok", "date": crate::model::now().to_string()})) }))
         .route("/api/v1/secret-syncs", get(all))
+        .route("/api/v1/secret-syncs/", get(all))
         .route("/api/v1/secret-syncs/options", get(options))
         .route("/api/v1/secret-syncs/{kind}", get(of_kind).post(create))
         .route("/api/v1/secret-syncs/{kind}/{id}", get(show).patch(update).delete(remove))
-        .route("/api/v1/secret-syncs/{kind}/sync-name/{name}", get(show))
+        .route("/api/v1/secret-syncs/{kind}/sync-name/{name}", get(named))
         .route("/api/v1/secret-syncs/{kind}/{id}/{action}", post(act))
         .route("/api/v1/app-connections", get(connections))
-        .fallback(async |method: Method, uri: Uri| {
-            let text = format!("Route {method}:{} not found", crate::model::text::brief(uri.path(), 200));
-            error(StatusCode::NOT_FOUND, "Not Found", text.into())
-        })
-        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-            let text = format!("{method} is not allowed for {}", crate::model::text::brief(uri.path(), 200));
-            error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", text.into())
-        })
         .with_state(service)
 }
 
@@ -51,9 +43,9 @@ pub(super) fn error(status: StatusCode, name: &str, message: Value) -> Response 
 /// An error in the server's shape.
 struct Refusal(ServiceError);
 
-impl From<ServiceError> for Refusal {
-    fn from(error: ServiceError) -> Self {
-        Self(error)
+impl<E: Into<ServiceError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self(error.into())
     }
 }
 
@@ -77,53 +69,92 @@ impl IntoResponse for Refusal {
     }
 }
 
-async fn all(State(service): App, Query(asked): Asked) -> Answer {
-    listed(&*service, None, &asked).await
+fn refused(kind: ServiceErrorKind, text: impl Into<String>) -> Refusal {
+    Refusal(ServiceError::new(kind, text))
 }
 
-async fn of_kind(State(service): App, Path(kind): Path<String>, Query(asked): Asked) -> Answer {
+async fn all(State(service): App, RawQuery(query): RawQuery) -> Answer {
+    listed(&*service, None, query).await
+}
+
+async fn of_kind(State(service): App, Path(kind): Path<String>, RawQuery(query): RawQuery) -> Answer {
     known(&kind)?;
-    listed(&*service, Some(&kind), &asked).await
+    listed(&*service, Some(&kind), query).await
 }
 
-async fn listed(service: &dyn Service, kind: Option<&str>, asked: &HashMap<String, String>) -> Answer {
-    let project = asked.get("projectId");
+async fn listed(service: &dyn Service, kind: Option<&str>, query: Option<String>) -> Answer {
+    let asked = Asked::read(query.as_deref(), &["projectId"])?;
+    let project = asked.filled("projectId")?;
     let fits = |s: &SyncDoc| kind.is_none_or(|k| s.destination == k) && project.is_none_or(|p| s.project_id == *p);
     let syncs: Vec<SyncDoc> = service.syncs().await?.into_iter().filter(fits).collect();
-    Ok(Json(json!({ "secretSyncs": syncs })))
+    let mut answer = json!({ "secretSyncs": syncs });
+    // A file that cannot be used is no sync of any kind, and must not look like none.
+    let board = service.watch().await?.board;
+    let broken: Vec<Value> = board.cards.values().filter_map(|c| c.broken.as_ref().map(|why| json!({"name": c.name, "reason": why}))).collect();
+    if !broken.is_empty() {
+        answer["broken"] = broken.into();
+    }
+    Ok(Json(answer))
 }
 
-async fn options() -> Json<Value> {
+async fn options(RawQuery(query): RawQuery) -> Answer {
+    Asked::read(query.as_deref(), &[])?;
     let option =
         |s: &crate::destination::Spec| json!({"name": s.title, "connection": s.app.app, "destination": s.kind, "canImportSecrets": s.can_import});
     let mut options: Vec<&crate::destination::Spec> = registry::ALL.iter().map(|p| p.spec()).collect();
     options.sort_by_key(|s| s.title);
-    Json(json!({ "secretSyncOptions": options.into_iter().map(option).collect::<Vec<_>>() }))
+    Ok(Json(json!({ "secretSyncOptions": options.into_iter().map(option).collect::<Vec<_>>() })))
 }
 
-/// The body as JSON. `curl -d` calls it a form by itself, and some clients call it nothing;
-/// what is called something else is refused, as the server does.
+/// The body as JSON. Some clients name no type at all; what is called something else than
+/// JSON is refused, as the server does (curl's `--data` alone calls it a form).
 fn parsed(headers: &HeaderMap, body: &[u8]) -> Result<Value, Response> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if !matches!(&*essence, "" | "application/json" | "application/x-www-form-urlencoded") {
-        let text = format!("Unsupported Media Type: {}", crate::model::text::brief(&essence, 80));
-        return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type", text.into()));
+    if let Some(kind) = headers.get(CONTENT_TYPE) {
+        let essence = kind.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if essence != "application/json" {
+            let text = format!("Unsupported Media Type: {}. Send application/json.", crate::model::text::brief(&essence, 80));
+            return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type", text.into()));
+        }
     }
     serde_json::from_slice(body).map_err(|e| {
-        let mut problems = crate::model::Problems::default();
-        problems.add("", "json", format!("The body is not valid JSON (line {} column {}).", e.line(), e.column()));
-        Refusal(problems.into()).into_response()
+        let text = format!("The body is not valid JSON (line {} column {}).", e.line(), e.column());
+        Refusal::from(problem("", "json", text)).into_response()
     })
 }
 
-async fn create(State(service): App, Path(kind): Path<String>, headers: HeaderMap, body: bytes::Bytes) -> Result<Answer, Response> {
-    let document = parsed(&headers, &body)?;
-    Ok(created(&*service, kind, document).await)
+/// A call that takes no body: one that says something must not be carried out without it.
+fn bodyless(headers: &HeaderMap, body: &[u8]) -> Result<(), Response> {
+    if body.is_empty() {
+        return Ok(());
+    }
+    let given = parsed(headers, body)?;
+    match given.as_object() {
+        Some(members) if members.is_empty() => Ok(()),
+        Some(members) => {
+            let mut problems = crate::model::Problems::default();
+            for name in members.keys() {
+                problems.add(crate::model::text::brief(name, 120), "unknown-field", "This call takes no body.");
+            }
+            Err(Refusal::from(problems).into_response())
+        }
+        None => Err(Refusal::from(problem("", "empty", "This call takes no body.".into())).into_response()),
+    }
 }
 
-async fn created(service: &dyn Service, kind: String, document: Value) -> Answer {
+async fn create(
+    State(service): App,
+    Path(kind): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+) -> Result<Answer, Response> {
+    let document = parsed(&headers, &body)?;
+    Ok(created(&*service, kind, query, document).await)
+}
+
+async fn created(service: &dyn Service, kind: String, query: Option<String>, document: Value) -> Answer {
     known(&kind)?;
+    Asked::read(query.as_deref(), &[])?;
     let doc = service.create_sync(SyncInput { document, destination: Some(kind) }).await?;
     // As on the server: a sync with auto-sync on runs at once. Its end is asked for by GET.
     if doc.is_enabled {
@@ -132,62 +163,111 @@ async fn created(service: &dyn Service, kind: String, document: Value) -> Answer
     one(service.sync(&doc.name).await?)
 }
 
-async fn show(State(service): App, Path((kind, id)): Path<(String, String)>) -> Answer {
+async fn show(State(service): App, Path((kind, id)): Path<(String, String)>, RawQuery(query): RawQuery) -> Answer {
+    Asked::read(query.as_deref(), &[])?;
     one(found(&*service, &kind, &id).await?)
 }
 
-async fn update(State(service): App, Path((kind, id)): Path<(String, String)>, headers: HeaderMap, body: bytes::Bytes) -> Result<Answer, Response> {
-    let document = parsed(&headers, &body)?;
-    Ok(updated(&*service, kind, &id, document).await)
+async fn named(State(service): App, Path((kind, name)): Path<(String, String)>, RawQuery(query): RawQuery) -> Answer {
+    let asked = Asked::read(query.as_deref(), &["projectId"])?;
+    let project = asked.filled("projectId")?;
+    known(&kind)?;
+    let doc = service.sync(&name).await?;
+    if doc.name != name || project.is_some_and(|p| p != doc.project_id) {
+        return Err(no_such(&name));
+    }
+    one(of(doc, &kind)?)
 }
 
-async fn updated(service: &dyn Service, kind: String, id: &str, document: Value) -> Answer {
+async fn update(
+    State(service): App,
+    Path((kind, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+) -> Result<Answer, Response> {
+    let document = parsed(&headers, &body)?;
+    Ok(updated(&*service, kind, &id, query, document).await)
+}
+
+async fn updated(service: &dyn Service, kind: String, id: &str, query: Option<String>, document: Value) -> Answer {
+    Asked::read(query.as_deref(), &[])?;
     let doc = found(service, &kind, id).await?;
     one(service.update_sync(&doc.name, SyncInput { document, destination: Some(kind) }).await?)
 }
 
-async fn remove(State(service): App, Path((kind, id)): Path<(String, String)>, Query(asked): Asked) -> Answer {
-    let doc = found(&*service, &kind, &id).await?;
+async fn remove(
+    State(service): App,
+    Path((kind, id)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+) -> Result<Answer, Response> {
+    bodyless(&headers, &body)?;
+    Ok(removed(&*service, &kind, &id, query).await)
+}
+
+async fn removed(service: &dyn Service, kind: &str, id: &str, query: Option<String>) -> Answer {
+    let asked = Asked::read(query.as_deref(), &["removeSecrets"])?;
+    let with_secrets = asked.flag("removeSecrets")?;
+    let doc = found(service, kind, id).await?;
     let removals = [doc.left_behind.map(|_| true), Some(false)].into_iter().flatten();
-    for left_behind in removals.filter(|_| asked.get("removeSecrets").is_some_and(|v| v == "true")) {
+    for left_behind in removals.filter(|_| with_secrets) {
         let run = service.start(RunRequest { left_behind, ..RunRequest::new(&doc.name, RunKind::Remove, Trigger::Manual) }).await?;
         let record = service.finished(&run).await?;
         if record.status != RunStatus::Succeeded {
             let text = record.message.unwrap_or_else(|| "The secrets could not be removed.".into());
-            return Err(ServiceError::new(ServiceErrorKind::Busy, text).into());
+            return Err(refused(ServiceErrorKind::Busy, text));
         }
     }
     service.delete_sync(&doc.name).await?;
     one(doc)
 }
 
-async fn act(State(service): App, Path((kind, id, action)): Path<(String, String, String)>, Query(asked): Asked) -> Answer {
-    let doc = found(&*service, &kind, &id).await?;
-    let kind = match action.as_str() {
-        "sync-secrets" => RunKind::Sync,
-        "import-secrets" => RunKind::Import,
-        "remove-secrets" => RunKind::Remove,
-        _ => return Err(ServiceError::new(ServiceErrorKind::NotFound, "There is no such action.").into()),
+async fn act(
+    State(service): App,
+    Path((kind, id, action)): Path<(String, String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: bytes::Bytes,
+) -> Result<Answer, Response> {
+    bodyless(&headers, &body)?;
+    Ok(acted(&*service, &kind, &id, &action, query).await)
+}
+
+/// What can be done with a sync, and the query it takes.
+const ACTIONS: &[(&str, Option<RunKind>, &[&str])] = &[
+    ("sync-secrets", Some(RunKind::Sync), &[]),
+    ("import-secrets", Some(RunKind::Import), &["importBehavior"]),
+    ("remove-secrets", Some(RunKind::Remove), &[]),
+    ("cancel", None, &[]),
+];
+
+async fn acted(service: &dyn Service, kind: &str, id: &str, action: &str, query: Option<String>) -> Answer {
+    let Some((_, run, names)) = ACTIONS.iter().find(|(name, ..)| *name == action) else {
+        return Err(refused(ServiceErrorKind::NotFound, "There is no such action."));
+    };
+    let asked = Asked::read(query.as_deref(), names)?;
+    let prioritize = asked.choice("importBehavior", &["prioritize-source", "prioritize-destination"])?;
+    let doc = found(service, kind, id).await?;
+    let Some(run) = *run else {
+        let Some(going) = super::going(service, &doc.name).await? else {
+            return Err(refused(ServiceErrorKind::Busy, format!("No run of {} is queued or going.", doc.name)));
+        };
+        service.cancel(&going).await?;
+        return one(service.sync(&doc.name).await?);
     };
     let importable = registry::find(&doc.destination).is_some_and(|p| p.spec().can_import);
-    if kind == RunKind::Import && !importable {
-        return Err(ServiceError::new(ServiceErrorKind::Busy, "This destination does not support importing secrets.").into());
+    if run == RunKind::Import && !importable {
+        return Err(refused(ServiceErrorKind::Busy, "This destination does not support importing secrets."));
     }
-    let prioritize = match asked.get("importBehavior").map(String::as_str) {
-        None => None,
-        Some("prioritize-source") => Some(Priority::Source),
-        Some("prioritize-destination") => Some(Priority::Destination),
-        Some(_) => {
-            let mut problems = crate::model::Problems::default();
-            problems.add("importBehavior", "choice", "importBehavior is prioritize-source or prioritize-destination.");
-            return Err(ServiceError::from(problems).into());
-        }
-    };
-    service.start(RunRequest { prioritize, ..RunRequest::new(&doc.name, kind, Trigger::Manual) }).await?;
+    let prioritize = prioritize.map(|at| if at == 0 { Priority::Source } else { Priority::Destination });
+    service.start(RunRequest { prioritize, ..RunRequest::new(&doc.name, run, Trigger::Manual) }).await?;
     one(service.sync(&doc.name).await?)
 }
 
-async fn connections(State(service): App) -> Answer {
+async fn connections(State(service): App, RawQuery(query): RawQuery) -> Answer {
+    Asked::read(query.as_deref(), &[])?;
     let public: Vec<Value> = service.connections().await?.into_iter().map(|c| c.public).collect();
     Ok(Json(json!({ "appConnections": public })))
 }
@@ -199,16 +279,31 @@ fn one(doc: SyncDoc) -> Answer {
 fn known(kind: &str) -> Result<(), Refusal> {
     match registry::find(kind) {
         Some(_) => Ok(()),
-        None => Err(ServiceError::new(ServiceErrorKind::NotFound, "There is no such destination.").into()),
+        None => Err(refused(ServiceErrorKind::NotFound, "There is no such destination.")),
     }
 }
 
+fn no_such(id: &str) -> Refusal {
+    refused(ServiceErrorKind::NotFound, format!("There is no sync {:?}.", crate::model::text::brief(id, 80)))
+}
+
+/// The sync of an id, or of a name, written exactly so. An id goes before another sync's name.
 async fn found(service: &dyn Service, kind: &str, id: &str) -> Result<SyncDoc, Refusal> {
     known(kind)?;
-    let doc = service.sync(id).await?;
-    if doc.destination != kind {
-        let text = format!("{} is not configured for {kind}.", doc.name);
-        return Err(ServiceError::new(ServiceErrorKind::Busy, text).into());
+    let mut doc = service.sync(id).await?;
+    if doc.id != id {
+        if let Some(other) = service.syncs().await?.into_iter().find(|s| s.id == id) {
+            doc = service.sync(&other.name).await?;
+        } else if doc.name != id {
+            return Err(no_such(id));
+        }
     }
-    Ok(doc)
+    of(doc, kind)
+}
+
+fn of(doc: SyncDoc, kind: &str) -> Result<SyncDoc, Refusal> {
+    if doc.destination == kind {
+        return Ok(doc);
+    }
+    Err(refused(ServiceErrorKind::Busy, format!("{} is not configured for {kind}.", doc.name)))
 }

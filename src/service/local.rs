@@ -1,14 +1,16 @@
 //! The service over the engine of this process.
 //!
 //! Here is what is asked of it; [`board`] fills the live picture, [`lookup`] finds syncs and
-//! makes the documented answer, [`checks`] judges documents, [`accounts`] knows connections.
+//! makes the documented answer, [`checks`] judges documents, [`accounts`] knows connections,
+//! [`broken`] tells of files that cannot be used.
 
 mod accounts;
 mod board;
+mod broken;
 mod checks;
 mod lookup;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +20,7 @@ use super::*;
 use crate::destination::registry;
 use crate::engine::Engine;
 use crate::engine::auto::{Clocks, waits};
+use crate::engine::hooks::Hooks;
 use crate::engine::hub::Hub;
 use crate::engine::runner::RunSpec;
 use crate::http::Cx;
@@ -46,6 +49,9 @@ pub struct Local {
     engine: Engine,
     store: Store,
     clocks: Clocks,
+    hooks: Mutex<Option<Hooks>>,
+    /// What was told to be unusable, by what it is.
+    told: Mutex<broken::Told>,
 }
 
 impl From<StoreError> for ServiceError {
@@ -78,7 +84,7 @@ impl Local {
         let hub = Arc::new(Hub::default());
         let engine = Engine::new(store.clone(), hub);
         let clocks = Clocks::new(engine.clone());
-        Arc::new(Self { engine, store, clocks })
+        Arc::new(Self { engine, store, clocks, hooks: Mutex::default(), told: Mutex::default() })
     }
 
     /// The engine itself, for the process that holds it.
@@ -86,9 +92,18 @@ impl Local {
         &self.engine
     }
 
-    /// Starts the auto-sync clocks. The caller holds the engine lock.
+    /// Starts the auto-sync clocks and the hooks. The caller holds the engine lock.
     pub fn start_auto(&self) {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Hooks::start(self.engine.clone()));
         self.clocks.start();
+    }
+
+    /// Gives the hooks of ended runs their time. What takes longer is ended.
+    pub async fn finish_hooks(&self) {
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(hooks) = hooks {
+            hooks.finish().await;
+        }
     }
 
     /// The auto-sync clocks.
@@ -388,5 +403,6 @@ impl Service for Local {
     async fn close(&self) {
         self.clocks.stop();
         self.engine.close(GRACE).await;
+        self.finish_hooks().await;
     }
 }

@@ -3,10 +3,12 @@
 //! [`Service`] does not assume that the engine lives in this process: [`local`] is the engine
 //! here, [`remote`] speaks to the one that `kms-sync run` holds. All types cross a socket as JSON.
 
+mod asked;
 pub mod attach;
 mod documented;
 pub mod local;
 pub mod remote;
+mod routes;
 pub mod socket;
 mod wire;
 
@@ -227,4 +229,10 @@ pub trait Service: Send + Sync {
     async fn doctor(&self) -> Result<Vec<Finding>>;
     /// Ends this face's use of the service: runs of an engine in this process are cancelled and parked.
     async fn close(&self);
+}
+
+/// The id of the run of a sync that is queued or going.
+pub async fn going(service: &dyn Service, sync: &str) -> Result<Option<String>> {
+    let board = service.watch().await?.board;
+    Ok(board.cards.get(sync).and_then(|c| c.run.as_ref()).map(|r| r.id.clone()))
 }

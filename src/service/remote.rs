@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -10,6 +11,17 @@ use serde_json::Value;
 use tokio::sync::broadcast;
 
 use super::*;
+
+/// How long an engine may take to say that it is there.
+const PRESENCE: Duration = Duration::from_secs(2);
+/// Pause between looks at an engine whose answer is waited for, and how long each may take.
+const LOOK: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(5));
+/// Vain looks in a row after which it is given up.
+const VAIN: u32 = 2;
+/// Longest time to the first word of the event stream, and between two (it says something
+/// every 15 s).
+const FIRST: Duration = Duration::from_secs(10);
+const NEXT: Duration = Duration::from_secs(45);
 
 /// A client of the engine that another process holds.
 pub struct Remote {
@@ -21,21 +33,42 @@ impl Remote {
     pub fn new(socket: PathBuf) -> Result<Arc<Self>> {
         // A second install fails because the first one stands: both are ring.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().unix_socket(socket).no_proxy().build();
+        let client = reqwest::Client::builder().unix_socket(socket).no_proxy();
+        // Before the engine closes a connection that idles: a call must not meet a closed one.
+        let client = client.pool_idle_timeout(Duration::from_secs(15)).build();
         let client = client.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, format!("the engine's socket cannot be used: {e}")))?;
         Ok(Arc::new(Self { client }))
     }
 
     /// True when somebody answers there.
     pub async fn alive(&self) -> bool {
-        let asked = self.client.get("http://engine/api/status").timeout(std::time::Duration::from_secs(2)).send().await;
+        self.says_so(PRESENCE).await
+    }
+
+    async fn says_so(&self, within: Duration) -> bool {
+        let asked = self.client.get("http://engine/api/status").timeout(within).send().await;
         asked.is_ok_and(|r| r.status().is_success())
     }
 
+    /// Returns when the engine, which was there, answers nobody any more: a stopped process
+    /// takes calls without end.
+    async fn silent(&self) {
+        let mut vain = 0;
+        while vain < VAIN {
+            tokio::time::sleep(LOOK.0).await;
+            vain = if self.says_so(LOOK.1).await { 0 } else { vain + 1 };
+        }
+    }
+
     async fn call<T: DeserializeOwned>(&self, method: &str, arguments: impl Serialize) -> Result<T> {
-        let response = self.client.post(format!("http://engine/v1/service/{method}")).json(&arguments).send().await.map_err(|_| gone())?;
-        let ok = response.status().is_success();
-        let body = response.bytes().await.map_err(|_| gone())?;
+        let exchange = async {
+            let response = self.client.post(format!("http://engine/v1/service/{method}")).json(&arguments).send().await.map_err(|_| gone())?;
+            Ok::<_, ServiceError>((response.status().is_success(), response.bytes().await.map_err(|_| gone())?))
+        };
+        let (ok, body) = tokio::select! {
+            answer = exchange => answer?,
+            () = self.silent() => return Err(gone()),
+        };
         if ok { serde_json::from_slice(&body).map_err(|_| odd()) } else { Err(serde_json::from_slice(&body).map_err(|_| odd())?) }
     }
 }
@@ -74,7 +107,7 @@ impl Stream {
                 }
                 return Some((name, data));
             }
-            let chunk = self.response.chunk().await.ok().flatten()?;
+            let chunk = tokio::time::timeout(NEXT, self.response.chunk()).await.ok()?.ok().flatten()?;
             self.pending.extend_from_slice(&chunk);
         }
     }
@@ -83,9 +116,14 @@ impl Stream {
 #[async_trait]
 impl Service for Remote {
     async fn watch(&self) -> Result<Watch> {
-        let response = self.client.get("http://engine/v1/events").send().await.map_err(|_| gone())?;
-        let mut stream = Stream { response, pending: Vec::new() };
-        let mut board: Board = match stream.next().await {
+        let first = async {
+            let response = self.client.get("http://engine/v1/events").send().await.map_err(|_| gone())?;
+            let mut stream = Stream { response, pending: Vec::new() };
+            let first = stream.next().await;
+            Ok::<_, ServiceError>((stream, first))
+        };
+        let (mut stream, first) = tokio::time::timeout(FIRST, first).await.map_err(|_| gone())??;
+        let mut board: Board = match first {
             Some((name, data)) if name == "board" => serde_json::from_str(&data).map_err(|_| odd())?,
             Some(_) => return Err(odd()),
             // It ended between accepting the call and answering it.

@@ -61,6 +61,18 @@ fn not_found(what: &str, name: &str, known: impl Iterator<Item = String>) -> Sto
     StoreError::new(StoreErrorKind::NotFound, format!("there is no {what} {:?}.{hint}", brief(name, 80)))
 }
 
+/// A document whose members break rules: each is told with its member and its word.
+fn against_rules(path: &Path, problems: Problems, fix: &str) -> Broken {
+    Broken { path: path.to_path_buf(), reason: problems.ruled(), fix: fix.to_string(), problems }
+}
+
+/// A document that names something else than its file does.
+fn misnamed(path: &Path, what: &str, name: &str, fix: &str) -> Broken {
+    let mut problems = Problems::default();
+    problems.add("name", "file-name", format!("The {what} in it is named {:?}, and the file is not.", brief(name, 80)));
+    against_rules(path, problems, fix)
+}
+
 /// Reads a sync's document and checks every rule of its kind.
 fn parse_sync(text: &str, stem: &str, path: &Path) -> Result<SyncConfig, Broken> {
     parse_sync_by(text, stem, path, registry::rules, &registry::kinds())
@@ -74,14 +86,11 @@ pub(super) fn parse_sync_by<'r>(
     kinds: &[&str],
 ) -> Result<SyncConfig, Broken> {
     let document = parse_json(text, path).map_err(|e| Broken::of(path, e))?;
-    let broken = |reason: String, fix: &str| Broken { path: path.to_path_buf(), reason, fix: fix.to_string() };
     let config = SyncConfig::parse(&document, None, rules, kinds)
-        .map_err(|problems| broken(problems.to_string(), "Correct these members in the file, or create the sync again."))?;
+        .map_err(|problems| against_rules(path, problems, "Correct these members in the file, or create the sync again."))?;
     if stem_of(&config.name) != stem {
-        return Err(broken(
-            format!("The sync in it is named {:?}, and the file is not.", brief(&config.name, 80)),
-            &format!("Rename the file to {}.json, or the sync in it.", stem_of(&config.name)),
-        ));
+        let fix = format!("Rename the file to {}.json, or the sync in it.", stem_of(&config.name));
+        return Err(misnamed(path, "sync", &config.name, &fix));
     }
     Ok(config)
 }
@@ -89,7 +98,6 @@ pub(super) fn parse_sync_by<'r>(
 /// Reads a connection's document and checks every rule.
 fn parse_connection(text: &str, stem: &str, path: &Path) -> Result<Connection, Broken> {
     let mut document = parse_json(text, path).map_err(|e| Broken::of(path, e))?;
-    let broken = |reason: String, fix: &str| Broken { path: path.to_path_buf(), reason, fix: fix.to_string() };
     if let Some(object) = document.as_object_mut()
         && object.get("id").is_none_or(Value::is_null)
     {
@@ -97,12 +105,10 @@ fn parse_connection(text: &str, stem: &str, path: &Path) -> Result<Connection, B
     }
     let apps: Vec<&str> = registry::apps().iter().map(|a| a.app).collect();
     let mut connection = Connection::parse(&document, registry::app, &apps)
-        .map_err(|problems| broken(problems.to_string(), "Correct these members in the file, or add the connection again."))?;
+        .map_err(|problems| against_rules(path, problems, "Correct these members in the file, or add the connection again."))?;
     if connection.name != stem {
-        return Err(broken(
-            format!("The connection in it is named {:?}, and the file is not.", brief(&connection.name, 80)),
-            &format!("Rename the file to {}.json, or the connection in it.", brief(&connection.name, 80)),
-        ));
+        let fix = format!("Rename the file to {}.json, or the connection in it.", brief(&connection.name, 80));
+        return Err(misnamed(path, "connection", &connection.name, &fix));
     }
     // Files written by hand name their neighbours; a service's working directory is no place to look.
     make_absolute(&mut connection, path.parent().and_then(Path::parent).unwrap_or(Path::new("/")));

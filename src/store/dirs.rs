@@ -1,6 +1,7 @@
 //! Where things live: configuration for people and version control, state for the machine,
 //! and the runtime directory for the engine's socket.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{StoreError, StoreErrorKind};
@@ -55,6 +56,15 @@ impl Dirs {
         files::ensure_dir(&self.runtime, false)
     }
 
+    /// Checks that nobody else can have put a socket there: its directory is ours (or root's)
+    /// and closed to others, and so is the socket.
+    pub fn vouch(socket: &Path) -> Result<(), StoreError> {
+        let missing = |path: &Path| StoreError::new(StoreErrorKind::NotFound, "is not there").at(path);
+        let dir = socket.parent().unwrap_or(Path::new("/"));
+        files::check_dir(dir, &files::look(dir)?.ok_or_else(|| missing(dir))?, false)?;
+        files::check_socket(socket, &files::look(socket)?.ok_or_else(|| missing(socket))?)
+    }
+
     pub(super) fn syncs(&self) -> PathBuf {
         self.config.join("syncs")
     }
@@ -93,13 +103,25 @@ fn canonical(path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
+/// True unless this directory belongs to somebody else (after `su` the variable is often the
+/// other user's), or is missing where we cannot make it.
+fn ours(dir: &Path) -> bool {
+    match std::fs::metadata(dir) {
+        Ok(meta) => meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw(),
+        Err(_) => {
+            let above = dir.ancestors().skip(1).find(|a| a.exists());
+            above.is_some_and(|a| rustix::fs::access(a, rustix::fs::Access::WRITE_OK).is_ok())
+        }
+    }
+}
+
 /// One directory per state directory. Without `XDG_RUNTIME_DIR` the socket lives in the state
 /// directory itself, unless the path is longer than a socket's address may be.
 fn runtime_of(state: &Path, xdg: Option<PathBuf>) -> PathBuf {
     let real = canonical(state);
     let mark = blake3::hash(real.as_os_str().as_encoded_bytes()).to_hex();
     let fits = |dir: &Path| dir.join("engine.sock").as_os_str().len() <= MAX_SOCKET_PATH;
-    if let Some(dir) = xdg.filter(|d| d.is_absolute()).map(|d| d.join("kms-sync").join(&mark[..16])).filter(|d| fits(d)) {
+    if let Some(dir) = xdg.filter(|d| d.is_absolute() && ours(d)).map(|d| d.join("kms-sync").join(&mark[..16])).filter(|d| fits(d)) {
         return dir;
     }
     if fits(&real) { real } else { std::env::temp_dir().join(format!("kms-sync-{}-{}", rustix::process::geteuid().as_raw(), &mark[..16])) }
@@ -111,10 +133,17 @@ mod tests {
 
     #[test]
     fn every_state_directory_has_a_socket_of_its_own() {
-        let xdg = || Some(PathBuf::from("/run/user/1000"));
+        let given = tempfile::tempdir().unwrap();
+        let xdg = || Some(given.path().to_path_buf());
         let (a, b) = (runtime_of(Path::new("/a/state"), xdg()), runtime_of(Path::new("/b/state"), xdg()));
         assert_ne!(a, b);
-        assert!(a.starts_with("/run/user/1000/kms-sync"));
+        assert!(a.starts_with(given.path().join("kms-sync")));
+        // One that is no directory, or that nobody can make, is as good as none.
+        let file = given.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for bad in [file.clone(), PathBuf::from("relative")] {
+            assert_eq!(runtime_of(Path::new("/a/state"), Some(bad)), Path::new("/a/state"));
+        }
         assert_eq!(runtime_of(Path::new("/a/state"), None), Path::new("/a/state"));
         assert_eq!(runtime_of(Path::new("/a/state"), Some("relative".into())), Path::new("/a/state"));
     }

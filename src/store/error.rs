@@ -107,6 +107,8 @@ pub struct Broken {
     pub reason: String,
     /// A sentence.
     pub fix: String,
+    /// The broken rules, when it is JSON that breaks some.
+    pub problems: Problems,
 }
 
 impl Broken {
@@ -120,6 +122,7 @@ impl Broken {
             path: error.path.unwrap_or_else(|| path.to_path_buf()),
             reason,
             fix: error.fix.unwrap_or_else(|| "Mend the file, or move it out of the directory.".to_string()),
+            problems: error.problems,
         }
     }
 }
@@ -132,7 +135,8 @@ impl From<Problems> for StoreError {
 
 impl From<Broken> for StoreError {
     fn from(broken: Broken) -> Self {
-        StoreError::new(StoreErrorKind::Broken, &broken.reason).at(&broken.path).fix(broken.fix)
+        let error = StoreError::new(StoreErrorKind::Broken, &broken.reason).at(&broken.path).fix(broken.fix);
+        StoreError { problems: broken.problems, ..error }
     }
 }
 

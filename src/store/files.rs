@@ -161,7 +161,8 @@ pub fn check_dir(path: &Path, meta: &Metadata, strict: bool) -> Result<(), Store
     let followed;
     let meta = if meta.file_type().is_symlink() {
         if strict {
-            return Err(symlink(path));
+            let fix = format!("Put the real directory there: cp -a \"$(readlink -f {0})\" {0}.real && rm {0} && mv {0}.real {0}", shown(path));
+            return Err(StoreError { fix: Some(fix), ..symlink(path) });
         }
         check_owner(path, meta)?;
         followed = fs::metadata(path).map_err(|e| StoreError::io("follow the link", path, &e))?;
@@ -178,6 +179,15 @@ pub fn check_dir(path: &Path, meta: &Metadata, strict: bool) -> Result<(), Store
         return Err(refused(path, format!("has mode {mode:04o}: others may write into it"), format!("chmod 700 {}", shown(path))));
     }
     Ok(())
+}
+
+/// Checks that a socket is one, and of this user (or root).
+pub fn check_socket(path: &Path, meta: &Metadata) -> Result<(), StoreError> {
+    use std::os::unix::fs::FileTypeExt;
+    if !meta.file_type().is_socket() {
+        return Err(refused(path, "is not a socket", format!("Move it away: mv {0} {0}.old", shown(path))));
+    }
+    check_owner(path, meta)
 }
 
 /// A file written and synced under a temporary name, waiting for its rename. Dropped without

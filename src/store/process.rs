@@ -1,4 +1,5 @@
-//! Whether a process of this machine still lives: for locks and unfinished runs.
+//! Whether a process of this machine still lives: for locks and unfinished runs; and the
+//! processes that this one started, with all that they start.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,13 @@ impl Process {
         Self { pid, mark: mark_of(pid).unwrap_or_default() }
     }
 
+    /// True while it is stopped by a signal, as far as can be told.
+    pub fn stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // The state stands after the command's name, which may hold anything.
+        stat.rfind(')').and_then(|end| stat.get(end + 1..)).is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
+    }
+
     /// True while that very process lives, as far as can be told.
     pub fn alive(&self) -> bool {
         if self.pid == std::process::id() {
@@ -33,6 +41,41 @@ impl Process {
         };
         // Not being allowed to signal it proves that it lives.
         !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH))
+    }
+}
+
+/// The process group of a command: killed whole unless it was released. A command that hangs,
+/// or whose caller was cancelled, must not stay behind, nor what it had started.
+pub struct Group(Option<rustix::process::Pid>);
+
+impl Group {
+    /// The group of a child that was started as the leader of one (`process_group(0)`) and was
+    /// not waited for yet.
+    pub fn of(child: &tokio::process::Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw))
+    }
+
+    /// The command has ended in good order: what it left in the background is its own affair.
+    pub fn release(&mut self) {
+        self.0 = None;
+    }
+
+    /// Asks the whole group to end. Dropping it then is the end.
+    pub fn ask_to_end(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        if let Some(pid) = self.0 {
+            // Already gone is as good.
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(rustix::process::Signal::KILL);
     }
 }
 

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::error::{StoreError, StoreErrorKind, shown};
 use super::files::{self, Access};
+use super::process::Group;
 use super::{Store, run_blocking};
 use crate::model::SecretValue;
 use crate::model::connection::{Connection, Credential, ResolvedConnection};
@@ -136,19 +137,6 @@ fn trim_newline(text: &mut String) {
     }
 }
 
-/// Kills a command's whole process group unless it was waited for: a command that hangs, or
-/// whose caller was cancelled, must not stay behind with a secret in hand.
-struct Group(Option<rustix::process::Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0 {
-            // Already gone is as good.
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
 /// What a command prints on standard output, without its one trailing newline. No shell; the
 /// environment is ours; standard input is empty. The error shows an excerpt of standard
 /// error, never of standard output.
@@ -169,8 +157,7 @@ pub async fn from_command(argv: &[String], limit: Duration) -> Result<SecretValu
             std::io::ErrorKind::NotFound => failed(format!("the command {name} was not found")).fix("Give its full path, or install it."),
             _ => failed(format!("the command {name} could not be started: {e}")),
         })?;
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-    let mut group = Group(pid);
+    let mut group = Group::of(&child);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let work = async {
         let (out, err) = tokio::join!(read_capped(out, MAX_OUTPUT), read_capped(err, MAX_STDERR));
@@ -182,7 +169,7 @@ pub async fn from_command(argv: &[String], limit: Duration) -> Result<SecretValu
     };
     let broke = |e: std::io::Error| failed(format!("reading from the command {name} failed: {e}"));
     let status = status.map_err(broke)?;
-    group.0 = None;
+    group.release();
     let (mut out, err) = (out.map_err(broke)?, err.map_err(broke)?);
     if !status.success() {
         let said = brief(&String::from_utf8_lossy(&err), 300);

@@ -44,6 +44,8 @@ pub struct Settings {
     pub on_failure: Option<Vec<String>>,
     pub on_recovery: Option<Vec<String>>,
     pub on_change: Option<Vec<String>>,
+    /// Seconds after which such a command is ended, 1 to 3,600; default 30.
+    pub hook_timeout_secs: u64,
     /// Rings the terminal's bell on a failure.
     pub bell: bool,
     /// Sends desktop notifications by the terminal (OSC 9).
@@ -69,6 +71,7 @@ impl Default for Settings {
             on_failure: None,
             on_recovery: None,
             on_change: None,
+            hook_timeout_secs: 30,
             bell: false,
             osc9: false,
             mouse: true,
@@ -89,6 +92,7 @@ const FIELDS: &[&str] = &[
     "onFailure",
     "onRecovery",
     "onChange",
+    "hookTimeoutSecs",
     "bell",
     "osc9",
     "mouse",
@@ -130,6 +134,7 @@ impl Settings {
             on_failure,
             on_recovery,
             on_change,
+            hook_timeout_secs: reader.number("hookTimeoutSecs", 1, 3_600).map_or(base.hook_timeout_secs, |n| n as u64),
             bell: reader.flag("bell").unwrap_or(base.bell),
             osc9: reader.flag("osc9").unwrap_or(base.osc9),
             mouse: reader.flag("mouse").unwrap_or(base.mouse),
@@ -192,8 +197,7 @@ impl Store {
         let document = super::config::parse_json(&text, &path)?;
         Settings::parse(&document).map_err(|problems| {
             let fix = "Correct these members, or remove them to get the defaults.".to_string();
-            let broken = Broken { path: path.clone(), reason: problems.to_string(), fix };
-            StoreError { problems, ..StoreError::from(broken) }
+            StoreError::from(Broken { path: path.clone(), reason: problems.ruled(), fix, problems })
         })
     }
 

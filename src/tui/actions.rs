@@ -100,6 +100,10 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
             let request = RunRequest { left_behind: true, ..RunRequest::new(sync.as_str(), RunKind::Remove, Trigger::Manual) };
             ask(app, Call::Start(request), Purpose::Start(sync));
         }
+        Verdict::RemoveForGood { syncs, auto } => {
+            carry_out(app, Verdict::Enable { syncs: auto, on: false });
+            carry_out(app, Verdict::Start { syncs, kind: RunKind::Remove, verify: false, priority: None });
+        }
         Verdict::Cancel { sync, run } => ask(app, Call::Cancel { run }, Purpose::Cancel(sync)),
         Verdict::Enable { syncs, on } => {
             for name in syncs {
@@ -258,8 +262,9 @@ pub fn ask_delete(syncs: Vec<String>) -> Modal {
     Modal::Question(question)
 }
 
-/// The question before secrets are taken away from a destination.
-pub fn ask_remove(app_cards: &[(String, String, Option<u64>)], left_behind: Option<usize>) -> Modal {
+/// The question before secrets are taken away from a destination; `auto` are those of the
+/// syncs whose auto-sync is on.
+pub fn ask_remove(app_cards: &[(String, String, Option<u64>)], left_behind: Option<usize>, auto: &[String]) -> Modal {
     let syncs: Vec<String> = app_cards.iter().map(|c| c.0.clone()).collect();
     let what = if syncs.len() == 1 { syncs[0].clone() } else { text::count(syncs.len(), "sync", "syncs") };
     let mut lines: Vec<String> = app_cards
@@ -270,14 +275,18 @@ pub fn ask_remove(app_cards: &[(String, String, Option<u64>)], left_behind: Opti
         })
         .take(6)
         .collect();
-    lines.push(
-        "They are deleted there, as far as the destination can be undone. The source is untouched, the sync stays; auto-sync would write them again."
-            .into(),
-    );
-    let verdict = Verdict::Start { syncs, kind: RunKind::Remove, verify: false, priority: None };
+    lines.push("They are deleted there, as far as the destination can be undone. The source is untouched, the sync stays.".into());
+    let verdict = Verdict::Start { syncs: syncs.clone(), kind: RunKind::Remove, verify: false, priority: None };
+    if !auto.is_empty() {
+        let names = crate::model::text::names(auto, 3);
+        lines.push(format!("Auto-sync of {names} is on: the next change of the source, or the next drift check, writes them again."));
+    }
     let mut question = Question::new(format!("Remove the synced secrets of {what}?"), lines, "Keep them").button("Remove them", verdict);
     if let (Some(keys), [(sync, ..)]) = (left_behind, app_cards) {
         question = question.button(format!("Only the {keys} left behind"), Verdict::RemoveLeftBehind(sync.clone()));
+    }
+    if !auto.is_empty() {
+        question = question.button("Auto-sync off, then remove", Verdict::RemoveForGood { syncs, auto: auto.to_vec() });
     }
     Modal::Question(question)
 }

@@ -27,6 +27,11 @@ pub enum Verdict {
     Discard,
     /// Take away what earlier configurations of a sync left behind.
     RemoveLeftBehind(String),
+    /// Take the secrets of syncs away, with auto-sync off where it is on.
+    RemoveForGood {
+        syncs: Vec<String>,
+        auto: Vec<String>,
+    },
     /// Leave the wizard, its draft kept for later.
     SetAside,
     /// Go on with the unfinished sync.

@@ -7,6 +7,7 @@ use crate::model::board::{Board, Event};
 
 mod kept;
 mod targets;
+mod warned;
 
 macro_rules! snapshot {
     ($name:expr, $harness:expr) => {{

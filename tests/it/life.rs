@@ -2,6 +2,8 @@
 //! syncs at once; and what a watcher is told meanwhile.
 
 mod attached;
+mod broken;
+mod cancel;
 mod cron;
 mod disk;
 mod documented;
@@ -11,6 +13,8 @@ mod many;
 mod polls;
 mod process;
 mod retries;
+mod silent;
+mod socket;
 mod terminal;
 mod trouble;
 pub(crate) mod yard;

@@ -1,5 +1,7 @@
 //! Every enabled sync, once.
 
+use tokio::sync::broadcast::error::TryRecvError;
+
 use super::Clocks;
 use crate::engine::hooks;
 use crate::model::run::{RunKind, RunRecord, RunRequest, Trigger};
@@ -17,9 +19,9 @@ impl Clocks {
             let config = match loaded.result {
                 Ok(config) if config.is_enabled => config,
                 Ok(_) => continue,
-                Err(broken) => {
+                // Told when the configuration was read.
+                Err(_) => {
                     refused += 1;
-                    engine.hub().notice("error", format!("{}: {broken}", loaded.name), Some(&loaded.name));
                     continue;
                 }
             };
@@ -35,8 +37,12 @@ impl Clocks {
         for id in ids {
             records.extend(engine.finished(&id).await);
         }
-        while let Ok(finished) = endings.try_recv() {
-            hooks::told(engine, finished).await;
+        loop {
+            match endings.try_recv() {
+                Ok(finished) => hooks::told(engine, finished).await,
+                Err(TryRecvError::Lagged(n)) => engine.hub().notice("warn", hooks::dropped(n), None),
+                Err(_) => break,
+            }
         }
         (records, refused)
     }

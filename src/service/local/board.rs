@@ -4,13 +4,22 @@ use super::lookup::Known;
 use super::*;
 
 impl Local {
-    /// Reads configuration files again after they changed behind our back.
+    /// Reads the configuration files, and tells everything in them that cannot be used.
     pub fn reload(&self) {
-        match self.store.settings() {
-            Ok(settings) => self.engine.set_settings(settings),
-            Err(error) => self.engine.hub().notice("error", format!("{error} Until then the settings in force stay."), None),
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.look_again();
+    }
+
+    /// Reads configuration files again after they changed behind our back; tells what became
+    /// unusable, or usable, since the last look.
+    pub fn look_again(&self) {
+        let settings = self.store.settings();
+        let unusable = settings.as_ref().err().map(ToString::to_string);
+        if let Ok(settings) = settings {
+            self.engine.set_settings(settings);
         }
         self.fill_board();
+        self.tell_broken(unusable);
         self.clocks.wake();
     }
 

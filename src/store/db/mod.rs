@@ -182,13 +182,17 @@ impl Database {
                     Some(ErrorCode::DiskFull) => {
                         new(StoreErrorKind::Full, "the disk is full".to_string()).fix("Make room; what was recorded before is unharmed.")
                     }
-                    Some(ErrorCode::ReadOnly) => new(StoreErrorKind::Io, text).fix("Make the state directory writable for this user."),
+                    Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => new(StoreErrorKind::Io, text).fix(UNWRITABLE),
                     _ => new(StoreErrorKind::Io, text),
                 }
             }
         }
     }
 }
+
+/// What helps where the database cannot be written: also to be read it must be.
+const UNWRITABLE: &str = "The state directory must be writable for this user, also to look (is its file system mounted read-only?); or choose \
+                          another with --state-dir.";
 
 /// Switches to write-ahead logging. Where the file system cannot share memory SQLite stays
 /// with a rollback journal, which is as safe and only slower.

@@ -227,7 +227,7 @@ impl Dashboard {
                     })
                     .collect();
                 let left = self.document.value.as_ref().filter(|d| cards.len() == 1 && d.name == cards[0].0).and_then(|d| d.left_behind);
-                fx.ask(actions::ask_remove(&cards, left));
+                fx.ask(actions::ask_remove(&cards, left, &self.names(world, |c| c.enabled)));
             }
             Action::Delete => fx.ask(actions::ask_delete(self.names(world, |_| true))),
             _ => {}

@@ -11,8 +11,6 @@ use super::yard::Yard;
 /// own, fills it up to `left` KiB, runs the program, and copies the state out again. With
 /// plain rights a user name space serves; `None` where the machine allows neither.
 fn on_a_small_disk(yard: &Yard, left: u32, args: &str) -> Option<(i32, String, String)> {
-    let state = yard.rig.state_dir();
-    let template = yard.rig.command();
     let script = r#"
         mount -t tmpfs -o size=4m,mode=700 none "$STATE.disk" || exit 99
         cp -a "$STATE/." "$STATE.disk/" || exit 98
@@ -24,6 +22,22 @@ fn on_a_small_disk(yard: &Yard, left: u32, args: &str) -> Option<(i32, String, S
         cp -a "$STATE.disk/." "$STATE/" || exit 97
         exit $code
     "#;
+    on_a_disk(yard, script, left, args)
+}
+
+/// The same with a state directory that cannot be written.
+fn on_a_read_only_disk(yard: &Yard, args: &str) -> Option<(i32, String, String)> {
+    let script = r#"
+        mount --bind "$STATE" "$STATE.disk" || exit 99
+        mount -o remount,bind,ro "$STATE.disk" || exit 98
+        KMS_SYNC_STATE_DIR="$STATE.disk" exec "$PROGRAM" $ARGS
+    "#;
+    on_a_disk(yard, script, 0, args)
+}
+
+fn on_a_disk(yard: &Yard, script: &str, left: u32, args: &str) -> Option<(i32, String, String)> {
+    let state = yard.rig.state_dir();
+    let template = yard.rig.command();
     let disk = format!("{}.disk", state.display());
     std::fs::create_dir_all(&disk).expect("a directory");
     let shell = |namespaces: &[&str]| {
@@ -82,4 +96,21 @@ async fn a_full_file_system_is_told_and_loses_nothing() {
     let history = yard.rig.run(&["history", "web", "--json"]).await.expect(0);
     let odd = |r: &&Value| !matches!(r["status"].as_str(), Some("succeeded" | "failed" | "interrupted"));
     assert_eq!(history["runs"].as_array().into_iter().flatten().find(odd), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_state_directory_is_told_with_a_remedy() {
+    let yard = Yard::aws().await;
+    yard.rig.set("KEY", "one");
+    yard.create(&yard.document("web", yard.place(), "/app", false, None)).await;
+    yard.rig.run(&["sync", "web"]).await.expect(0);
+    for args in ["list", "show web", "plan web", "history web", "sync web", "run", "run --once", "cancel web"] {
+        let ran = tokio::task::block_in_place(|| on_a_read_only_disk(&yard, args));
+        let Some((code, out, err)) = ran else {
+            eprintln!("no file system can be made read-only here");
+            return;
+        };
+        assert_eq!(code, 1, "{args}: {out}\n{err}");
+        assert!(err.contains("read-only") && err.contains("--state-dir"), "{args}: {err}");
+    }
 }

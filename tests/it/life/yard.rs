@@ -98,7 +98,13 @@ impl Yard {
     /// Starts the program and does not wait for its end.
     pub fn spawn(&self, args: &[&str]) -> Process {
         let mut command = self.rig.command();
-        command.args(args).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(args);
+        self.start(command)
+    }
+
+    /// Starts a command of the program and does not wait for its end.
+    pub fn start(&self, mut command: std::process::Command) -> Process {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         Process::new(command.spawn().expect("the program starts"))
     }
 
