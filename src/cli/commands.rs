@@ -23,7 +23,7 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
         return terminal(args).await;
     };
     if args.verbose > 0 && !matches!(command, Command::Run { .. }) {
-        serve::log_to_stderr(args.verbose, super::args::LogFormat::Text);
+        super::log::to_stderr(args.verbose, super::args::LogFormat::Text, false);
     }
     match command {
         Command::Demo { headless, serve, quiet_world, .. } => demo::run(args, out, *headless, *serve, *quiet_world).await,
@@ -341,6 +341,7 @@ fn report(out: &Out, records: &[RunRecord]) {
     }
 }
 
+/// 130 when somebody cancelled, 1 when anything else than success came of it.
 pub(super) fn code(records: &[RunRecord]) -> i32 {
     if records.iter().any(|r| r.status == RunStatus::Cancelled) { 130 } else { i32::from(records.iter().any(|r| r.status != RunStatus::Succeeded)) }
 }

@@ -9,6 +9,7 @@ mod args;
 mod commands;
 mod demo;
 mod follow;
+mod log;
 mod output;
 mod progress;
 mod serve;

@@ -135,6 +135,8 @@ impl Clocks {
         if std::mem::replace(&mut *started, true) {
             return;
         }
+        // Before the clocks look: what was asked for by hand goes first.
+        self.inner.engine.resume();
         let clocks = self.clone();
         tokio::spawn(async move { clocks.work().await });
         tokio::spawn(super::hooks::watch(self.inner.engine.clone()));

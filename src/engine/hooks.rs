@@ -34,7 +34,7 @@ pub async fn watch(engine: Engine) {
 pub(super) async fn told(engine: &Engine, finished: Arc<Finished>) {
     let settings = engine.settings();
     let record = &finished.record;
-    if record.status == RunStatus::Cancelled || record.kind != RunKind::Sync {
+    if matches!(record.status, RunStatus::Cancelled | RunStatus::Interrupted) || record.kind != RunKind::Sync {
         return;
     }
     let failed = record.status != RunStatus::Succeeded;

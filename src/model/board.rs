@@ -117,8 +117,12 @@ pub struct EngineFacts {
     /// `KMS host (organisation or project)`, for the header.
     pub account: Option<String>,
     pub paused: bool,
+    /// Runs at work.
     pub running: usize,
     pub queued: usize,
+    /// Runs that stand in a long wait, and leave their seat to others meanwhile.
+    #[serde(default)]
+    pub standing: usize,
     /// Requests per second by provider over the last seconds.
     pub rates: BTreeMap<String, f64>,
     /// Rate-limit budgets by connection: text for the pane, e.g. `612 of 1000 this hour`.

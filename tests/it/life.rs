@@ -5,6 +5,7 @@ mod attached;
 mod cron;
 mod disk;
 mod documented;
+mod fair;
 mod hooks;
 mod killed;
 mod many;
