@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::output::note;
-use crate::model::board::Event;
+use crate::model::board::{Event, Phase};
 use crate::model::text::sanitise;
 use crate::service::Watch;
 
@@ -74,9 +74,12 @@ async fn lines(watch: &mut Watch) {
         };
         watch.board.apply(&event);
         match &event {
-            Event::Run { sync, run } => {
+            Event::Run { sync, run } if run.phase != Phase::Queued => {
                 said.insert(sync.clone(), std::time::Instant::now());
                 note(&format!("{}: {} started", sanitise(sync), run.kind));
+            }
+            Event::Queue { sync, position: Some(n) } if said.insert(sync.clone(), std::time::Instant::now()).is_none() => {
+                note(&format!("{}: queued, number {n}", sanitise(sync)));
             }
             Event::Waiting { sync, waiting: Some(waiting) } => {
                 // A wait that lasts is worth a line; short ones would flood the log.
@@ -98,6 +101,7 @@ async fn lines(watch: &mut Watch) {
             }
             Event::Finished { sync, .. } => {
                 waits.remove(sync);
+                said.remove(sync);
             }
             _ => {}
         }

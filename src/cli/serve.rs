@@ -15,10 +15,12 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     }
     let held = access::engine(args, "kms-sync run").await?;
     let local = held.local.clone();
+    // From the moment on that we are called ready, a signal means what it is to mean.
+    let stop = wait_for_stop(&local);
     local.start_auto();
     tracing::info!(event = "ready", "ready");
     systemd("READY=1");
-    wait_for_stop(&local).await;
+    stop.await;
     tracing::info!(event = "stopping", "stopping");
     systemd("STOPPING=1");
     local.close().await;
@@ -106,21 +108,23 @@ fn systemd(state: &str) {
     }
 }
 
-/// Returns at SIGTERM or SIGINT; SIGHUP reads the configuration again.
-async fn wait_for_stop(local: &Local) {
+/// Ends at SIGTERM or SIGINT; SIGHUP reads the configuration again. Signals count from this call on.
+fn wait_for_stop(local: &Local) -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
-            _ = hup.recv() => {
-                tracing::info!(event = "reload", "reading the configuration again");
-                local.reload();
-                local.clocks().renew();
+    async move {
+        let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::select! {
+                _ = term.recv() => return,
+                _ = int.recv() => return,
+                _ = hup.recv() => {
+                    tracing::info!(event = "reload", "reading the configuration again");
+                    local.reload();
+                    local.clocks().renew();
+                }
             }
         }
     }

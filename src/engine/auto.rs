@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pool;
+use super::targets::Targets;
 use super::{Engine, Finished, carried};
 use crate::http::ErrorKind;
 use crate::model::run::{RunKind, RunRequest, RunStatus, Trigger};
@@ -56,6 +57,9 @@ struct Inner {
     started: Mutex<bool>,
     /// The operator wants rejected logins tried again.
     renewed: AtomicBool,
+    /// Drift checks that only look, one at a time over each connection: a hundred of them that
+    /// wait for one budget would hold what they have read.
+    looks: Targets,
 }
 
 /// A distinct source and the syncs that read it.
@@ -125,6 +129,7 @@ impl Clocks {
                 stop: CancellationToken::new(),
                 started: Mutex::new(false),
                 renewed: AtomicBool::new(false),
+                looks: Targets::default(),
             }),
         }
     }
@@ -332,19 +337,19 @@ impl Clocks {
         let end = End {
             status: record.status,
             retryable: finished.retryable,
-            trigger: record.trigger,
+            trigger: finished.began,
             at: record.finished_at.unwrap_or(record.started_at),
             again: again.as_deref(),
         };
         pending.ended(&end, rand::random());
         // A first run, say, that a poll did not start: the poll that follows brings no news.
-        if record.trigger != Trigger::Manual
+        if finished.began != Trigger::Manual
             && pending.tried.is_none()
             && let (Some(config), Some(content)) = (config, &finished.content)
         {
             pending.tried = Some(carried::mark(config, content));
         }
-        if record.trigger == Trigger::Drift && pending.retry.is_none() {
+        if finished.began == Trigger::Drift && pending.retry.is_none() {
             drift::done(store, &record.sync);
         }
     }

@@ -34,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::Cx;
-use crate::model::board::Event;
-use crate::model::run::{RunRecord, RunStatus};
+use crate::model::board::{Event, LiveRun, Phase};
+use crate::model::run::{RunRecord, RunStatus, Trigger};
 use crate::store::{Settings, Store};
 
 use executor::blocking;
@@ -90,6 +90,8 @@ pub enum NotQueued {
 /// A finished run, as the auto-sync clocks need to know it.
 pub struct Finished {
     pub record: RunRecord,
+    /// Why it was queued. An automatic run that somebody took over is still auto-sync's.
+    pub began: Trigger,
     pub retryable: bool,
     /// Fingerprint of what it took from its source, when it came so far.
     pub content: Option<String>,
@@ -158,7 +160,7 @@ impl Engine {
     }
 
     async fn execute(&self, job: Queued, cancel: CancellationToken) {
-        let Queued { id, spec, result, .. } = job;
+        let Queued { id, spec, result, began, .. } = job;
         let name = spec.config.name.clone();
         let progress = Arc::new(Progress::new(self.inner.hub.clone(), &name, &id));
         let shown = progress.clone();
@@ -174,6 +176,8 @@ impl Engine {
         }
         let mut record = RunRecord::begun(id, &spec.request(), crate::model::now());
         tracing::debug!(event = "run-started", sync = name, run = record.id, kind = %spec.kind, trigger = %spec.trigger, "{name}: {} started", spec.kind);
+        let live = LiveRun::new(&record, Phase::ReadingSource);
+        self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(live) });
         self.note_started(&spec, &record).await;
         let ended = {
             let ticking = self.look_after(&name, &progress, &cx);
@@ -214,7 +218,7 @@ impl Engine {
             self.inner.pool.note_refused(spec.config.source_connection.as_deref());
         }
         let content = ended.learned.and_then(|l| l.content);
-        let finished = Finished { retryable: ended.retryable, record: record.clone(), content };
+        let finished = Finished { retryable: ended.retryable, record: record.clone(), began, content };
         self.inner.hub.publish(Event::Finished { sync: name.clone(), record: Box::new(record.clone()) });
         let _ = self.inner.ended.send(Arc::new(finished));
         // Nobody may be waiting for this run.

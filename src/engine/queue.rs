@@ -14,7 +14,7 @@ use super::{Engine, NotQueued, parked, rates, targets};
 use crate::http::Cx;
 use crate::model::Time;
 use crate::model::board::{Event, LiveRun, Phase};
-use crate::model::run::{Counts, RunKind, RunRecord, RunRequest, Trigger};
+use crate::model::run::{RunKind, RunRecord, RunRequest, Trigger};
 use crate::model::sync::{Job, JobStatus};
 use crate::source::SourceMap;
 
@@ -78,6 +78,8 @@ pub(super) struct Queued {
     pub(super) ready: bool,
     /// What was last told: its position, and what keeps it besides.
     pub(super) told: Option<(usize, Option<Blocked>)>,
+    /// Why it was queued: somebody may have taken it over since.
+    pub(super) began: Trigger,
     /// Its turn among equals.
     pub(super) ticket: u64,
     pub(super) since: Time,
@@ -165,30 +167,25 @@ impl Engine {
             };
             queue.results.insert(id.clone(), receiver);
             let ticket = queue.ticket();
-            queue.waiting.push_back(Queued { id: id.clone(), spec, result, ready: false, told: None, ticket, since, target, resumed });
+            queue.waiting.push_back(Queued {
+                id: id.clone(),
+                spec,
+                result,
+                ready: false,
+                told: None,
+                began: request.trigger,
+                ticket,
+                since,
+                target,
+                resumed,
+            });
         }
         tracing::debug!(event = "run-queued", sync = name, run = id, kind = %request.kind, trigger = %request.trigger, connection, "{name}: queued");
         if !resumed {
             // Whoever asks anew has no use for what an earlier engine left of the same.
             parked::forget(&self.inner.store, &name, request.kind);
         }
-        let run = LiveRun {
-            id: id.clone(),
-            kind: request.kind,
-            trigger: request.trigger,
-            phase: Phase::Queued,
-            started_at: since,
-            queue_position: None,
-            done: 0,
-            total: 0,
-            counts: Counts::default(),
-            waiting: None,
-            recent: VecDeque::new(),
-            active: Vec::new(),
-            requests: 0,
-            retries: 0,
-            waited_ms: 0,
-        };
+        let run = LiveRun::new(&RunRecord::begun(id.clone(), request, since), Phase::Queued);
         self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(run) });
         if let Err(error) = self.inner.store.save_sync_state(&name, &state) {
             tracing::warn!(sync = name, "the pending state could not be saved: {error}");

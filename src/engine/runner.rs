@@ -229,9 +229,9 @@ impl Runner {
 
     /// Waits for this run's turn at its destination.
     async fn turn(&self, spec: &RunSpec, opened: &Opened, cx: &Cx) -> Result<OwnedMutexGuard<()>, ApiError> {
-        let identity = opened.destination.identity();
-        self.targets.learn(&spec.config, &identity);
-        self.targets.turn(&identity, cx).await
+        let place = opened.destination.writers();
+        self.targets.learn(&spec.config, &place);
+        self.targets.turn(&place, cx).await
     }
 
     /// Computes a plan and writes nothing, at neither side.

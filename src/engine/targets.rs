@@ -9,15 +9,15 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use crate::http::{ApiError, Cx};
 use crate::model::sync::SyncConfig;
 
-/// Targets whose identity is remembered.
+/// Targets whose place is remembered.
 const REMEMBERED: usize = 4096;
 
-/// Turns by destination identity.
+/// Turns by [`crate::destination::Destination::writers`].
 #[derive(Default)]
 pub struct Targets {
     turns: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
-    /// Identities of the targets that runs have opened, by what their syncs call them.
-    identities: Mutex<HashMap<String, String>>,
+    /// The places that runs have opened, by what their syncs call them.
+    places: Mutex<HashMap<String, String>>,
 }
 
 /// What a sync calls its target: equal texts are the same place, different ones may be.
@@ -27,11 +27,11 @@ pub(super) fn name(config: &SyncConfig) -> String {
 
 impl Targets {
     /// Waits for the turn at a target; visibly, when another run holds it.
-    pub async fn turn(&self, identity: &str, cx: &Cx) -> Result<OwnedMutexGuard<()>, ApiError> {
+    pub async fn turn(&self, place: &str, cx: &Cx) -> Result<OwnedMutexGuard<()>, ApiError> {
         let slot = {
             let mut slots = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-            slots.entry(identity.to_string()).or_default().clone()
+            slots.entry(place.to_string()).or_default().clone()
         };
         if let Ok(guard) = slot.clone().try_lock_owned() {
             return Ok(guard);
@@ -46,17 +46,17 @@ impl Targets {
     }
 
     /// A target was opened: from now on its place is known by this name, too.
-    pub fn learn(&self, config: &SyncConfig, identity: &str) {
-        let mut known = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn learn(&self, config: &SyncConfig, place: &str) {
+        let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(name(config), identity.to_string());
+        known.insert(name(config), place.to_string());
     }
 
     /// True when two names are one place, as far as known without asking anybody.
     pub fn same(&self, a: &str, b: &str) -> bool {
-        let known = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         a == b || known.get(a).is_some_and(|place| known.get(b) == Some(place))
     }
 }

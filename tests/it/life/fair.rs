@@ -279,3 +279,58 @@ async fn what_could_surprise_is_not_begun_again_by_itself() {
     assert_eq!(lines(&engine, "removed"), 0, "{:#?}", engine.lines());
     assert_eq!(yard.places[VAULT].values().len(), 2);
 }
+
+/// The spellings of one place, each in a sync of its own: the runs go one after the other.
+async fn one_place(yard: &Yard, place: usize, spellings: &[Value], creation: &str) {
+    for i in 0..6 {
+        yard.rig.set(&format!("KEY_{i}"), "one");
+    }
+    for (n, target) in spellings.iter().enumerate() {
+        let mut document = yard.document(&format!("s{n}"), &*yard.places[place], "/app", false, Some(&format!("S{n}_{{{{secretKey}}}}")));
+        document["destinationConfig"] = target.clone();
+        yard.create(&document).await;
+    }
+    yard.places[place].host().faults.add(Fault::always(creation, 1.0, Effect::Delay(Duration::from_millis(250))));
+    let _engine = yard.engine(&[]).await;
+    let remote = reach(&yard.dirs()).await.expect("the engine");
+    let mut watch = remote.watch().await.expect("a picture");
+    let mut ids = Vec::new();
+    for n in 0..spellings.len() {
+        ids.push(ask(yard, &format!("s{n}")).await);
+    }
+    let writing = |board: &Board| board.cards.values().filter(|c| c.run.as_ref().is_some_and(|r| !r.active.is_empty())).count();
+    let (mut most, mut finished) = (0, 0);
+    let all = async {
+        while finished < ids.len() {
+            let event = watch.events.recv().await.expect("an event");
+            watch.board.apply(&event);
+            most = most.max(writing(&watch.board));
+            finished += usize::from(matches!(event, kms_sync::model::board::Event::Finished { .. }));
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("all runs");
+    assert_eq!(most, 1, "two runs wrote to one place at once");
+    assert_eq!(yard.places[place].values().len(), 6 * spellings.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repository_by_two_names_is_written_by_one_run_at_a_time() {
+    let yard = Yard::bitbucket().await;
+    let (connection, url) = (yard.place().connection(), yard.place().host().url.clone());
+    let login = (connection["credentials"]["email"].as_str(), connection["credentials"]["apiToken"].as_str());
+    let asked = reqwest::Client::new().get(format!("{url}/2.0/repositories/acme/shop")).basic_auth(login.0.expect("an account"), login.1);
+    let uuid = asked.send().await.expect("an answer").json::<Value>().await.expect("JSON")["uuid"].clone();
+    assert!(uuid.is_string());
+    let spelled = |workspace: &str, repository: &Value| json!({"workspaceSlug": workspace, "repositorySlug": repository});
+    let spellings = [spelled("acme", &json!("shop")), spelled("ACME", &uuid), spelled("acme", &json!("https://bitbucket.org/acme/Shop"))];
+    one_place(&yard, 0, &spellings, "POST ").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_by_two_names_is_written_by_one_run_at_a_time() {
+    let yard = Yard::apart().await;
+    let target = yard.places[DEVOPS].config();
+    let mut named = target.clone();
+    named["devopsProjectId"] = target["devopsProjectId"].as_str().expect("an id").to_uppercase().into();
+    one_place(&yard, DEVOPS, &[target, named], "PUT ").await;
+}
