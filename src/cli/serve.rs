@@ -1,5 +1,7 @@
 //! `run`: the engine without a terminal.
 
+use std::collections::HashMap;
+
 use super::args::LogFormat;
 use super::output::note;
 use super::{Args, Outcome, access, commands, follow, log};
@@ -54,10 +56,13 @@ async fn once(args: &Args) -> Outcome {
 /// Asks the running engine for a run of each enabled sync, and stays to their end. Its hooks
 /// are told by that engine.
 async fn elsewhere(args: &Args, mut access: access::Access) -> Outcome {
-    let (mut requests, mut refused) = (Vec::new(), 0);
+    let (mut requests, mut refused, mut kinds) = (Vec::new(), 0, HashMap::new());
     for loaded in access::store(args)?.syncs() {
         match loaded.result {
-            Ok(config) if config.is_enabled => requests.push(RunRequest::new(&config.name, RunKind::Sync, Trigger::Auto)),
+            Ok(config) if config.is_enabled => {
+                requests.push(RunRequest::new(&config.name, RunKind::Sync, Trigger::Auto));
+                kinds.insert(config.name, config.destination);
+            }
             Ok(_) => {}
             Err(broken) => {
                 refused += 1;
@@ -76,6 +81,9 @@ async fn elsewhere(args: &Args, mut access: access::Access) -> Outcome {
         }
     };
     access.close().await;
+    for record in &records {
+        crate::engine::log_ended(record, kinds.get(&record.sync).map(String::as_str).unwrap_or_default());
+    }
     refused += asked - records.len();
     Ok(match commands::code(&records) {
         130 => 130,

@@ -26,6 +26,7 @@ use super::pool;
 use super::targets::Targets;
 use super::{Engine, Finished, carried};
 use crate::http::ErrorKind;
+use crate::model::board::Waiting;
 use crate::model::run::{RunKind, RunRequest, RunStatus, Trigger};
 use crate::model::sync::SyncConfig;
 use crate::model::sync::SyncWait;
@@ -78,6 +79,8 @@ struct Group {
     /// Set while the source cannot be read.
     trouble: Option<Trouble>,
     polling: bool,
+    /// What the poll under way waits for, since when, and whether that was told.
+    held: Option<(Waiting, Time, bool)>,
 }
 
 /// Why a source cannot be read.
@@ -115,6 +118,8 @@ struct State {
 /// What the loop hears of.
 enum Heard {
     Polled(SourceKey, Result<(Polled, Option<String>), (ErrorKind, String)>),
+    /// A poll waits, or goes on.
+    Held(SourceKey, Option<Waiting>),
     /// Something changed at one of this account's places.
     Hint(String),
 }
@@ -188,6 +193,7 @@ impl Clocks {
                 () = sleep => {}
                 Some(word) = hearing.recv() => match word {
                     Heard::Polled(key, result) => self.polled(&mut state, &settings, key, result),
+                    Heard::Held(key, waiting) => self.held(&mut state, &key, waiting),
                     Heard::Hint(account) => {
                         for (_, group) in state.groups.iter_mut().filter(|((a, _), _)| *a == account) {
                             // A stream of hints must not put the look off for ever.
@@ -232,6 +238,7 @@ impl Clocks {
                 group.failures = if freed { 0 } else { old.failures };
                 group.trouble = old.trouble.filter(|_| !freed);
                 group.polling = old.polling;
+                group.held = old.held;
             } else {
                 let cursor = engine.store().cursor(&cursor_key(key)).ok().flatten();
                 // A tag is worth something only when every sync of the group has carried that content.

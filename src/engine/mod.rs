@@ -39,7 +39,7 @@ use crate::model::run::{RunRecord, RunStatus, Trigger};
 use crate::store::{Settings, Store};
 
 use executor::blocking;
-pub use records::{note_interrupted, note_unbegun, summary};
+pub use records::{log_ended, note_interrupted, note_unbegun, summary};
 pub use waits::of_runs as run_waits;
 
 use hub::Hub;
@@ -235,9 +235,10 @@ impl Engine {
         self.inner.tasks.spawn(async move {
             let (mut last, mut still) = (0, slots::Stillness::default());
             loop {
+                let pause = if cx.seat().taken() { slots::LOOK } else { slots::LOOK_AT_STANDING };
                 tokio::select! {
                     () = stopped.cancelled() => break,
-                    () = tokio::time::sleep(slots::LOOK) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
                 if cx.meter().total() != last {
                     last = cx.meter().total();

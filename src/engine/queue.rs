@@ -83,6 +83,8 @@ pub(super) struct Queued {
     /// Its turn among equals.
     pub(super) ticket: u64,
     pub(super) since: Time,
+    /// Its connection's id; what the sync calls it where there is none.
+    pub(super) connection: String,
     /// What its sync calls its target, see [`targets::name`].
     pub(super) target: String,
     /// An engine that ended had it in hand.
@@ -136,7 +138,8 @@ impl Engine {
         }
         let name = config.name.clone();
         let id = uuid::Uuid::new_v4().to_string();
-        let connection = config.connection_id.clone();
+        // By name or by id, it is one connection.
+        let connection = self.inner.pool.connection(&config.connection_id).map_or_else(|_| config.connection_id.clone(), |c| c.id);
         let since = crate::model::now();
         {
             let mut queue = self.queue();
@@ -152,7 +155,7 @@ impl Engine {
             let (result, receiver) = watch::channel(None);
             *job(&mut state, request.kind) =
                 Job { status: Some(JobStatus::Pending), job_id: Some(id.clone()), ..job(&mut state, request.kind).clone() };
-            let target = targets::name(&config);
+            let target = targets::name(&connection, &config);
             let spec = RunSpec {
                 config,
                 state: state.clone(),
@@ -176,6 +179,7 @@ impl Engine {
                 began: request.trigger,
                 ticket,
                 since,
+                connection: connection.clone(),
                 target,
                 resumed,
             });
@@ -203,7 +207,7 @@ impl Engine {
             id: job.id.clone(),
             kind: job.spec.kind,
             trigger: job.spec.trigger,
-            connection: config.connection_id.clone(),
+            connection: job.connection.clone(),
             ticket: job.ticket,
             target: job.target.clone(),
             request: job.spec.request(),

@@ -79,6 +79,11 @@ fn level(status: RunStatus) -> &'static str {
     }
 }
 
+/// Tells the log of a run that another process has carried out. `provider` is the destination's kind.
+pub fn log_ended(record: &RunRecord, provider: &str) {
+    Line::ended(record, provider).log(level(record.status), &summary(record));
+}
+
 pub(super) fn job(state: &mut SyncState, kind: RunKind) -> &mut Job {
     match kind {
         RunKind::Sync => &mut state.sync,

@@ -230,7 +230,8 @@ impl Runner {
     /// Waits for this run's turn at its destination.
     async fn turn(&self, spec: &RunSpec, opened: &Opened, cx: &Cx) -> Result<OwnedMutexGuard<()>, ApiError> {
         let place = opened.destination.writers();
-        self.targets.learn(&spec.config, &place);
+        let connection = self.pool.connection(&spec.config.connection_id)?;
+        self.targets.learn(super::targets::name(&connection.id, &spec.config), &place);
         self.targets.turn(&place, cx).await
     }
 

@@ -28,6 +28,8 @@ use crate::store::Settings;
 pub(super) const STANDING: usize = 64;
 /// Pause between looks whether a run only waits.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
+/// Pause between looks at one that is known to.
+pub(super) const LOOK_AT_STANDING: Duration = Duration::from_secs(1);
 /// A wait that ends sooner than this is no reason to give a seat up, in milliseconds.
 const SHORT: i64 = 500;
 
@@ -67,7 +69,7 @@ fn blocked(queued: &Queued, running: &HashMap<String, Running>, targets: &Target
     if let Some(other) = running.values().find(|r| targets.same(&r.target, &queued.target)) {
         return Some(Blocked::Target(other.request.sync.clone()));
     }
-    let over = running.values().filter(|r| r.connection == queued.spec.config.connection_id).count();
+    let over = running.values().filter(|r| r.connection == queued.connection).count();
     if over >= settings.runs_per_connection {
         return Some(Blocked::Connection(over));
     }

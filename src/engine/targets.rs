@@ -21,8 +21,9 @@ pub struct Targets {
 }
 
 /// What a sync calls its target: equal texts are the same place, different ones may be.
-pub(super) fn name(config: &SyncConfig) -> String {
-    serde_json::json!([config.connection_id, config.destination, config.destination_config]).to_string()
+/// `connection` is the connection's id.
+pub(super) fn name(connection: &str, config: &SyncConfig) -> String {
+    serde_json::json!([connection, config.destination, config.destination_config]).to_string()
 }
 
 impl Targets {
@@ -46,12 +47,12 @@ impl Targets {
     }
 
     /// A target was opened: from now on its place is known by this name, too.
-    pub fn learn(&self, config: &SyncConfig, place: &str) {
+    pub(super) fn learn(&self, name: String, place: &str) {
         let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(name(config), place.to_string());
+        known.insert(name, place.to_string());
     }
 
     /// True when two names are one place, as far as known without asking anybody.

@@ -261,12 +261,14 @@ async fn what_could_surprise_is_not_begun_again_by_itself() {
     for name in ["removed", "edited"] {
         store(&yard, name, VAULT, false).await;
     }
+    store(&yard, "auto", DEVOPS, true).await;
     yard.rig.run(&["sync", "removed", "edited", "--json"]).await.expect(0);
     ask_for_patience(&yard);
     let mut engine = yard.engine(&[]).await;
     let remote = reach(&yard.dirs()).await.expect("the engine");
     remote.start(RunRequest::new("removed", RunKind::Remove, Trigger::Manual)).await.expect("a run");
     waiting(&yard, "removed", "azure-key-vault").await;
+    waiting(&yard, "auto", "azure-devops").await;
     ask(&yard, "edited").await;
     engine.signal(Signal::TERM);
     assert_eq!(engine.end().await.code(), Some(0));
@@ -276,8 +278,60 @@ async fn what_could_surprise_is_not_begun_again_by_itself() {
     yard.rig.run_with(&["update", "edited", "-f", "-"], &json!({"description": "another one"})).await.expect(0);
     let engine = yard.engine(&[]).await;
     engine.says("edited was parked when the engine was stopped, and is not begun again by itself: the sync was edited since").await;
+    // What auto-sync had begun, it finds again.
+    let auto = yard.rig.run(&["history", "auto", "--json"]).await.expect(0);
+    assert!(auto["runs"][0]["message"].as_str().is_some_and(|m| m.contains("auto-sync goes on from there")), "{auto:#}");
+    engine.says("auto: 1 created").await;
     assert_eq!(lines(&engine, "removed"), 0, "{:#?}", engine.lines());
     assert_eq!(yard.places[VAULT].values().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_holds_what_is_queued_and_asking_for_it_lets_it_go() {
+    let yard = Yard::apart().await;
+    yard.settings(&json!({"maxRuns": 1, "driftHours": null}));
+    yard.rig.set("KEY", "one");
+    store(&yard, "slow", 0, false).await;
+    yard.place().host().faults.add(Fault::next("CreateSecret", 1, Effect::Delay(Duration::from_secs(6))));
+    let engine = yard.engine(&[]).await;
+    let remote = reach(&yard.dirs()).await.expect("the engine");
+    let slow = ask(&yard, "slow").await;
+    until("the slow write", || (yard.place().host().log.count("CreateSecret") > 0).then_some(()), String::new).await;
+    store(&yard, "auto", VAULT, true).await;
+    store(&yard, "other", DEVOPS, true).await;
+    let queued = |name: &'static str| {
+        let run = || futures::executor::block_on(board(&yard)).cards.get(name)?.run.clone().filter(|r| r.queue_position.is_some());
+        until("a queued run", run, || engine.lines().join("\n"))
+    };
+    queued("auto").await;
+    queued("other").await;
+    remote.pause(true).await.expect("a pause");
+    remote.finished(&slow).await.expect("a record");
+    let held = waiting(&yard, "auto", "paused").await;
+    assert_eq!(held["reason"], "queued: auto-sync is paused", "{held:#}");
+    // By hand it goes, and is the same run; the other one stays where it is.
+    let good = yard.rig.run(&["sync", "auto", "--json"]).await.expect(0);
+    assert_eq!((&good["runs"][0]["trigger"], &good["runs"][0]["status"]), (&json!("manual"), &json!("succeeded")), "{good:#}");
+    assert_eq!(lines(&engine, "auto: "), 1, "{:#?}", engine.lines());
+    assert_eq!(lines(&engine, "other: "), 0, "{:#?}", engine.lines());
+    remote.pause(false).await.expect("an end of the pause");
+    engine.says("other: 1 created").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_asks_for_patience_is_told() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
+    yard.rig.set("KEY", "one");
+    store(&yard, "web", 0, true).await;
+    let engine = yard.engine(&[]).await;
+    engine.says("web: 1 created").await;
+    let headers = vec![("retry-after".to_string(), "300".to_string()), ("content-type".to_string(), "application/json".to_string())];
+    let body = json!({"statusCode": 429, "message": "Rate limit exceeded"}).to_string();
+    yard.rig.kms_host.faults.add(Fault::always("GET /api/v4/secrets", 1.0, Effect::Answer { status: 429, headers, body }));
+    let wait = waiting(&yard, "web", "dev:/app is looked at later").await;
+    assert!(wait["nextAt"].is_string() && wait["since"].is_string(), "{wait:#}");
+    engine.says("the look at dev:/app waits").await;
 }
 
 /// The spellings of one place, each in a sync of its own: the runs go one after the other.
