@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_appender::non_blocking::WorkerGuard;
@@ -98,12 +98,10 @@ fn line(format: LogFormat, at: &str, level: &str, members: Members) -> String {
     let Members { message, others } = members;
     match format {
         LogFormat::Json => {
-            let mut object = Map::new();
-            object.insert("timestamp".into(), at.into());
-            object.insert("level".into(), level.into());
-            object.insert("message".into(), message.into());
-            object.extend(others.into_iter().map(|(name, value)| (name.to_string(), value)));
-            Value::Object(object).to_string()
+            // People look at these lines, too: what they look for first stands first.
+            let head = [("timestamp", Value::from(at)), ("level", level.into()), ("message", message.into())];
+            let members = head.into_iter().chain(others).map(|(name, value)| format!("{}:{value}", Value::from(name)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
         }
         LogFormat::Text => {
             let mut text = format!("{at} {level:>5} {}", crate::model::text::sanitise(&message).replace('\n', " "));

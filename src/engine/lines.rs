@@ -51,7 +51,7 @@ macro_rules! emit {
             waitedMs = $line.waited_ms,
             reason = $line.reason,
             provider = $line.provider,
-            waitingUntil = $line.until.map(|t| t.to_string()),
+            waitingUntil = $line.until.and_then(|t| Time::from_millisecond(t.as_millisecond()).ok()).map(|t| t.to_string()),
             "{}",
             $text
         )

@@ -176,8 +176,10 @@ impl Engine {
         }
         let mut record = RunRecord::begun(id, &spec.request(), crate::model::now());
         tracing::debug!(event = "run-started", sync = name, run = record.id, kind = %spec.kind, trigger = %spec.trigger, "{name}: {} started", spec.kind);
-        let live = LiveRun::new(&record, Phase::ReadingSource);
-        self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(live) });
+        if !cx.cancelled() {
+            let live = LiveRun::new(&record, Phase::ReadingSource);
+            self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(live) });
+        }
         self.note_started(&spec, &record).await;
         let ended = {
             let ticking = self.look_after(&name, &progress, &cx);
