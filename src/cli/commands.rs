@@ -153,6 +153,10 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
     if let Some(message) = &doc.last_sync_message {
         rows.push(("Last message", message.clone()));
     }
+    if let Some(waiting) = &doc.waiting {
+        let until = waiting.next_at.map(|t| format!(", until {}", t.strftime("%Y-%m-%d %H:%M:%SZ"))).unwrap_or_default();
+        rows.push(("Waiting", format!("{}{until}", waiting.reason)));
+    }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();
     out.text(&table(&["", ""], &rows).lines().skip(1).map(|l| format!("{l}\n")).collect::<String>());
     Ok(0)

@@ -86,6 +86,8 @@ async fn runs_that_wait_give_their_seats_up_and_are_told() {
     assert_eq!(good["runs"][0]["counts"]["created"], 1, "{good:#}");
     let held = waiting(&yard, "again", "queued").await;
     assert_eq!(held["reason"], "queued: another run writes to the same destination (vault)", "{held:#}");
+    let text = yard.rig.run(&["show", "vault"]).await;
+    assert!(text.stdout.lines().any(|l| l.starts_with("Waiting") && l.contains("azure-key-vault") && l.contains("until")), "{}", text.stdout);
     let listed = yard.rig.run(&["list", "--json"]).await.expect(0);
     let of = |name: &str| listed["secretSyncs"].as_array().into_iter().flatten().find(|s| s["name"] == name).expect("a sync")["waiting"].clone();
     assert!(of("vault")["reason"].is_string() && of("again")["reason"].is_string() && of("web").is_null(), "{listed:#}");
@@ -387,4 +389,49 @@ async fn a_project_by_two_names_is_written_by_one_run_at_a_time() {
     let mut named = target.clone();
     named["devopsProjectId"] = target["devopsProjectId"].as_str().expect("an id").to_uppercase().into();
     one_place(&yard, DEVOPS, &[target, named], "PUT ").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seats_are_handed_round_and_never_more_than_there_are() {
+    use kms_sync::model::board::Event;
+    use kms_sync::model::run::RunStatus;
+
+    let yard = Yard::apart().await;
+    yard.settings(&json!({"maxRuns": 1}));
+    for i in 0..8 {
+        yard.rig.set(&format!("KEY_{i}"), "one");
+    }
+    let syncs = [("vault", VAULT), ("devops", DEVOPS), ("web", 0), ("again", VAULT), ("late", DEVOPS)];
+    for (name, place) in syncs {
+        store(&yard, name, place, false).await;
+    }
+    // Each of them stands in waits of two seconds, again and again.
+    for place in [VAULT, DEVOPS] {
+        let headers = vec![("retry-after".to_string(), "2".to_string()), ("content-type".to_string(), "application/json".to_string())];
+        let body = json!({"message": "busy", "error": {"code": "Throttled"}}).to_string();
+        for skip in [0, 2, 4] {
+            let refusal = Effect::Answer { status: 429, headers: headers.clone(), body: body.clone() };
+            yard.places[place].host().faults.add(Fault::next("", 1, refusal).after(skip));
+        }
+    }
+    let _engine = yard.engine(&[]).await;
+    let remote = reach(&yard.dirs()).await.expect("the engine");
+    let mut watch = remote.watch().await.expect("a picture");
+    for (name, _) in syncs {
+        ask(&yard, name).await;
+    }
+    let (mut most, mut stood, mut ended) = (0, 0, Vec::new());
+    let all = async {
+        while ended.len() < syncs.len() {
+            match watch.events.recv().await.expect("an event") {
+                Event::Engine { facts } => (most, stood) = (most.max(facts.running), stood.max(facts.standing)),
+                Event::Finished { record, .. } => ended.push(record),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("all runs");
+    assert!(ended.iter().all(|r| r.status == RunStatus::Succeeded && r.counts.created == 8), "{ended:#?}");
+    assert_eq!(most, 1, "never more at once than the setting says");
+    assert!(stood >= 1, "somebody stood aside");
 }
