@@ -251,6 +251,9 @@ impl Engine {
                     if waits.is_some() || !cx.seat().taken() {
                         engine.park_waiting(&name);
                     }
+                } else if engine.inner.closing.is_cancelled() && waits.is_some() && slots::outlasts_the_engine(&cx) {
+                    // Whoever asked for it goes on with the next engine.
+                    engine.park_waiting(&name);
                 } else if waits.is_some_and(|moves| cx.seat().stand_up(moves)) {
                     engine.pump();
                 }
@@ -269,7 +272,8 @@ impl Engine {
         blocking(move || store.run(&id)).await.ok().flatten().filter(|r| r.finished_at.is_some())
     }
 
-    /// Ends the engine when what was asked of it is done: nothing new starts.
+    /// Ends the engine when what was asked of it is done: nothing new is taken on, and a run in a
+    /// long wait is left to the next engine.
     pub async fn finish(&self) {
         self.inner.closing.cancel();
         self.inner.tasks.close();

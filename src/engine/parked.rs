@@ -70,9 +70,9 @@ fn goes_on(request: &RunRequest) -> bool {
 /// What the record of a parked run says.
 fn message(request: &RunRequest, began: bool, waited: Option<&str>) -> String {
     let what = match (began, waited) {
-        (false, _) => "kms-sync was stopped before this run's turn came; nothing was written".to_string(),
-        (true, Some(reason)) => format!("kms-sync was stopped while this run waited ({reason}); what was written stays"),
-        (true, None) => "kms-sync was stopped before this run ended; what was written stays".to_string(),
+        (false, _) => "the engine ended before this run's turn came; nothing was written".to_string(),
+        (true, Some(reason)) => format!("the engine ended while this run waited ({reason}); what was written stays"),
+        (true, None) => "the engine ended before this run did; what was written stays".to_string(),
     };
     let next = if request.kind == RunKind::Remove {
         "start the removal again to go on"
@@ -116,7 +116,7 @@ impl Engine {
     /// A run that the engine's end has cancelled ends as interrupted.
     pub(super) fn as_parked(&self, ended: &mut Ended, running: Option<&Running>) {
         let Some(running) = running.filter(|r| !r.by_hand) else { return };
-        if ended.status == RunStatus::Cancelled && self.inner.parking.is_cancelled() {
+        if ended.status == RunStatus::Cancelled && self.inner.closing.is_cancelled() {
             ended.status = RunStatus::Interrupted;
             ended.message = Some(message(&running.request, true, running.parked_in.as_deref()));
         }

@@ -32,6 +32,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(250);
 pub(super) const LOOK_AT_STANDING: Duration = Duration::from_secs(1);
 /// A wait that ends sooner than this is no reason to give a seat up, in milliseconds.
 const SHORT: i64 = 500;
+/// A command that is the engine for a moment stays for waits of others up to this, in milliseconds.
+const NOT_STAYED_FOR: i64 = 10_000;
 
 /// What keeps a queued run besides those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +182,11 @@ pub(super) struct QueueWait {
 
 fn runs(n: usize) -> String {
     if n == 1 { "1 run is".to_string() } else { format!("{n} runs are") }
+}
+
+/// True when the run's wait ends so late that an engine which is about to end does not stay for it.
+pub(super) fn outlasts_the_engine(cx: &Cx) -> bool {
+    cx.next_wake().flatten().is_some_and(|until| until.as_millisecond() - crate::model::now().as_millisecond() > NOT_STAYED_FOR)
 }
 
 /// Whether a run only waits, looked at again and again.

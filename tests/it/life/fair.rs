@@ -435,3 +435,28 @@ async fn seats_are_handed_round_and_never_more_than_there_are() {
     assert_eq!(most, 1, "never more at once than the setting says");
     assert!(stood >= 1, "somebody stood aside");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_does_not_stay_for_others_who_only_wait() {
+    let yard = Yard::apart().await;
+    for i in 0..4 {
+        yard.rig.set(&format!("KEY_{i}"), "one");
+    }
+    store(&yard, "web", 0, false).await;
+    store(&yard, "vault", VAULT, false).await;
+    ask_for_patience(&yard);
+    yard.place().host().faults.add(Fault::next("CreateSecret", 1, Effect::Delay(Duration::from_secs(4))));
+    let mut first = yard.spawn(&["sync", "web"]);
+    until("a write", || (yard.place().host().log.count("CreateSecret") > 0).then_some(()), String::new).await;
+    let mut second = yard.spawn(&["sync", "vault"]);
+    waiting(&yard, "vault", "azure-key-vault").await;
+    let begun = Instant::now();
+    assert_eq!(first.end().await.code(), Some(0), "{:#?}", first.lines());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // The other one goes on by itself, and waits there.
+    second.says("going on with the next").await;
+    waiting(&yard, "vault", "azure-key-vault").await;
+    assert!(second.runs(), "{:#?}", second.lines());
+    second.signal(Signal::TERM);
+    assert_eq!(second.end().await.code(), Some(130), "{:#?}", second.lines());
+}
