@@ -25,6 +25,8 @@ struct Found {
     store: Store,
     what: &'static str,
     wait: bool,
+    /// That somebody is in the way was said.
+    told: bool,
 }
 
 impl Access {
@@ -43,10 +45,10 @@ impl Access {
         self.found.as_ref().is_some_and(|f| f.wait)
     }
 
-    /// Looks for an engine again, after the one that was asked has ended.
-    pub async fn renew(&mut self) -> Result<(), ServiceError> {
+    /// Looks for an engine again after a pause: the one that was asked has ended, or is about to.
+    pub async fn renew(&mut self, pause: Duration) -> Result<(), ServiceError> {
         if let Some(found) = self.found.take() {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
             *self = find(found).await?;
         }
         Ok(())
@@ -129,11 +131,10 @@ pub async fn asking(store: &Store) -> Result<Option<Arc<dyn Service>>, ServiceEr
 /// The service for runs: this process becomes the engine, or asks the one that is. A holder
 /// that does not answer is waited for, for some seconds, unless `wait` is false.
 pub async fn running(args: &Args, what: &'static str, wait: bool) -> Result<Access, ServiceError> {
-    find(Found { store: opened(args)?, what, wait }).await
+    find(Found { store: opened(args)?, what, wait, told: false }).await
 }
 
-async fn find(found: Found) -> Result<Access, ServiceError> {
-    let mut told = false;
+async fn find(mut found: Found) -> Result<Access, ServiceError> {
     let mut silence = Silence::default();
     loop {
         let busy = match Held::take(&found.store, found.what) {
@@ -148,7 +149,7 @@ async fn find(found: Found) -> Result<Access, ServiceError> {
             return Err(ServiceError::new(ServiceErrorKind::Busy, busy.to_string()));
         }
         silence.goes_on(found.store.dirs(), &busy)?;
-        if !std::mem::replace(&mut told, true) {
+        if !std::mem::replace(&mut found.told, true) {
             note(&format!("waiting: {busy}"));
         }
         tokio::time::sleep(PAUSE).await;

@@ -23,7 +23,7 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
         return terminal(args).await;
     };
     if args.verbose > 0 && !matches!(command, Command::Run { .. }) {
-        serve::log_to_stderr(args.verbose, super::args::LogFormat::Text);
+        super::log::to_stderr(args.verbose, super::args::LogFormat::Text, false);
     }
     match command {
         Command::Demo { headless, serve, quiet_world, .. } => demo::run(args, out, *headless, *serve, *quiet_world).await,
@@ -177,6 +177,10 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
     rows.retain(|(label, value)| !label.ends_with("clude Keys") || !value.is_empty());
     if let Some(message) = &doc.last_sync_message {
         rows.push(("Last message", message.clone()));
+    }
+    if let Some(waiting) = &doc.waiting {
+        let until = waiting.next_at.map(|t| format!(", until {}", t.strftime("%Y-%m-%d %H:%M:%SZ"))).unwrap_or_default();
+        rows.push(("Waiting", format!("{}{until}", waiting.reason)));
     }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();
     out.text(&table(&["", ""], &rows).lines().skip(1).map(|l| format!("{l}\n")).collect::<String>());
@@ -366,6 +370,7 @@ fn report(out: &Out, records: &[RunRecord]) {
     }
 }
 
+/// 130 when somebody cancelled, 1 when anything else than success came of it.
 pub(super) fn code(records: &[RunRecord]) -> i32 {
     if records.iter().any(|r| r.status == RunStatus::Cancelled) { 130 } else { i32::from(records.iter().any(|r| r.status != RunStatus::Succeeded)) }
 }

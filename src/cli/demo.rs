@@ -60,7 +60,7 @@ async fn headless(world: &World, store: &Store, out: &Out) -> Outcome {
     let mut rounds = Vec::new();
     for trigger in [Trigger::Created, Trigger::Manual] {
         let request = |name: &String| RunRequest::new(name.as_str(), RunKind::Sync, trigger);
-        rounds.push(follow::runs(service.clone(), names.iter().map(request).collect(), false).await?.records);
+        rounds.push(follow::runs(service.clone(), names.iter().map(request).collect()).await?.records);
     }
     service.close().await;
     let good = rounds.iter().flatten().all(|r| r.status == RunStatus::Succeeded) && rounds[1].iter().all(|r| r.counts.writes() == 0);
@@ -137,7 +137,7 @@ pub async fn terminal(args: &Args) -> Outcome {
     follow::needs_terminal()?;
     let store = access::opened(args)?;
     let settings = store.settings()?;
-    let _log = super::serve::log_to_file(&store.dirs().state);
+    let _log = super::log::to_file(&store.dirs().state);
     let service = Attach::open(store, "the terminal app").await?;
     finish(tui::run(service.clone(), options(args, &settings)).await, &*service).await
 }

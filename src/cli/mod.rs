@@ -10,6 +10,7 @@ mod commands;
 mod connections;
 mod demo;
 mod follow;
+mod log;
 mod output;
 mod progress;
 mod serve;

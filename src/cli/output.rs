@@ -118,9 +118,17 @@ pub fn print_text(text: &str) {
     }
 }
 
-/// A line to standard error.
+/// A line to standard error; of the log, where the log is there.
 pub fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    if !super::log::holds_notes() {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    } else if let Some(error) = text.strip_prefix("error: ") {
+        tracing::error!(event = "notice", "{error}");
+    } else if let Some(warning) = text.strip_prefix("warning: ") {
+        tracing::warn!(event = "notice", "{warning}");
+    } else {
+        tracing::info!(event = "notice", "{text}");
+    }
 }
 
 /// A table with a header; columns as wide as their widest cell.

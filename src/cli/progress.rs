@@ -1,6 +1,6 @@
 //! Progress of runs on standard error: a bar on a terminal, plain lines otherwise.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -8,12 +8,15 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::output::note;
-use crate::model::board::Event;
+use crate::model::board::{Event, Phase};
 use crate::model::text::sanitise;
 use crate::service::Watch;
 
 /// Lines at most this often per sync when there is no terminal.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// Different waits of one run that are told.
+const REASONS: usize = 20;
 
 /// Shows runs until it is dropped or the events end.
 pub async fn show(mut watch: Watch) {
@@ -33,7 +36,7 @@ async fn bars(watch: &mut Watch) {
         };
         watch.board.apply(&event);
         match &event {
-            Event::Run { sync, .. } => {
+            Event::Run { sync, .. } if !bars.contains_key(sync) => {
                 let bar = multi.add(ProgressBar::new(0).with_style(style.clone()).with_prefix(sanitise(sync)));
                 bars.insert(sync.clone(), bar);
             }
@@ -61,6 +64,8 @@ async fn bars(watch: &mut Watch) {
 
 async fn lines(watch: &mut Watch) {
     let mut said: HashMap<String, std::time::Instant> = HashMap::new();
+    // Thirty operations that wait for one thing are one wait.
+    let mut waits: HashMap<String, HashSet<String>> = HashMap::new();
     loop {
         let event = match watch.events.recv().await {
             Ok(event) => event,
@@ -69,15 +74,22 @@ async fn lines(watch: &mut Watch) {
         };
         watch.board.apply(&event);
         match &event {
-            Event::Run { sync, run } => {
+            Event::Run { sync, run } if run.phase != Phase::Queued => {
                 said.insert(sync.clone(), std::time::Instant::now());
                 note(&format!("{}: {} started", sanitise(sync), run.kind));
+            }
+            Event::Queue { sync, position: Some(n) } if said.insert(sync.clone(), std::time::Instant::now()).is_none() => {
+                note(&format!("{}: queued, number {n}", sanitise(sync)));
             }
             Event::Waiting { sync, waiting: Some(waiting) } => {
                 // A wait that lasts is worth a line; short ones would flood the log.
                 let long = waiting.until.is_none_or(|u| u.as_second() - crate::model::now().as_second() >= 5);
-                if long {
-                    note(&format!("{}: waits: {}", sanitise(sync), sanitise(&waiting.reason)));
+                let told = waits.entry(sync.clone()).or_default();
+                // Figures that change are no new reason.
+                let plain: String = waiting.reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+                if long && told.len() < REASONS && told.insert(plain) {
+                    let until = waiting.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
+                    note(&format!("{}: waits: {}{until}", sanitise(sync), sanitise(&waiting.reason)));
                 }
             }
             Event::Done { sync, .. } => {
@@ -86,6 +98,10 @@ async fn lines(watch: &mut Watch) {
                     said.insert(sync.clone(), std::time::Instant::now());
                     note(&format!("{}: {} of {}", sanitise(sync), run.done, run.total));
                 }
+            }
+            Event::Finished { sync, .. } => {
+                waits.remove(sync);
+                said.remove(sync);
             }
             _ => {}
         }

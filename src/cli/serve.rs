@@ -1,25 +1,29 @@
 //! `run`: the engine without a terminal.
 
+use std::collections::HashMap;
+
 use super::args::LogFormat;
 use super::output::note;
-use super::{Args, Outcome, access, commands, follow};
+use super::{Args, Outcome, access, commands, follow, log};
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::service::local::Local;
 use crate::service::{RunRequest, Service, ServiceErrorKind};
 
 /// Runs every enabled sync once, or keeps them running until told to stop.
 pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
-    log_to_stderr(args.verbose, format);
+    log::to_stderr(args.verbose, format, true);
     if once {
         return self::once(args).await;
     }
     let held = access::engine(args, "kms-sync run").await?;
     let local = held.local.clone();
+    // From the moment on that we are called ready, a signal means what it is to mean.
+    let stop = wait_for_stop(&local);
     local.start_auto();
-    tracing::info!("ready");
+    tracing::info!(event = "ready", "ready");
     systemd("READY=1");
-    wait_for_stop(&local).await;
-    tracing::info!("stopping");
+    stop.await;
+    tracing::info!(event = "stopping", "stopping");
     systemd("STOPPING=1");
     local.close().await;
     held.finish().await;
@@ -30,9 +34,10 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
 async fn once(args: &Args) -> Outcome {
     let access = access::running(args, "kms-sync run --once", true).await?;
     if access::store(args)?.settings()?.paused {
-        note("auto-sync is paused: nothing was run");
+        // Cron takes 0 for "everything is in step", which nobody knows now.
+        note("error: auto-sync is paused, nothing was run; P in the app resumes it");
         access.close().await;
-        return Ok(0);
+        return Ok(1);
     }
     let Some(local) = access.local() else { return elsewhere(args, access).await };
     let (records, refused) = tokio::select! {
@@ -51,10 +56,13 @@ async fn once(args: &Args) -> Outcome {
 /// Asks the running engine for a run of each enabled sync, and stays to their end. Its hooks
 /// are told by that engine.
 async fn elsewhere(args: &Args, mut access: access::Access) -> Outcome {
-    let (mut requests, mut refused) = (Vec::new(), 0);
+    let (mut requests, mut refused, mut kinds) = (Vec::new(), 0, HashMap::new());
     for loaded in access::store(args)?.syncs() {
         match loaded.result {
-            Ok(config) if config.is_enabled => requests.push(RunRequest::new(&config.name, RunKind::Sync, Trigger::Auto)),
+            Ok(config) if config.is_enabled => {
+                requests.push(RunRequest::new(&config.name, RunKind::Sync, Trigger::Auto));
+                kinds.insert(config.name, config.destination);
+            }
             Ok(_) => {}
             Err(broken) => {
                 refused += 1;
@@ -73,6 +81,9 @@ async fn elsewhere(args: &Args, mut access: access::Access) -> Outcome {
         }
     };
     access.close().await;
+    for record in &records {
+        crate::engine::log_ended(record, kinds.get(&record.sync).map(String::as_str).unwrap_or_default());
+    }
     refused += asked - records.len();
     Ok(match commands::code(&records) {
         130 => 130,
@@ -84,7 +95,7 @@ async fn elsewhere(args: &Args, mut access: access::Access) -> Outcome {
 fn counted(records: &[RunRecord], refused: usize) -> i32 {
     let succeeded = records.iter().filter(|r| r.status == RunStatus::Succeeded).count();
     let all = records.len() + refused;
-    note(&format!("{succeeded} of {all} syncs succeeded"));
+    tracing::info!(event = "summary", succeeded, all, "{succeeded} of {all} syncs succeeded");
     i32::from(succeeded < all)
 }
 
@@ -105,21 +116,23 @@ fn systemd(state: &str) {
     }
 }
 
-/// Returns at SIGTERM or SIGINT; SIGHUP reads the configuration again.
-async fn wait_for_stop(local: &Local) {
+/// Ends at SIGTERM or SIGINT; SIGHUP reads the configuration again. Signals count from this call on.
+fn wait_for_stop(local: &Local) -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
-            _ = hup.recv() => {
-                tracing::info!("reading the configuration again");
-                local.reload();
-                local.clocks().renew();
+    async move {
+        let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::select! {
+                _ = term.recv() => return,
+                _ = int.recv() => return,
+                _ = hup.recv() => {
+                    tracing::info!(event = "reload", "reading the configuration again");
+                    local.reload();
+                    local.clocks().renew();
+                }
             }
         }
     }
@@ -137,36 +150,4 @@ pub async fn until_stopped() {
         _ = int.recv() => {}
         _ = hup.recv() => {}
     }
-}
-
-/// Log lines in files of the state directory, a week of them: the terminal belongs to the
-/// screens. The answer writes what is left when it is dropped.
-pub fn log_to_file(state: &std::path::Path) -> Option<tracing_appender::non_blocking::WorkerGuard> {
-    let files = tracing_appender::rolling::Builder::new()
-        .rotation(tracing_appender::rolling::Rotation::DAILY)
-        .filename_prefix("kms-sync")
-        .filename_suffix("log")
-        .max_log_files(7)
-        .build(state.join("log"))
-        .ok()?;
-    let (writer, guard) = tracing_appender::non_blocking(files);
-    let filter = tracing_subscriber::EnvFilter::new("kms_sync=info");
-    let started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).with_target(false).try_init();
-    started.ok().map(|()| guard)
-}
-
-/// Structured log lines on standard error.
-pub fn log_to_stderr(verbose: u8, format: LogFormat) {
-    let level = match verbose {
-        0 => "kms_sync=info",
-        1 => "kms_sync=debug",
-        _ => "kms_sync=trace",
-    };
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // A second call in one process (tests) keeps the first.
-    let _ = match format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
 }

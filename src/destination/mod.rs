@@ -177,6 +177,13 @@ pub trait Destination: Send + Sync {
     /// the same place. As exact as can be told without a call.
     fn identity(&self) -> String;
 
+    /// Which places are never written by two runs at once: equal for every name of one place,
+    /// as far as can be told without a call, where [`Self::identity`] (which the ledger is kept
+    /// by, and which therefore stays as it is) tells them apart.
+    fn writers(&self) -> String {
+        self.identity()
+    }
+
     fn keys(&self) -> &dyn KeySpace;
 
     /// False when values are write-only there: the ledger decides what is unchanged.

@@ -23,8 +23,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pool;
+use super::targets::Targets;
 use super::{Engine, Finished, carried};
 use crate::http::ErrorKind;
+use crate::model::board::Waiting;
 use crate::model::run::{RunKind, RunRequest, RunStatus, Trigger};
 use crate::model::sync::SyncConfig;
 use crate::model::sync::SyncWait;
@@ -56,6 +58,9 @@ struct Inner {
     started: Mutex<bool>,
     /// The operator wants rejected logins tried again.
     renewed: AtomicBool,
+    /// Drift checks that only look, one at a time over each connection: a hundred of them that
+    /// wait for one budget would hold what they have read.
+    looks: Targets,
 }
 
 /// A distinct source and the syncs that read it.
@@ -74,6 +79,8 @@ struct Group {
     /// Set while the source cannot be read.
     trouble: Option<Trouble>,
     polling: bool,
+    /// What the poll under way waits for, since when, and whether that was told.
+    held: Option<(Waiting, Time, bool)>,
 }
 
 /// Why a source cannot be read.
@@ -111,6 +118,8 @@ struct State {
 /// What the loop hears of.
 enum Heard {
     Polled(SourceKey, Result<(Polled, Option<String>), (ErrorKind, String)>),
+    /// A poll waits, or goes on.
+    Held(SourceKey, Option<Waiting>),
     /// Something changed at one of this account's places.
     Hint(String),
 }
@@ -125,6 +134,7 @@ impl Clocks {
                 stop: CancellationToken::new(),
                 started: Mutex::new(false),
                 renewed: AtomicBool::new(false),
+                looks: Targets::default(),
             }),
         }
     }
@@ -135,6 +145,8 @@ impl Clocks {
         if std::mem::replace(&mut *started, true) {
             return;
         }
+        // Before the clocks look: what was asked for by hand goes first.
+        self.inner.engine.resume();
         let clocks = self.clone();
         tokio::spawn(async move { clocks.work().await });
     }
@@ -180,6 +192,7 @@ impl Clocks {
                 () = sleep => {}
                 Some(word) = hearing.recv() => match word {
                     Heard::Polled(key, result) => self.polled(&mut state, &settings, key, result),
+                    Heard::Held(key, waiting) => self.held(&mut state, &key, waiting),
                     Heard::Hint(account) => {
                         for (_, group) in state.groups.iter_mut().filter(|((a, _), _)| *a == account) {
                             // A stream of hints must not put the look off for ever.
@@ -224,6 +237,7 @@ impl Clocks {
                 group.failures = if freed { 0 } else { old.failures };
                 group.trouble = old.trouble.filter(|_| !freed);
                 group.polling = old.polling;
+                group.held = old.held;
             } else {
                 let cursor = engine.store().cursor(&cursor_key(key)).ok().flatten();
                 // A tag is worth something only when every sync of the group has carried that content.
@@ -329,19 +343,19 @@ impl Clocks {
         let end = End {
             status: record.status,
             retryable: finished.retryable,
-            trigger: record.trigger,
+            trigger: finished.began,
             at: record.finished_at.unwrap_or(record.started_at),
             again: again.as_deref(),
         };
         pending.ended(&end, rand::random());
         // A first run, say, that a poll did not start: the poll that follows brings no news.
-        if record.trigger != Trigger::Manual
+        if finished.began != Trigger::Manual
             && pending.tried.is_none()
             && let (Some(config), Some(content)) = (config, &finished.content)
         {
             pending.tried = Some(carried::mark(config, content));
         }
-        if record.trigger == Trigger::Drift && pending.retry.is_none() {
+        if finished.began == Trigger::Drift && pending.retry.is_none() {
             drift::done(store, &record.sync);
         }
     }

@@ -191,7 +191,7 @@ pub(super) async fn told(engine: &Engine, finished: Arc<Finished>) {
 async fn calls(engine: &Engine, finished: &Arc<Finished>) -> Vec<Call> {
     let settings = engine.settings();
     let record = &finished.record;
-    if record.status == RunStatus::Cancelled || record.kind != RunKind::Sync {
+    if matches!(record.status, RunStatus::Cancelled | RunStatus::Interrupted) || record.kind != RunKind::Sync {
         return Vec::new();
     }
     let failed = record.status != RunStatus::Succeeded;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
+use super::lines::Line;
 use crate::model::board::{Board, Card, EngineFacts, Event, Next};
 
 /// Events a slow watcher may fall behind before it must take a new snapshot.
@@ -75,12 +76,13 @@ impl Hub {
 
     /// A line for log and toast.
     pub fn notice(&self, level: &str, text: impl Into<String>, sync: Option<&str>) {
+        self.tell(level, text, &Line { event: "notice", sync, ..Line::default() });
+    }
+
+    /// A line for log and toast, with what it tells machines.
+    pub(super) fn tell(&self, level: &str, text: impl Into<String>, line: &Line<'_>) {
         let text = text.into();
-        match level {
-            "error" => tracing::error!(sync, "{text}"),
-            "warn" => tracing::warn!(sync, "{text}"),
-            _ => tracing::info!(sync, "{text}"),
-        }
-        self.publish(Event::Notice { level: level.to_string(), text, sync: sync.map(str::to_owned) });
+        line.log(level, &text);
+        self.publish(Event::Notice { level: level.to_string(), text, sync: line.sync.map(str::to_owned) });
     }
 }

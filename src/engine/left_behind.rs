@@ -57,7 +57,7 @@ impl Runner {
         let mut opened = self.open(spec, cx, progress, learned, Some(unread())).await?;
         let present = opened.destination.identity();
         {
-            let _turn = self.targets.turn(&present, cx).await?;
+            let _turn = self.targets.turn(&opened.destination.writers(), cx).await?;
             self.list(spec, cx, progress, &mut opened, false).await?;
             progress.phase(Phase::Planning);
             let mut plan = self.removal(spec, cx, &mut opened).await?;
@@ -102,7 +102,7 @@ impl Runner {
             let connection = &there.config.connection_id;
             return Err(lost(format!("the connection {connection} no longer leads to {}, where the key was written", place.target)).into());
         }
-        let _turn = self.targets.turn(&place.target, cx).await?;
+        let _turn = self.targets.turn(&destination.writers(), cx).await?;
         let (source, ledger) = (unread(), Ledger::default());
         let mut opened = Opened { account: present.account.clone(), source, destination, ledger, inventory: Inventory::default() };
         self.list(&there, cx, progress, &mut opened, false).await?;

@@ -1,7 +1,9 @@
 //! The engine: queues runs, carries them out in background tasks, and publishes what happens.
 //!
-//! [`Engine`] is the handle, [`queue`] says when a run starts and [`records`] what stays of it; [`runner`] knows what a run does, [`executor`] how a plan is
-//! carried out, [`auto`] when runs start by themselves, [`hub`] who sees it.
+//! [`Engine`] is the handle. [`queue`] holds what was asked for, [`slots`] says when it may go,
+//! [`parked`] what becomes of it when the engine ends and [`records`] what stays of it;
+//! [`runner`] knows what a run does, [`executor`] how a plan is carried out, [`auto`] when runs
+//! start by themselves. [`hub`] shows it all, [`waits`] and [`lines`] tell it elsewhere.
 
 pub mod auto;
 mod carried;
@@ -11,14 +13,18 @@ mod executor;
 pub mod hooks;
 pub mod hub;
 mod left_behind;
+pub mod lines;
+mod parked;
 pub mod pool;
 mod progress;
 mod queue;
 mod rates;
 mod records;
 pub mod runner;
+mod slots;
 mod steps;
 pub mod targets;
+mod waits;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,12 +34,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::Cx;
-use crate::model::board::Event;
-use crate::model::run::{Counts, RunRecord, RunStatus};
+use crate::model::board::{Event, LiveRun, Phase};
+use crate::model::run::{RunRecord, RunStatus, Trigger};
 use crate::store::{Settings, Store};
 
 use executor::blocking;
-pub use records::{note_interrupted, summary};
+pub use records::{log_ended, note_interrupted, note_unbegun, summary};
+pub use waits::of_runs as run_waits;
 
 use hub::Hub;
 use pool::Pool;
@@ -58,8 +65,12 @@ struct Inner {
     queue: Mutex<Queue>,
     settings: Mutex<Settings>,
     tasks: TaskTracker,
-    /// Set when the engine is closing: nothing new starts.
+    /// Set when the engine is closing: nothing new is taken on.
     closing: CancellationToken,
+    /// Set when what waits is parked: nothing starts any more.
+    parking: CancellationToken,
+    /// Held while the list of parked runs is changed.
+    parked: Arc<Mutex<()>>,
     /// Told of every finished run.
     ended: tokio::sync::broadcast::Sender<Arc<Finished>>,
 }
@@ -79,6 +90,8 @@ pub enum NotQueued {
 /// A finished run, as the auto-sync clocks need to know it.
 pub struct Finished {
     pub record: RunRecord,
+    /// Why it was queued. An automatic run that somebody took over is still auto-sync's.
+    pub began: Trigger,
     pub retryable: bool,
     /// Fingerprint of what it took from its source, when it came so far.
     pub content: Option<String>,
@@ -101,6 +114,8 @@ impl Engine {
                 settings: Mutex::new(settings),
                 tasks: TaskTracker::new(),
                 closing: CancellationToken::new(),
+                parking: CancellationToken::new(),
+                parked: Arc::default(),
                 ended: tokio::sync::broadcast::Sender::new(1024),
             }),
         }
@@ -145,36 +160,37 @@ impl Engine {
     }
 
     async fn execute(&self, job: Queued, cancel: CancellationToken) {
-        let Queued { id, spec, result, .. } = job;
+        let Queued { id, spec, result, began, .. } = job;
         let name = spec.config.name.clone();
         let progress = Arc::new(Progress::new(self.inner.hub.clone(), &name, &id));
         let shown = progress.clone();
         let cx = Cx::new(cancel, Arc::new(move |waiting| shown.waiting(waiting)));
+        let inner = Arc::downgrade(&self.inner);
+        cx.seat().on_wanted(Arc::new(move || {
+            if let Some(inner) = inner.upgrade() {
+                Self { inner }.pump();
+            }
+        }));
         if let Some(running) = self.queue().running.get_mut(&name) {
             running.cx = Some(cx.clone());
         }
-        let mut record = RunRecord {
-            id,
-            sync: name.clone(),
-            kind: spec.kind,
-            trigger: spec.trigger,
-            status: RunStatus::Interrupted,
-            message: None,
-            started_at: crate::model::now(),
-            finished_at: None,
-            counts: Counts::default(),
-            secrets: Vec::new(),
-            requests: Default::default(),
-        };
+        let mut record = RunRecord::begun(id, &spec.request(), crate::model::now());
+        tracing::debug!(event = "run-started", sync = name, run = record.id, kind = %spec.kind, trigger = %spec.trigger, "{name}: {} started", spec.kind);
+        if !cx.cancelled() {
+            let live = LiveRun::new(&record, Phase::ReadingSource);
+            self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(live) });
+        }
         self.note_started(&spec, &record).await;
         let ended = {
-            let ticking = self.tick_meter(&progress, &cx);
+            let ticking = self.look_after(&name, &progress, &cx);
             let runner = self.runner();
             // A defect must not leave the sync busy for ever. What it says may hold anything.
             let ended = AssertUnwindSafe(runner.run(&spec, &cx, &progress)).catch_unwind().await;
             ticking.cancel();
             ended.unwrap_or_else(|_| Ended::defect())
         };
+        let mut ended = ended;
+        self.as_parked(&mut ended, self.queue().running.get(&name));
         let (counts, secrets) = progress.take(cx.redactor());
         record.status = ended.status;
         record.message = ended.message.clone();
@@ -183,6 +199,9 @@ impl Engine {
         record.secrets = secrets;
         record.requests = cx.meter().snapshot();
         self.note_ended(&spec, &record, &ended).await;
+        if record.status == RunStatus::Interrupted {
+            self.keep_parked(spec.request(), &spec.config).await;
+        }
         {
             let mut queue = self.queue();
             queue.running.remove(&name);
@@ -201,7 +220,7 @@ impl Engine {
             self.inner.pool.note_refused(spec.config.source_connection.as_deref());
         }
         let content = ended.learned.and_then(|l| l.content);
-        let finished = Finished { retryable: ended.retryable, record: record.clone(), content };
+        let finished = Finished { retryable: ended.retryable, record: record.clone(), began, content };
         self.inner.hub.publish(Event::Finished { sync: name.clone(), record: Box::new(record.clone()) });
         let _ = self.inner.ended.send(Arc::new(finished));
         // Nobody may be waiting for this run.
@@ -209,20 +228,34 @@ impl Engine {
         self.pump();
     }
 
-    /// Publishes request counters while a run is busy between outcomes.
-    fn tick_meter(&self, progress: &Arc<Progress>, cx: &Cx) -> CancellationToken {
+    /// Watches over a run until the answer is cancelled: publishes its request counters, and
+    /// takes its seat while it only waits.
+    fn look_after(&self, name: &str, progress: &Arc<Progress>, cx: &Cx) -> CancellationToken {
         let stop = CancellationToken::new();
+        let (engine, name) = (self.clone(), name.to_string());
         let (stopped, progress, cx) = (stop.clone(), progress.clone(), cx.clone());
         self.inner.tasks.spawn(async move {
-            let mut last = 0;
+            let (mut last, mut still) = (0, slots::Stillness::default());
             loop {
+                let pause = if cx.seat().taken() { slots::LOOK } else { slots::LOOK_AT_STANDING };
                 tokio::select! {
                     () = stopped.cancelled() => break,
-                    () = tokio::time::sleep(std::time::Duration::from_millis(500)) => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
                 if cx.meter().total() != last {
                     last = cx.meter().total();
                     progress.meter(&cx, true);
+                }
+                let waits = still.look(&cx);
+                if engine.inner.parking.is_cancelled() {
+                    if waits.is_some() || !cx.seat().taken() {
+                        engine.park_waiting(&name);
+                    }
+                } else if engine.inner.closing.is_cancelled() && waits.is_some() && slots::outlasts_the_engine(&cx) {
+                    // Whoever asked for it goes on with the next engine.
+                    engine.park_waiting(&name);
+                } else if waits.is_some_and(|moves| cx.seat().stand_up(moves)) {
+                    engine.pump();
                 }
             }
         });
@@ -239,25 +272,8 @@ impl Engine {
         blocking(move || store.run(&id)).await.ok().flatten().filter(|r| r.finished_at.is_some())
     }
 
-    /// Ends the engine: runs get `grace` to finish, then they are cancelled and park where they stand.
-    pub async fn close(&self, grace: std::time::Duration) {
-        self.inner.closing.cancel();
-        let waiting: Vec<String> = self.queue().waiting.iter().map(|q| q.id.clone()).collect();
-        for id in waiting {
-            self.cancel(&id);
-        }
-        self.inner.tasks.close();
-        if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_err() {
-            for running in self.queue().running.values() {
-                running.cancel.cancel();
-            }
-            // Calls in flight end by themselves; a minute covers the longest one.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(65), self.inner.tasks.wait()).await;
-        }
-        self.inner.pool.close().await;
-    }
-
-    /// Ends the engine when what was asked of it is done: nothing new starts.
+    /// Ends the engine when what was asked of it is done: nothing new is taken on, and a run in a
+    /// long wait is left to the next engine.
     pub async fn finish(&self) {
         self.inner.closing.cancel();
         self.inner.tasks.close();

@@ -1,4 +1,5 @@
-//! The queue: which runs wait, which go, and when the next one may start.
+//! The queue: what was asked for, and which runs go. When the next one may start is said by
+//! [`super::slots`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
@@ -8,17 +9,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::records::job;
 use super::runner::RunSpec;
-use super::{Engine, NotQueued, rates};
+use super::slots::Blocked;
+use super::{Engine, NotQueued, parked, rates, targets};
 use crate::http::Cx;
+use crate::model::Time;
 use crate::model::board::{Event, LiveRun, Phase};
-use crate::model::run::{Counts, RunKind, RunRecord, RunRequest, Trigger};
+use crate::model::run::{RunKind, RunRecord, RunRequest, Trigger};
 use crate::model::sync::{Job, JobStatus};
 use crate::source::SourceMap;
 
 #[derive(Default)]
 pub(super) struct Queue {
+    /// In order of arrival.
     pub(super) waiting: VecDeque<Queued>,
-    /// By sync name.
+    /// By sync name: those that work, and those that gave their seat up while they wait.
     pub(super) running: HashMap<String, Running>,
     /// By run id: those that have not ended, and the last that did. Older ones are in the database.
     pub(super) results: HashMap<String, watch::Receiver<Option<RunRecord>>>,
@@ -27,22 +31,44 @@ pub(super) struct Queue {
     pub(super) sent: rates::Totals,
     /// The rates are being told.
     pub(super) telling: bool,
+    tickets: u64,
 }
 
 impl Queue {
-    /// The run that auto-sync has started for a sync before its creator did: there is one first
-    /// run, whoever starts it.
-    fn first_run(&mut self, name: &str, request: &RunRequest) -> Option<String> {
-        if let Some(queued) = self.waiting.iter_mut().find(|q| q.spec.config.name == name && q.spec.kind == request.kind) {
+    /// The run that this request need not repeat: one that auto-sync, or an engine that goes on
+    /// with what another left, has queued before somebody asked for it. It takes over what the
+    /// request agrees to.
+    fn joined(&mut self, name: &str, request: &RunRequest) -> Option<String> {
+        if request.trigger.unattended() {
+            return None;
+        }
+        let fits = |q: &&mut Queued| q.spec.config.name == name && q.spec.kind == request.kind && q.spec.left_behind == request.left_behind;
+        if let Some(queued) = self.waiting.iter_mut().find(fits) {
             let spec = &mut queued.spec;
+            let made = spec.trigger.unattended() || queued.resumed || request.trigger == Trigger::Created;
+            if !made || (request.prioritize.is_some() && request.prioritize != spec.prioritize) {
+                return None;
+            }
             spec.trigger = request.trigger;
             spec.allow_delete |= request.allow_delete;
             spec.withhold |= request.withhold;
+            spec.verify |= request.verify;
+            spec.rewrite |= request.rewrite;
+            // What a poll has read may be older than the question.
+            spec.source = None;
+            queued.resumed = false;
             return Some(queued.id.clone());
         }
         // One that has begun cannot be told what the creator agreed to.
-        let same = |r: &&Running| r.kind == request.kind && !request.allow_delete && !request.withhold;
+        let bare =
+            !request.allow_delete && !request.withhold && !request.verify && !request.rewrite && request.prioritize.is_none() && !request.left_behind;
+        let same = |r: &&Running| r.kind == request.kind && bare && (r.resumed || request.trigger == Trigger::Created);
         self.running.get(name).filter(same).map(|r| r.id.clone())
+    }
+
+    pub(super) fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
     }
 }
 
@@ -52,22 +78,57 @@ pub(super) struct Queued {
     pub(super) result: watch::Sender<Option<RunRecord>>,
     /// Everything about it is recorded: it may start.
     pub(super) ready: bool,
-    /// The position that was last told.
-    pub(super) told: Option<usize>,
+    /// What was last told: its position, and what keeps it besides.
+    pub(super) told: Option<(usize, Option<Blocked>)>,
+    /// Why it was queued: somebody may have taken it over since.
+    pub(super) began: Trigger,
+    /// Its turn among equals.
+    pub(super) ticket: u64,
+    pub(super) since: Time,
+    /// Its connection's id; what the sync calls it where there is none.
+    pub(super) connection: String,
+    /// What its sync calls its target, see [`targets::name`].
+    pub(super) target: String,
+    /// An engine that ended had it in hand.
+    pub(super) resumed: bool,
 }
 
 pub(super) struct Running {
     pub(super) id: String,
     pub(super) kind: RunKind,
+    pub(super) trigger: Trigger,
     pub(super) connection: String,
+    pub(super) ticket: u64,
+    pub(super) target: String,
+    /// What is asked for again when the engine ends before the run does.
+    pub(super) request: RunRequest,
+    pub(super) resumed: bool,
+    pub(super) sync_id: String,
+    /// The destination's kind.
+    pub(super) destination: String,
     pub(super) cancel: CancellationToken,
+    /// Somebody cancelled it; otherwise a cancellation is the engine's own end.
+    pub(super) by_hand: bool,
+    /// What it waited for when the engine's end cut it short.
+    pub(super) parked_in: Option<String>,
     /// Set when it begins to work.
     pub(super) cx: Option<Cx>,
+}
+
+impl Running {
+    /// True while it may work.
+    pub(super) fn seated(&self) -> bool {
+        self.cx.as_ref().is_none_or(|cx| cx.seat().taken())
+    }
 }
 
 impl Engine {
     /// Queues a run. A sync runs once at a time.
     pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, NotQueued> {
+        self.enqueue(request, source, false)
+    }
+
+    pub(super) fn enqueue(&self, request: &RunRequest, source: Option<Arc<SourceMap>>, resumed: bool) -> Result<String, NotQueued> {
         if self.inner.closing.is_cancelled() {
             return Err(NotQueued::Closing);
         }
@@ -84,12 +145,15 @@ impl Engine {
         }
         let name = config.name.clone();
         let id = uuid::Uuid::new_v4().to_string();
-        let connection = config.connection_id.clone();
+        // By name or by id, it is one connection.
+        let connection = self.inner.pool.connection(&config.connection_id).map_or_else(|_| config.connection_id.clone(), |c| c.id);
+        let since = crate::model::now();
         {
             let mut queue = self.queue();
-            if request.trigger == Trigger::Created
-                && let Some(first) = queue.first_run(&name, request)
-            {
+            if let Some(first) = queue.joined(&name, request) {
+                drop(queue);
+                // Its place in the line may be another one now.
+                self.pump();
                 return Ok(first);
             }
             if queue.running.contains_key(&name) || queue.waiting.iter().any(|q| q.spec.config.name == name) {
@@ -98,6 +162,7 @@ impl Engine {
             let (result, receiver) = watch::channel(None);
             *job(&mut state, request.kind) =
                 Job { status: Some(JobStatus::Pending), job_id: Some(id.clone()), ..job(&mut state, request.kind).clone() };
+            let target = targets::name(&connection, &config);
             let spec = RunSpec {
                 config,
                 state: state.clone(),
@@ -112,26 +177,27 @@ impl Engine {
                 source,
             };
             queue.results.insert(id.clone(), receiver);
-            queue.waiting.push_back(Queued { id: id.clone(), spec, result, ready: false, told: None });
+            let ticket = queue.ticket();
+            queue.waiting.push_back(Queued {
+                id: id.clone(),
+                spec,
+                result,
+                ready: false,
+                told: None,
+                began: request.trigger,
+                ticket,
+                since,
+                connection: connection.clone(),
+                target,
+                resumed,
+            });
         }
-        tracing::debug!(sync = name, run = id, connection, "queued");
-        let run = LiveRun {
-            id: id.clone(),
-            kind: request.kind,
-            trigger: request.trigger,
-            phase: Phase::Queued,
-            started_at: crate::model::now(),
-            queue_position: None,
-            done: 0,
-            total: 0,
-            counts: Counts::default(),
-            waiting: None,
-            recent: VecDeque::new(),
-            active: Vec::new(),
-            requests: 0,
-            retries: 0,
-            waited_ms: 0,
-        };
+        tracing::debug!(event = "run-queued", sync = name, run = id, kind = %request.kind, trigger = %request.trigger, connection, "{name}: queued");
+        if !resumed {
+            // Whoever asks anew has no use for what an earlier engine left of the same.
+            parked::forget(&self.inner.store, &name, request.kind);
+        }
+        let run = LiveRun::new(&RunRecord::begun(id.clone(), request, since), Phase::Queued);
         self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(run) });
         if let Err(error) = self.inner.store.save_sync_state(&name, &state) {
             tracing::warn!(sync = name, "the pending state could not be saved: {error}");
@@ -143,61 +209,34 @@ impl Engine {
         Ok(id)
     }
 
-    /// Starts what may start: manual runs first, then in order of arrival, within the limits.
-    pub(super) fn pump(&self) {
-        let settings = self.settings();
-        let mut positions = Vec::new();
-        {
-            let mut queue = self.queue();
-            loop {
-                if queue.running.len() >= settings.max_runs {
-                    break;
-                }
-                let free = |q: &Queued, running: &HashMap<String, Running>| {
-                    running.values().filter(|r| r.connection == q.spec.config.connection_id).count() < settings.runs_per_connection
-                };
-                let next = queue
-                    .waiting
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, q)| q.ready && free(q, &queue.running))
-                    .min_by_key(|(i, q)| (q.spec.trigger.unattended(), *i))
-                    .map(|(i, _)| i);
-                let Some(job) = next.and_then(|i| queue.waiting.remove(i)) else { break };
-                self.begin(&mut queue, job, CancellationToken::new());
-            }
-            for (i, queued) in queue.waiting.iter_mut().enumerate().filter(|(_, q)| q.ready) {
-                if queued.told.replace(i + 1) != Some(i + 1) {
-                    positions.push((queued.spec.config.name.clone(), i + 1));
-                }
-            }
-            let (running, queued) = (queue.running.len(), queue.waiting.len());
-            drop(queue);
-            self.inner.hub.facts(|f| {
-                f.running = running;
-                f.queued = queued;
-            });
-        }
-        for (sync, position) in positions {
-            self.inner.hub.publish(Event::Queue { sync, position: Some(position) });
-        }
-    }
-
-    fn begin(&self, queue: &mut Queue, job: Queued, cancel: CancellationToken) {
-        let running =
-            Running { id: job.id.clone(), kind: job.spec.kind, connection: job.spec.config.connection_id.clone(), cancel: cancel.clone(), cx: None };
-        queue.running.insert(job.spec.config.name.clone(), running);
+    pub(super) fn begin(&self, queue: &mut Queue, job: Queued, cancel: CancellationToken, by_hand: bool) {
+        let config = &job.spec.config;
+        let running = Running {
+            id: job.id.clone(),
+            kind: job.spec.kind,
+            trigger: job.spec.trigger,
+            connection: job.connection.clone(),
+            ticket: job.ticket,
+            target: job.target.clone(),
+            request: job.spec.request(),
+            resumed: job.resumed,
+            sync_id: job.spec.state.id.clone(),
+            destination: config.destination.clone(),
+            cancel: cancel.clone(),
+            by_hand,
+            parked_in: None,
+            cx: None,
+        };
+        queue.running.insert(config.name.clone(), running);
         let engine = self.clone();
         self.inner.tasks.spawn(async move { engine.execute(job, cancel).await });
-        if !std::mem::replace(&mut queue.telling, true) {
-            tokio::spawn(rates::tell(self.clone()));
-        }
     }
 
     /// Cancels a queued or going run; false when there is none of this id.
     pub fn cancel(&self, id: &str) -> bool {
         let mut queue = self.queue();
-        if let Some(running) = queue.running.values().find(|r| r.id == id) {
+        if let Some(running) = queue.running.values_mut().find(|r| r.id == id) {
+            running.by_hand = true;
             running.cancel.cancel();
             return true;
         }
@@ -206,7 +245,9 @@ impl Engine {
         // It goes through the runner with a cancelled token, so that its record is made like any other.
         let cancel = CancellationToken::new();
         cancel.cancel();
-        self.begin(&mut queue, job, cancel);
+        self.begin(&mut queue, job, cancel, true);
+        drop(queue);
+        self.pump();
         true
     }
 
@@ -220,10 +261,10 @@ impl Engine {
         totals
     }
 
-    /// True, and the telling is over, when nothing runs.
+    /// True, and the telling is over, when nothing runs and nothing waits.
     pub(super) fn stop_telling_when_idle(&self) -> bool {
         let mut queue = self.queue();
-        queue.telling = !queue.running.is_empty();
+        queue.telling = !queue.running.is_empty() || !queue.waiting.is_empty();
         !queue.telling
     }
 

@@ -1,15 +1,21 @@
-//! How busy the providers are kept: requests per second, told while something runs.
+//! How busy the providers are kept: requests per second, told while something runs; and the
+//! second hand of what else is told meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::Engine;
+use super::waits::Teller;
+use super::{Engine, blocking};
 use crate::model::run::Requests;
+use crate::store::StoreError;
 
 /// Pause between two tellings.
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks that a rate is the average of.
 const WINDOW: usize = 3;
+
+/// Ticks between two notes that this process still carries out its runs.
+const SEEN: u64 = 5;
 
 /// Requests by provider.
 pub(super) type Totals = BTreeMap<String, u64>;
@@ -38,9 +44,10 @@ impl Window {
     }
 }
 
-/// Publishes rates and budgets once a second until nothing runs any more.
+/// Publishes rates, budgets and waits once a second until nothing runs or is queued any more.
 pub(super) async fn tell(engine: Engine) {
     let mut window = Window::default();
+    let (mut teller, mut ticks) = (Teller::default(), 0);
     // Only what is sent from now on counts.
     window.push(engine.sent());
     loop {
@@ -48,6 +55,7 @@ pub(super) async fn tell(engine: Engine) {
         let budgets: BTreeMap<String, String> = engine.pool().budgets().into_iter().collect();
         let rates = window.push(engine.sent());
         let over = engine.stop_telling_when_idle();
+        (teller, ticks) = noted(&engine, teller, ticks).await;
         engine.hub().facts(|f| {
             f.rates = if over { BTreeMap::new() } else { rates };
             f.budgets = budgets;
@@ -56,6 +64,20 @@ pub(super) async fn tell(engine: Engine) {
             return;
         }
     }
+}
+
+/// What goes to the state database, off the async threads.
+async fn noted(engine: &Engine, mut teller: Teller, ticks: u64) -> (Teller, u64) {
+    let engine = engine.clone();
+    let work = blocking(move || {
+        teller.tick(&engine);
+        if ticks.is_multiple_of(SEEN) {
+            engine.store().note_seen();
+        }
+        Ok::<_, StoreError>(teller)
+    });
+    // Only a defect ends it without an answer.
+    (work.await.unwrap_or_default(), ticks + 1)
 }
 
 #[cfg(test)]

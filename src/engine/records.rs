@@ -1,5 +1,6 @@
 //! What stays of a run: its record, the sync's documented status, and a line for people.
 
+use super::lines::Line;
 use super::runner::{Ended, RunSpec};
 use super::{Engine, blocking, carried};
 use crate::model::run::{RunKind, RunRecord, RunStatus};
@@ -65,9 +66,22 @@ impl Engine {
         if let Err(error) = saved {
             self.inner.hub.notice("error", format!("The run's end could not be recorded: {error}"), Some(&spec.config.name));
         }
-        let text = summary(record);
-        self.inner.hub.notice(if succeeded { "info" } else { "error" }, text, Some(&spec.config.name));
+        self.inner.hub.tell(level(record.status), summary(record), &Line::ended(record, &spec.config.destination));
     }
+}
+
+/// How loudly a run's end is told.
+fn level(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Succeeded => "info",
+        RunStatus::Failed => "error",
+        RunStatus::Cancelled | RunStatus::Interrupted | RunStatus::NeedsApproval => "warn",
+    }
+}
+
+/// Tells the log of a run that another process has carried out. `provider` is the destination's kind.
+pub fn log_ended(record: &RunRecord, provider: &str) {
+    Line::ended(record, provider).log(level(record.status), &summary(record));
 }
 
 pub(super) fn job(state: &mut SyncState, kind: RunKind) -> &mut Job {
@@ -92,6 +106,28 @@ pub fn note_interrupted(store: &Store, record: &RunRecord) -> Result<(), crate::
         store.save_sync_state(&record.sync, &state)?;
     }
     Ok(())
+}
+
+/// Brings syncs in line whose run was queued when their engine died; answers their names. Call
+/// it with the engine's lock held, at start.
+pub fn note_unbegun(store: &Store) -> Result<Vec<String>, crate::store::StoreError> {
+    let names: Vec<String> = store.syncs().into_iter().map(|l| l.name).collect();
+    let mut unbegun = Vec::new();
+    for (name, mut state) in names.iter().zip(store.sync_states(&names)?) {
+        let mut left = false;
+        for slot in [&mut state.sync, &mut state.import, &mut state.remove] {
+            if matches!(slot.status, Some(JobStatus::Pending | JobStatus::Running)) {
+                slot.status = Some(JobStatus::Failed);
+                slot.message = Some("Its run was queued when the engine died, and did not begin: start it again.".into());
+                left = true;
+            }
+        }
+        if left {
+            store.save_sync_state(name, &state)?;
+            unbegun.push(name.clone());
+        }
+    }
+    Ok(unbegun)
 }
 
 /// One line about a finished run, for toasts, logs and tables.

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::pool::Pool;
 use super::progress::Progress;
-use super::steps::{failures, target, withdraw_frozen};
+use super::steps::{Opened, failures, target, withdraw_frozen};
 use crate::destination::Destination;
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::board::Phase;
 use crate::model::plan::{ChangeDoc, PlanDoc};
-use crate::model::run::{Priority, RunKind, RunStatus, Trigger};
+use crate::model::run::{Priority, RunKind, RunRequest, RunStatus, Trigger};
 use crate::model::sync::{InitialSyncBehavior, SyncConfig, SyncState};
 use crate::plan::import as importing;
 use crate::source::SourceMap;
@@ -35,6 +37,21 @@ pub struct RunSpec {
 }
 
 impl RunSpec {
+    /// The request that asks for the same again.
+    pub fn request(&self) -> RunRequest {
+        RunRequest {
+            sync: self.config.name.clone(),
+            kind: self.kind,
+            trigger: self.trigger,
+            verify: self.verify,
+            rewrite: self.rewrite,
+            allow_delete: self.allow_delete,
+            withhold: self.withhold,
+            prioritize: self.prioritize,
+            left_behind: self.left_behind,
+        }
+    }
+
     /// A look at what a sync by hand would do.
     pub fn look(config: SyncConfig, state: SyncState, verify: bool) -> Self {
         Self {
@@ -157,7 +174,7 @@ impl Runner {
     /// Answers what the run took for granted, where there is something to tell.
     async fn sync(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<Option<String>, Stopped> {
         let mut opened = self.open(spec, cx, progress, learned, None).await?;
-        let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
+        let _turn = self.turn(spec, &opened, cx).await?;
         let behavior = spec.config.sync_options.initial_sync_behavior;
         let first = self.imports_first(spec, &opened);
         let full = self.full(spec, first);
@@ -187,7 +204,7 @@ impl Runner {
 
     async fn import(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
         let mut opened = self.open(spec, cx, progress, learned, None).await?;
-        let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
+        let _turn = self.turn(spec, &opened, cx).await?;
         self.list(spec, cx, progress, &mut opened, true).await?;
         progress.phase(Phase::Importing);
         let indexes = importing::reads(&spec.config, &opened.inventory, opened.destination.keys());
@@ -206,13 +223,21 @@ impl Runner {
     async fn remove(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
         // The source may be gone: what the ledger knows can still be taken away.
         let mut opened = self.open(spec, cx, progress, learned, Some(unread())).await?;
-        let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
+        let _turn = self.turn(spec, &opened, cx).await?;
         self.list(spec, cx, progress, &mut opened, false).await?;
         progress.phase(Phase::Planning);
         let plan = self.removal(spec, cx, &mut opened).await?;
         let held = self.take_away(spec, cx, progress, &opened, &plan).await?;
         failures(progress)?;
         held_back(held)
+    }
+
+    /// Waits for this run's turn at its destination.
+    async fn turn(&self, spec: &RunSpec, opened: &Opened, cx: &Cx) -> Result<OwnedMutexGuard<()>, ApiError> {
+        let place = opened.destination.writers();
+        let connection = self.pool.connection(&spec.config.connection_id)?;
+        self.targets.learn(super::targets::name(&connection.id, &spec.config), &place);
+        self.targets.turn(&place, cx).await
     }
 
     /// Computes a plan and writes nothing, at neither side.

@@ -1,6 +1,7 @@
 //! The context of one run (or one question of a screen): cancellation, counting, the
 //! redactor, the retry budget, and the place where waits become visible.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,12 +9,16 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use unpoisoned::Lock;
 
+use super::seat::{Busy, Seat};
 use super::{ApiError, Redactor};
 use crate::model::board::Waiting;
 use crate::model::run::Requests;
 
 /// Retries one run may spend in all, whatever its size.
 const RETRY_BUDGET: i64 = 500;
+
+/// What a run waits for whose own wait is over while others are at work.
+const FOR_A_SEAT: &str = "its wait is over; other runs are at work (maxRuns)";
 
 /// Told when a wait begins (`Some`) and ends (`None`).
 pub type WaitSink = Arc<dyn Fn(Option<Waiting>) + Send + Sync>;
@@ -29,8 +34,10 @@ struct Inner {
     meter: Meter,
     redactor: Redactor,
     waits: WaitSink,
-    /// How many waits are under way: the overlay goes only when the last one ends.
-    waiting: AtomicI64,
+    /// The waits under way, in the order they began: what is shown is one of them, and the
+    /// overlay goes only when the last one ends.
+    waiting: Lock<BTreeMap<u64, Waiting>>,
+    seat: Seat,
     retries_left: AtomicI64,
 }
 
@@ -43,7 +50,8 @@ impl Cx {
                 meter: Meter::default(),
                 redactor: Redactor::default(),
                 waits,
-                waiting: AtomicI64::new(0),
+                waiting: Lock::default(),
+                seat: Seat::default(),
                 retries_left: AtomicI64::new(RETRY_BUDGET),
             }),
         }
@@ -89,6 +97,46 @@ impl Cx {
         self.inner.retries_left.fetch_sub(1, Ordering::Relaxed) > 0
     }
 
+    /// The run's seat among those that may be at work at once.
+    pub fn seat(&self) -> &Seat {
+        &self.inner.seat
+    }
+
+    /// The right to send one request, until the answer is dropped: a run that has given its seat
+    /// up while it waited takes one again first.
+    pub async fn enter(&self, service: &str) -> Result<Busy<'_>, ApiError> {
+        loop {
+            if let Some(busy) = self.inner.seat.try_enter() {
+                return Ok(busy);
+            }
+            self.seated(service).await?;
+        }
+    }
+
+    /// Waits, visibly, until the run has its seat.
+    async fn seated(&self, service: &str) -> Result<(), ApiError> {
+        if self.inner.seat.taken() {
+            return self.check(service);
+        }
+        self.check(service)?;
+        let _shown = Shown::new(self, Waiting { reason: FOR_A_SEAT.to_string(), until: None });
+        tokio::select! {
+            () = self.inner.cancel.cancelled() => Err(ApiError::cancelled(service)),
+            () = self.inner.seat.offered() => Ok(()),
+        }
+    }
+
+    /// The end of the first of the waits under way; `None` when there is no wait,
+    /// `Some(None)` when none of them knows its end.
+    pub fn next_wake(&self) -> Option<Option<jiff::Timestamp>> {
+        self.inner.waiting.with(|w| (!w.is_empty()).then(|| w.values().filter_map(|w| w.until).min()))
+    }
+
+    /// The wait under way that says most: the one that lasts longest, of several the first.
+    pub fn longest_wait(&self) -> Option<Waiting> {
+        self.inner.waiting.with(|w| w.values().rev().max_by_key(|w| (w.reason != FOR_A_SEAT, w.until)).cloned())
+    }
+
     /// Shows a wait for something other than time, until the answer is dropped.
     pub fn waiting(&self, reason: &str, until: Option<jiff::Timestamp>) -> impl Drop + use<> {
         Shown::new(self, Waiting { reason: reason.to_string(), until })
@@ -101,29 +149,42 @@ impl Cx {
         }
         let until = jiff::Timestamp::now().checked_add(jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::from_hours(24))).ok();
         let _shown = Shown::new(self, Waiting { reason: reason.to_string(), until });
-        let _counted = self.inner.meter.wait_begins();
-        tokio::select! {
-            () = self.inner.cancel.cancelled() => Err(ApiError::cancelled("kms-sync")),
-            () = tokio::time::sleep(duration) => Ok(()),
+        {
+            let _counted = self.inner.meter.wait_begins();
+            tokio::select! {
+                () = self.inner.cancel.cancelled() => return Err(ApiError::cancelled("kms-sync")),
+                () = tokio::time::sleep(duration) => {}
+            }
         }
+        self.seated("kms-sync").await
     }
 }
 
 /// Keeps the overlay up while it lives.
-struct Shown(Cx);
+struct Shown(Cx, u64);
 
 impl Shown {
     fn new(cx: &Cx, waiting: Waiting) -> Self {
-        cx.inner.waiting.fetch_add(1, Ordering::Relaxed);
+        let id = cx.inner.waiting.with(|w| {
+            let id = w.last_key_value().map_or(0, |(id, _)| id + 1);
+            w.insert(id, waiting.clone());
+            id
+        });
         (cx.inner.waits)(Some(waiting));
-        Self(cx.clone())
+        Self(cx.clone(), id)
     }
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        if self.0.inner.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
-            (self.0.inner.waits)(None);
+        // Where the wait that was shown is over, one that still lasts is shown.
+        let shown = self.0.inner.waiting.with(|w| {
+            let last = w.last_key_value().map(|(id, _)| *id);
+            w.remove(&self.1);
+            (last == Some(self.1)).then(|| w.last_key_value().map(|(_, w)| w.clone()))
+        });
+        if let Some(left) = shown {
+            (self.0.inner.waits)(left);
         }
     }
 }

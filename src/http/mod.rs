@@ -8,11 +8,13 @@ mod cx;
 mod error;
 mod pacer;
 mod redact;
+mod seat;
 
 pub use cx::{Cx, Meter, WaitSink};
 pub use error::{ApiError, ErrorKind};
 pub use pacer::Pacer;
 pub use redact::Redactor;
+pub use seat::{Busy, Seat};
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -284,6 +286,7 @@ impl Http {
     async fn once(&self, cx: &Cx, service: &str, call: &str, request: reqwest::Request, retry: bool) -> Result<Answer, ApiError> {
         let sent = request.body().and_then(|b| b.as_bytes()).map_or(0, <[u8]>::len) as u64;
         let client = self.client(request.url())?.clone();
+        let _busy = cx.enter(service).await?;
         cx.meter().request(service, call, sent, retry);
         let work = async {
             let mut response = client.execute(request).await.map_err(|e| self.transport(cx, service, &e))?;

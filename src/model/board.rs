@@ -86,6 +86,7 @@ pub struct LiveRun {
     pub kind: RunKind,
     pub trigger: Trigger,
     pub phase: Phase,
+    /// When it began; while it is queued: since when.
     pub started_at: Time,
     /// Position in the queue while `phase` is `Queued`, from 1.
     pub queue_position: Option<usize>,
@@ -117,8 +118,12 @@ pub struct EngineFacts {
     /// `KMS host (organisation or project)`, for the header.
     pub account: Option<String>,
     pub paused: bool,
+    /// Runs at work.
     pub running: usize,
     pub queued: usize,
+    /// Runs that stand in a long wait, and leave their seat to others meanwhile.
+    #[serde(default)]
+    pub standing: usize,
     /// Requests per second by provider over the last seconds.
     pub rates: BTreeMap<String, f64>,
     /// Rate-limit budgets by connection: text for the pane, e.g. `612 of 1000 this hour`.
@@ -276,6 +281,29 @@ impl Board {
     fn run(&mut self, sync: &str, f: impl FnOnce(&mut LiveRun)) {
         if let Some(run) = self.cards.get_mut(sync).and_then(|c| c.run.as_mut()) {
             f(run);
+        }
+    }
+}
+
+impl LiveRun {
+    /// A run that is queued, or has just begun.
+    pub fn new(record: &RunRecord, phase: Phase) -> Self {
+        Self {
+            id: record.id.clone(),
+            kind: record.kind,
+            trigger: record.trigger,
+            phase,
+            started_at: record.started_at,
+            queue_position: None,
+            done: 0,
+            total: 0,
+            counts: Counts::default(),
+            waiting: None,
+            recent: VecDeque::new(),
+            active: Vec::new(),
+            requests: 0,
+            retries: 0,
+            waited_ms: 0,
         }
     }
 }

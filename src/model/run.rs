@@ -118,6 +118,25 @@ pub struct RunRecord {
     pub requests: Requests,
 }
 
+impl RunRecord {
+    /// The record of a run that has not ended: should its process die, it is interrupted.
+    pub fn begun(id: String, request: &RunRequest, started_at: Time) -> Self {
+        Self {
+            id,
+            sync: request.sync.clone(),
+            kind: request.kind,
+            trigger: request.trigger,
+            status: RunStatus::Interrupted,
+            message: None,
+            started_at,
+            finished_at: None,
+            counts: Counts::default(),
+            secrets: Vec::new(),
+            requests: Requests::default(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub created: u64,

@@ -537,14 +537,15 @@ pub struct SyncDoc {
     pub left_behind: Option<usize>,
 }
 
-/// What keeps auto-sync from going on with a sync: its source cannot be read, or its runs fail.
+/// What keeps a sync from going on: its run is queued or stands in a wait, its source cannot be
+/// read, or its automatic runs fail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SyncWait {
     pub reason: String,
-    /// When the trouble began.
+    /// When the wait or the trouble began.
     pub since: Time,
-    /// When it is tried again; `None`: not before something changes, or somebody asks.
+    /// When it goes on; `None`: not known, or not before something changes or somebody asks.
     pub next_at: Option<Time>,
 }
 

@@ -42,8 +42,12 @@ impl Held {
         for record in &interrupted {
             crate::engine::note_interrupted(store, record).map_err(LockError::Store)?;
         }
+        let unbegun = crate::engine::note_unbegun(store).map_err(LockError::Store)?;
         let local = Local::new(store.clone());
         local.reload();
+        for sync in unbegun {
+            local.engine().hub().notice("warn", format!("a run of {sync} was queued when the engine died, and did not begin"), Some(&sync));
+        }
         for record in interrupted {
             local.engine().hub().notice(
                 "warn",

@@ -27,7 +27,7 @@ use crate::http::Cx;
 use crate::model::board::{Card, LastRun};
 use crate::model::connection::{Connection, ConnectionView};
 use crate::model::run::RunStatus;
-use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState};
+use crate::model::sync::{ConnectionRef, JobStatus, SyncConfig, SyncState, SyncWait};
 use crate::model::{Finding, Map, Memory, Problems};
 use crate::plan::count;
 use crate::source::{self, SourceRef};

@@ -45,7 +45,7 @@ pub use dirs::Dirs;
 pub use doctor::doctor;
 pub use error::{Broken, Loaded, StoreError, StoreErrorKind};
 pub use lock::{EngineLock, Holder, LockError};
-pub use process::Group;
+pub use process::{Group, Process};
 pub use seal::{PASSPHRASE_CREDENTIAL, PASSPHRASE_FILE_ENV, SealMode};
 pub use settings::{DriftAction, Settings};
 

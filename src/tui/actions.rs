@@ -48,7 +48,7 @@ pub fn quit(app: &mut App, at_once: bool) {
     }
     let lines = vec![
         format!("{} going in this process.", text::count(runs, "run is", "runs are")),
-        "Leaving cancels them: what is in flight finishes, the next run carries on from there.".into(),
+        "Leaving parks them: what is in flight finishes, the next start carries on from there.".into(),
     ];
     app.modals.push(Modal::Question(Question::new("Quit while syncs are running?", lines, "Stay").button("Quit", Verdict::Quit)));
 }

@@ -307,7 +307,7 @@ pub fn run() -> LiveRun {
 pub fn board() -> Board {
     let mut board = Board::default();
     board.engine.account = Some("acme on app.kms.hanzo.ai".into());
-    board.engine.running = 2;
+    (board.engine.running, board.engine.standing) = (1, 1);
     let mut add = |card: Card| board.cards.insert(card.name.clone(), card);
     let next = |seconds| Some(Next { at: after(seconds), why: "poll".into(), unread: false });
     let synced = last(RunStatus::Succeeded, None, before(12));

@@ -7,6 +7,7 @@ mod cancel;
 mod cron;
 mod disk;
 mod documented;
+mod fair;
 mod hooks;
 mod killed;
 mod many;

@@ -108,6 +108,19 @@ async fn ask(cx: &Cx, api: &Api) -> Result<String, ApiError> {
     Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "the answer of GetCallerIdentity names no account"))
 }
 
+/// An identity in which AWS's own endpoint, spelled out, is the partition that it belongs to.
+pub(super) fn without_own_endpoint(identity: &str) -> String {
+    let mut parts: Vec<&str> = identity.splitn(4, '|').collect();
+    if let [_, host, _, rest] = &mut parts[..] {
+        let region = rest.split('|').next().unwrap_or_default();
+        let named = url::Url::parse(host).ok().and_then(|u| u.host_str().map(str::to_lowercase)).unwrap_or_default();
+        if named.ends_with(".amazonaws.com") || named.ends_with(".amazonaws.com.cn") {
+            *host = super::spec::partition(region);
+        }
+    }
+    parts.join("|")
+}
+
 fn is_number(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit())
 }

@@ -128,7 +128,11 @@ impl Api {
         loop {
             lanes.ready(cx, op.lane).await?;
             let probe = Probe { cx: cx.clone(), name: op.name, retry: attempt > 1 };
-            let raw = match make(probe).await {
+            let sent = {
+                let _busy = cx.enter(SERVICE).await?;
+                make(probe).await
+            };
+            let raw = match sent {
                 Ok(output) => {
                     lanes.calm(op.lane);
                     return Ok(output);

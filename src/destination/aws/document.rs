@@ -156,6 +156,10 @@ impl Destination for Object {
         self.identity.clone()
     }
 
+    fn writers(&self) -> String {
+        super::account::without_own_endpoint(&self.identity)
+    }
+
     fn keys(&self) -> &dyn KeySpace {
         &ObjectMembers
     }

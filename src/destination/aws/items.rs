@@ -213,6 +213,10 @@ impl Destination for Items {
         self.identity.clone()
     }
 
+    fn writers(&self) -> String {
+        super::account::without_own_endpoint(&self.identity)
+    }
+
     fn keys(&self) -> &dyn KeySpace {
         &SecretNames
     }

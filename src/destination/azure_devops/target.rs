@@ -169,6 +169,11 @@ impl Destination for DevOpsTarget {
         format!("{base}/{}/{}", self.project.to_lowercase(), self.group.to_lowercase())
     }
 
+    /// A project's GUID is its own wherever it is reached (`dev.azure.com/NAME`, `NAME.visualstudio.com`).
+    fn writers(&self) -> String {
+        format!("azure-devops|{}|{}", self.project.to_lowercase(), self.group.to_lowercase())
+    }
+
     fn keys(&self) -> &dyn KeySpace {
         &Keys
     }

@@ -231,6 +231,11 @@ impl Destination for KeyVaultTarget {
         self.vault.identity()
     }
 
+    /// The vault itself, however it is reached.
+    fn writers(&self) -> String {
+        self.vault.address.identity()
+    }
+
     fn keys(&self) -> &dyn KeySpace {
         &Keys
     }

@@ -55,7 +55,7 @@ impl Variables {
         Err(error.advice(format!("The repository is there and Pipelines is on: the account must be administrator of {full} to see its variables.")))
     }
 
-    async fn ask_repository(&self, cx: &Cx, address: &str, patience: Patience) -> Result<Answer, ApiError> {
+    pub(super) async fn ask_repository(&self, cx: &Cx, address: &str, patience: Patience) -> Result<Answer, ApiError> {
         let call = Call::get("/repositories/{workspace}/{repository}", vec!["repositories", &self.place.workspace, address])
             .query("fields", "uuid,slug,full_name")
             .patience(patience);

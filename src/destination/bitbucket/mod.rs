@@ -34,6 +34,7 @@ mod session;
 mod spec;
 mod target;
 mod tempo;
+mod writers;
 mod writes;
 
 use std::sync::Arc;

@@ -335,7 +335,9 @@ impl Session for Connected {
         if place.workspace.is_empty() || place.repository.is_empty() {
             return Err(ApiError::new(ErrorKind::Invalid, SERVICE, "workspaceSlug and repositorySlug are required"));
         }
-        Ok(Arc::new(self.variables(cx, &place, Patience::Run).await?))
+        let variables = self.variables(cx, &place, Patience::Run).await?;
+        variables.learn_slugs(cx).await?;
+        Ok(Arc::new(variables))
     }
 
     fn budget(&self) -> Option<String> {

@@ -237,6 +237,10 @@ impl Destination for Variables {
         format!("bitbucket|{}|{workspace}/{repository}|{environment}", self.api.endpoint.identity())
     }
 
+    fn writers(&self) -> String {
+        self.one_place()
+    }
+
     fn keys(&self) -> &dyn KeySpace {
         &self.keys
     }

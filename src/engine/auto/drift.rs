@@ -4,14 +4,14 @@
 //! forgets the time that has passed nor begins every check at once: what is overdue when an
 //! engine starts is spread.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Clocks;
-use crate::engine::Engine;
 use crate::engine::runner::RunSpec;
-use crate::http::Cx;
+use crate::http::{Cx, ErrorKind};
 use crate::model::run::Trigger;
 use crate::model::sync::SyncConfig;
 use crate::model::{Memory, Time};
@@ -76,15 +76,19 @@ impl Clocks {
             self.submit(&config.name, Trigger::Drift, None);
             return;
         }
-        tokio::spawn(report(self.inner.engine.clone(), config.clone()));
+        tokio::spawn(report(self.clone(), config.clone()));
     }
 }
 
-async fn report(engine: Engine, config: SyncConfig) {
+async fn report(clocks: Clocks, config: SyncConfig) {
+    let engine = &clocks.inner.engine;
+    let cx = Cx::new(clocks.inner.stop.child_token(), Arc::new(|_| {}));
+    let Ok(_turn) = clocks.inner.looks.turn(&config.connection_id, &cx).await else { return };
     let Ok(state) = engine.store().sync_state(&config.name) else { return };
     let name = config.name.clone();
     let spec = RunSpec { trigger: Trigger::Drift, ..RunSpec::look(config, state, true) };
-    let told = match engine.runner().plan(&spec, &Cx::quiet()).await {
+    let told = match engine.runner().plan(&spec, &cx).await {
+        Err(error) if error.kind == ErrorKind::Cancelled => return,
         Ok(plan) if plan.is_noop() => None,
         Ok(plan) => Some(format!("{name} has drifted: {} would change", crate::plan::count(plan.changes.len(), "key"))),
         Err(error) => Some(format!("{name} could not be checked for drift: {}", error.text())),

@@ -10,16 +10,28 @@ use super::{Clocks, DEBOUNCE, Heard, Hearing, POLL_CEILING, SourceKey, State, Tr
 use crate::engine::{carried, steps};
 use crate::http::{Cx, ErrorKind};
 use crate::model::Memory;
+use crate::model::board::Waiting;
 use crate::model::run::Trigger;
 use crate::model::sync::SyncConfig;
 use crate::source::{Polled, SourceMap};
 use crate::store::Settings;
 
+/// A poll's wait of so many seconds is told.
+const LONG: i64 = 3;
+
 impl Clocks {
     pub(super) fn poll(&self, key: SourceKey, config: SyncConfig, etag: Option<String>, heard: Hearing) {
         let (engine, stop) = (self.inner.engine.clone(), self.inner.stop.clone());
         tokio::spawn(async move {
-            let cx = Cx::new(stop.child_token(), Arc::new(|_| {}));
+            let (told, about) = (heard.clone(), key.clone());
+            let waits = move |waiting: Option<Waiting>| {
+                let long = |w: &Waiting| w.until.is_none_or(|u| u.as_second() - crate::model::now().as_second() >= LONG);
+                if waiting.as_ref().is_none_or(long) {
+                    // The loop may have ended.
+                    let _ = told.send(Heard::Held(about.clone(), waiting));
+                }
+            };
+            let cx = Cx::new(stop.child_token(), Arc::new(waits));
             let result = async {
                 let (_, source) = engine.pool().source(config.source_connection.as_deref()).await?;
                 source.poll(&cx, &key.1, etag.as_deref()).await
@@ -45,6 +57,20 @@ impl Clocks {
         });
     }
 
+    /// A poll waits (the server asked for patience), or goes on.
+    pub(super) fn held(&self, state: &mut State, key: &SourceKey, waiting: Option<Waiting>) {
+        let Some(group) = state.groups.get_mut(key).filter(|g| g.polling) else { return };
+        group.held = waiting.map(|waiting| {
+            let (since, told) = group.held.as_ref().map_or_else(|| (crate::model::now(), false), |(_, since, told)| (*since, *told));
+            if !told {
+                let until = waiting.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
+                let text = format!("the look at {}:{} waits: {}{until}", key.1.environment, key.1.path, waiting.reason);
+                self.inner.engine.hub().notice("info", text, None);
+            }
+            (waiting, since, true)
+        });
+    }
+
     pub(super) fn polled(
         &self,
         state: &mut State,
@@ -56,6 +82,7 @@ impl Clocks {
         let interval = Duration::from_secs(settings.poll_interval_secs);
         let Some(group) = state.groups.get_mut(&key) else { return };
         group.polling = false;
+        group.held = None;
         group.due = Some(Instant::now() + jitter(interval));
         match result {
             Err((ErrorKind::Cancelled, _)) => {}

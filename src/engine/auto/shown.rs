@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::attempts::{ATTEMPTS, Pending, Rest};
 use super::{Clocks, Group, SourceKey, State, ahead};
-use crate::model::Memory;
 use crate::model::board::Next;
 use crate::model::sync::SyncWait;
+use crate::model::{Memory, Time};
 use crate::store::{Settings, Store};
 
 fn key(sync_id: &str) -> String {
@@ -62,6 +62,10 @@ fn wait(key: &SourceKey, group: &Group, pending: &Pending) -> Option<SyncWait> {
         let reason = format!("{}:{} cannot be read: {}", key.1.environment, key.1.path, trouble.text);
         return Some(SyncWait { reason, since: trouble.since, next_at: trouble.next });
     }
+    if let Some((held, since, _)) = &group.held {
+        let reason = format!("{}:{} is looked at later: {}", key.1.environment, key.1.path, held.reason);
+        return Some(SyncWait { reason, since: *since, next_at: held.until.and_then(|t| Time::from_second(t.as_second()).ok()) });
+    }
     let since = pending.since?;
     if let Some(retry) = &pending.retry {
         return Some(SyncWait { reason: format!("attempt {} of {ATTEMPTS}", pending.attempts + 1), since, next_at: Some(retry.time) });
@@ -85,6 +89,7 @@ fn next(group: &Group, pending: &Pending, wait: Option<&SyncWait>) -> Option<Nex
         return Some(Next { at: retry.time, why, unread: false });
     }
     let at = group.due.into_iter().chain(group.hinted).min()?;
-    let time = ahead(at.saturating_duration_since(Instant::now()));
+    let held = wait.filter(|_| group.held.is_some()).and_then(|w| w.next_at);
+    let time = held.unwrap_or_else(|| ahead(at.saturating_duration_since(Instant::now())));
     Some(Next { at: time, why: wait.map_or_else(|| "poll".to_string(), |w| w.reason.clone()), unread: false })
 }

@@ -41,7 +41,8 @@ impl Local {
         let mut doc = SyncDoc::new(config, &state, connection);
         // What a dead engine was waiting for is nobody's wait any more.
         let engine = || EngineLock::holder(self.store.dirs()).is_ok_and(|h| h.is_some());
-        doc.waiting = waits(&self.store, &state.id).filter(|_| config.is_enabled && engine());
+        let of_run = known.waits.get(&state.id).cloned();
+        doc.waiting = of_run.or_else(|| waits(&self.store, &state.id).filter(|_| config.is_enabled && engine()));
         doc.source_connection = config.source_connection.clone().or(account);
         Ok(doc)
     }
@@ -74,16 +75,20 @@ impl Local {
     }
 }
 
-/// The stored connections, read once for many syncs.
-pub(super) struct Known(Vec<Connection>);
+/// The stored connections, and what runs wait for, read once for many syncs.
+pub(super) struct Known {
+    connections: Vec<Connection>,
+    waits: std::collections::BTreeMap<String, SyncWait>,
+}
 
 impl Known {
     pub(super) fn read(store: &Store) -> Self {
-        Self(store.connections().into_iter().filter_map(|l| l.result.ok()).collect())
+        let connections = store.connections().into_iter().filter_map(|l| l.result.ok()).collect();
+        Self { connections, waits: crate::engine::run_waits(store) }
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&Connection> {
-        self.0.iter().find(|c| c.name == name || c.id == name)
+        self.connections.iter().find(|c| c.name == name || c.id == name)
     }
 
     /// The named KMS account, or the only one there is.
@@ -91,7 +96,7 @@ impl Known {
         if let Some(name) = named {
             return self.find(name);
         }
-        let mut accounts = self.0.iter().filter(|c| c.app == source::APP.app);
+        let mut accounts = self.connections.iter().filter(|c| c.app == source::APP.app);
         accounts.next().filter(|_| accounts.next().is_none())
     }
 }

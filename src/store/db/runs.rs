@@ -89,12 +89,30 @@ pub(super) fn note(connection: &Connection, noted: &[Noted]) -> Result<(), DbErr
     Ok(())
 }
 
+/// The fact that says until when an engine was seen to carry out its runs.
+const SEEN: &str = "engine-seen";
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Seen {
+    process: Process,
+    at: crate::model::Time,
+}
+
+/// When this process was last seen to carry out runs.
+fn last_seen(connection: &Connection, process: &Process) -> Result<Option<crate::model::Time>, DbError> {
+    let mut statement = connection.prepare_cached("SELECT value FROM facts WHERE key = ?1")?;
+    let text: Option<String> = statement.query_row([SEEN], |row| row.get(0)).optional()?;
+    let seen = text.and_then(|t| serde_json::from_str::<Seen>(&t).ok());
+    Ok(seen.filter(|s| s.process == *process).map(|s| s.at))
+}
+
 /// An unfinished run as it is after the death of its process: what it recorded, and when it
 /// recorded the last of it. The same however often and by whomever it is asked for.
 fn interrupted(connection: &Connection, mut record: RunRecord, process: &Process) -> Result<RunRecord, DbError> {
     let mut statement = connection.prepare_cached("SELECT outcome, at FROM run_keys WHERE run = ?1")?;
     let mut rows = statement.query([&record.id])?;
-    let mut last = record.started_at;
+    // One that only waited has no key to tell how long it lasted.
+    let mut last = last_seen(connection, process)?.map_or(record.started_at, |seen| seen.max(record.started_at));
     while let Some(row) = rows.next()? {
         record.secrets.push(from_json("a run's outcome", &row.get::<_, String>(0)?)?);
         last = last.max(time(row.get(1)?));
@@ -140,6 +158,12 @@ impl Store {
     /// Records that a run began in this process. Until [`Store::finish_run`] it is in no history.
     pub fn begin_run(&self, record: &RunRecord) -> Result<(), StoreError> {
         self.db().write(|t| put(t, record, Some(&Process::me())))
+    }
+
+    /// Notes that this process carries out its runs, in case that it dies before they end.
+    pub fn note_seen(&self) {
+        let seen = Seen { process: Process::me(), at: crate::model::now() };
+        crate::model::Memory::put(self, SEEN, serde_json::to_value(&seen).unwrap_or_default());
     }
 
     /// Keeps what a run that is going has to tell so far: keys found unchanged, and outcomes.

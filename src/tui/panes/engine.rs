@@ -80,7 +80,8 @@ pub fn facts(ui: &mut Ui<'_>, world: &World) -> Vec<Row> {
     add("Engine", place.into(), Role::Text);
     let paused = if facts.paused { ("‖ paused: no sync starts by itself (P resumes)", Role::Warn) } else { ("✓ on", Role::Good) };
     add("Auto-sync", paused.0.into(), paused.1);
-    add("Runs", format!("{} running, {} queued", facts.running, facts.queued), Role::Text);
+    let standing = if facts.standing > 0 { format!(", {} waiting (keeping no other back)", facts.standing) } else { String::new() };
+    add("Runs", format!("{} running, {} queued{standing}", facts.running, facts.queued), Role::Text);
     if facts.rates.is_empty() {
         add("Requests", "none in the last seconds".into(), Role::Dim);
     }

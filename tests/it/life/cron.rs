@@ -38,9 +38,57 @@ async fn once_is_for_cron() {
     yard.settings(&json!({"paused": true}));
     yard.rig.set("KEY_3", "three");
     let paused = yard.rig.run(&["run", "--once"]).await;
-    assert_eq!(paused.code, 0, "{}", paused.stderr);
-    assert!(paused.stderr.contains("paused"), "{}", paused.stderr);
+    assert_eq!(paused.code, 1, "{}", paused.stderr);
+    assert!(paused.stderr.contains("auto-sync is paused, nothing was run"), "{}", paused.stderr);
     assert_eq!(yard.place().values().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn once_speaks_json_to_its_last_word() {
+    let yard = Yard::aws().await;
+    yard.rig.set("KEY", "canary-value-1");
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let parsed =
+        |stderr: &str| -> Vec<serde_json::Value> { stderr.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect() };
+    let find = |lines: &[serde_json::Value], event: &str| {
+        let found: Vec<_> = lines.iter().filter(|l| l["event"] == event).cloned().collect();
+        assert_eq!(found.len(), 1, "{event}: {lines:#?}");
+        found[0].clone()
+    };
+    let args = ["run", "--once", "--log-format", "json"];
+    let good = yard.rig.run(&args).await;
+    assert_eq!((good.code, good.stdout.as_str()), (0, ""), "{}", good.stderr);
+    let lines = parsed(&good.stderr);
+    let ended = find(&lines, "run-ended");
+    for (member, value) in
+        [("level", "INFO"), ("sync", "web"), ("kind", "sync"), ("trigger", "auto"), ("status", "succeeded"), ("provider", yard.place().kind())]
+    {
+        assert_eq!(ended[member], value, "{ended:#}");
+    }
+    assert_eq!((&ended["counts"]["created"], &ended["counts"]["failed"]), (&json!(1), &json!(0)), "{ended:#}");
+    assert!(ended["run"].is_string() && ended["durationMs"].is_u64() && ended["requests"].as_u64().is_some_and(|n| n > 1), "{ended:#}");
+    assert!(ended.get("reason").is_none() && !good.stderr.contains("canary"), "{ended:#}");
+    let summary = find(&lines, "summary");
+    assert_eq!((&summary["succeeded"], &summary["all"], &summary["message"]), (&json!(1), &json!(1), &json!("1 of 1 syncs succeeded")));
+
+    // A failure, and what is said before any run.
+    yard.rig.set("KEY_2", "two");
+    yard.place().refuse_one("KEY_2");
+    let bad = yard.rig.run(&args).await;
+    let ended = find(&parsed(&bad.stderr), "run-ended");
+    assert_eq!(
+        (bad.code, &ended["level"], &ended["status"], &ended["counts"]["failed"]),
+        (1, &json!("ERROR"), &json!("failed"), &json!(1)),
+        "{ended:#}"
+    );
+    assert!(ended["reason"].is_string(), "{ended:#}");
+    yard.settings(&json!({"paused": true}));
+    let paused = yard.rig.run(&args).await;
+    let lines = parsed(&paused.stderr);
+    assert_eq!((paused.code, lines.len(), &lines[0]["level"]), (1, 1, &json!("ERROR")), "{lines:#?}");
+    yard.settings(&json!({"maxRuns": 0}));
+    let broken = yard.rig.run(&args).await;
+    assert!(broken.code != 0 && !parsed(&broken.stderr).is_empty(), "{}", broken.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

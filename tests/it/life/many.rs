@@ -117,7 +117,7 @@ async fn positions_waits_and_rates_are_told_while_runs_queue() {
     use kms_sync::model::board::Event;
     use kms_sync::sandbox::host::{Effect, Fault};
 
-    let yard = Yard::aws().await;
+    let yard = Yard::apart().await;
     yard.settings(&json!({"maxRuns": 2, "runsPerConnection": 2}));
     let local = Local::new(yard.store());
     for n in 0..6 {
@@ -125,7 +125,7 @@ async fn positions_waits_and_rates_are_told_while_runs_queue() {
         for k in 0..6 {
             yard.rig.kms.set(&yard.rig.project, "dev", &folder(n), &format!("KEY_{k}"), "one");
         }
-        let document = yard.document(&format!("sync-{n}"), yard.place(), &folder(n), false, Some(&format!("n{n}_{{{{secretKey}}}}")));
+        let document = yard.document(&format!("sync-{n}"), &*yard.places[n % 2], &folder(n), false, Some(&format!("n{n}_{{{{secretKey}}}}")));
         local.create_sync(SyncInput { document, destination: None }).await.expect("a good sync");
     }
     yard.place().host().faults.add(Fault::always("CreateSecret", 1.0, Effect::Delay(Duration::from_millis(400))));
@@ -160,7 +160,7 @@ async fn positions_waits_and_rates_are_told_while_runs_queue() {
     assert_eq!(run.end().await.code(), Some(0));
     assert_eq!(most, 2, "never more at once than the setting says");
     assert!(positions.contains(&1) && positions.contains(&3), "{positions:?}");
-    // All six write to one region: one at a time, and the other one says what it waits for.
+    // Three write to one region, three to one vault: one at a time, and the others say what they wait for.
     assert!(waits.iter().any(|w| w.contains("another run writes to the same destination")), "{waits:?}");
     assert!(rates > 0.5, "{rates}");
     // When nothing runs any more, nothing is told any more.

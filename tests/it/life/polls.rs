@@ -167,3 +167,19 @@ async fn a_new_syncs_first_run_is_one_run() {
     }
     assert_eq!(yard.place().host().log.count("CreateSecret"), 9);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_in_an_imported_folder_counts() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
+    yard.rig.set("OWN", "one");
+    yard.rig.kms.add_folder(&yard.rig.project, "dev", "/shared");
+    yard.rig.kms.set(&yard.rig.project, "dev", "/shared", "LENT", "one");
+    yard.rig.kms.add_import(&yard.rig.project, "dev", "/app", "dev", "/shared");
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let engine = yard.engine(&[]).await;
+    engine.says("web: 2 created").await;
+    yard.rig.kms.set(&yard.rig.project, "dev", "/shared", "LENT", "two");
+    engine.says("web: 1 updated").await;
+    assert_eq!(yard.place().values()["LENT"], "two");
+}

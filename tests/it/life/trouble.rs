@@ -97,6 +97,17 @@ async fn a_state_directory_that_cannot_be_written_is_named() {
     assert_eq!(yard.place().values().len(), 0, "nothing is written that could not be recorded");
 }
 
+/// A port where nobody listens. Bound as long as the answer is kept: one that was given back could
+/// be another test's server a moment later.
+fn closed_port() -> (std::os::fd::OwnedFd, std::net::SocketAddr) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+    let bound = getsockname(&socket).ok().and_then(|a| std::net::SocketAddr::try_from(a).ok()).expect("an address");
+    (socket, bound)
+}
+
 /// One kind of trouble: what it does to a sync, and what is told.
 struct Trouble {
     name: &'static str,
@@ -128,8 +139,7 @@ async fn every_trouble_is_told_and_nothing_is_written() {
     let headers = vec![("content-type".to_string(), "text/html".to_string())];
     let page = Effect::Answer { status: 200, headers, body: "<html><head><title>Sign in</title></head><body>Sign in</body></html>".into() };
     pages.faults.add(Fault::always("", 1.0, page));
-    // Bound and given back: nobody listens there.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let (_kept, closed) = closed_port();
     let aws = |name: &str, key: Option<&str>, endpoint: Option<&str>| {
         let mut document = yard.place().connection();
         document["name"] = name.into();

@@ -40,6 +40,11 @@ impl Yard {
         Self::with(vec![places::aws::start().await]).await
     }
 
+    /// AWS, Key Vault and Azure DevOps: three that keep each other back in nothing.
+    pub async fn apart() -> Self {
+        Self::with(vec![places::aws::start().await, places::azure_key_vault::start().await, places::azure_devops::start().await]).await
+    }
+
     /// Bitbucket alone.
     pub async fn bitbucket() -> Self {
         Self::with(vec![places::bitbucket::start().await]).await

@@ -1,0 +1,193 @@
+//! Why runs do not go on, told outside the live picture: in the state database, so that
+//! `list --json` and `show --json` of another process tell it, and once in the log.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use super::lines::Line;
+use crate::model::board::Waiting;
+use crate::model::run::RunRequest;
+use crate::model::sync::SyncWait;
+use crate::model::{Memory, Time};
+use crate::plan::count;
+use crate::store::{EngineLock, Process, Store};
+
+/// The fact that holds them.
+const FACT: &str = "run-waits";
+/// A wait that is known to last this long is told at once, in milliseconds; others when they have lasted.
+const TOLD: i64 = 1_500;
+/// A wait of this length is worth a line in the log, in milliseconds.
+const LOGGED: i64 = 4_000;
+/// Different waits of one run that are logged.
+const REASONS: usize = 8;
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    process: Process,
+    /// By sync id.
+    syncs: BTreeMap<String, SyncWait>,
+}
+
+/// What the runs of the engine that is there wait for, by sync id.
+pub fn of_runs(store: &Store) -> BTreeMap<String, SyncWait> {
+    let kept = store.get(FACT).and_then(|v| serde_json::from_value::<Kept>(v).ok());
+    // What a dead engine was waiting for is nobody's wait any more.
+    let engine = |k: &Kept| EngineLock::holder(store.dirs()).is_ok_and(|h| h.is_some_and(|h| h.process == k.process));
+    kept.filter(|k| !k.syncs.is_empty() && engine(k)).map(|k| k.syncs).unwrap_or_default()
+}
+
+/// A run that stands in a wait.
+struct Standing {
+    run: String,
+    request: RunRequest,
+    sync_id: String,
+    destination: String,
+    waiting: Waiting,
+}
+
+/// What was told of one run's waits.
+#[derive(Default)]
+struct Told {
+    /// The wait under way, without its figures, and since when.
+    now: Option<(String, Time)>,
+    logged: HashSet<String>,
+}
+
+/// Looks once a second, while something runs or is queued.
+#[derive(Default)]
+pub(super) struct Teller {
+    runs: HashMap<String, Told>,
+    kept: BTreeMap<String, SyncWait>,
+    queue_logged: bool,
+}
+
+/// A reason without its figures: `902 of 1000 calls` and `903 of 1000 calls` are one wait.
+fn plain(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+impl Teller {
+    /// One look.
+    pub fn tick(&mut self, engine: &Engine) {
+        let now = crate::model::now();
+        let mut waits = BTreeMap::new();
+        self.queued(engine, now, &mut waits);
+        self.standing(engine, now, &mut waits);
+        if waits != self.kept {
+            let fact = Kept { process: Process::me(), syncs: waits.clone() };
+            engine.store().put(FACT, serde_json::to_value(&fact).unwrap_or_default());
+            self.kept = waits;
+        }
+    }
+
+    fn queued(&mut self, engine: &Engine, now: Time, waits: &mut BTreeMap<String, SyncWait>) {
+        let queued = engine.queue_waits();
+        let (mut line, mut oldest) = (0, now);
+        for wait in &queued {
+            waits.insert(wait.sync_id.clone(), SyncWait { reason: wait.reason.clone(), since: wait.since, next_at: None });
+            if wait.held {
+                let waiting = Waiting { reason: wait.reason.clone(), until: None };
+                self.log(&wait.run, &wait.request, &wait.destination, &waiting, wait.since, now);
+            } else {
+                line += 1;
+                oldest = oldest.min(wait.since);
+            }
+        }
+        if queued.is_empty() {
+            self.queue_logged = false;
+        } else if line > 0 && lasted(oldest, now) >= LOGGED && !std::mem::replace(&mut self.queue_logged, true) {
+            let running = engine.hub().read(|b| b.engine.running);
+            let text = format!("{} queued, {} at work (maxRuns)", count(line, "run"), count(running, "run"));
+            Line { event: "queue", reason: Some(&text), ..Line::default() }.log("info", &text);
+        }
+    }
+
+    fn standing(&mut self, engine: &Engine, now: Time, waits: &mut BTreeMap<String, SyncWait>) {
+        let standing = engine.standing();
+        let known: HashSet<&String> = standing.going.iter().collect();
+        self.runs.retain(|run, _| known.contains(run));
+        for run in standing.waiting {
+            let told = self.runs.entry(run.run.clone()).or_default();
+            let what = plain(&run.waiting.reason);
+            let since = match &told.now {
+                Some((reason, since)) if *reason == what => *since,
+                _ => now,
+            };
+            let seen = told.now.replace((what, since)).is_some_and(|(_, s)| s == since);
+            if seen || ahead(run.waiting.until, now) >= TOLD {
+                let next_at = run.waiting.until.and_then(|t| Time::from_millisecond(t.as_millisecond()).ok());
+                let wait = SyncWait { reason: run.waiting.reason.clone(), since, next_at };
+                waits.insert(run.sync_id.clone(), wait);
+            }
+            self.log(&run.run, &run.request, &run.destination, &run.waiting, since, now);
+        }
+        for told in self.runs.iter_mut().filter(|(run, _)| !standing.stands.contains(*run)).map(|(_, t)| t) {
+            told.now = None;
+        }
+    }
+
+    fn log(&mut self, run: &str, request: &RunRequest, destination: &str, waiting: &Waiting, since: Time, now: Time) {
+        if lasted(since, now).max(ahead(waiting.until, now)) < LOGGED {
+            return;
+        }
+        let told = self.runs.entry(run.to_string()).or_default();
+        if told.logged.len() >= REASONS || !told.logged.insert(plain(&waiting.reason)) {
+            return;
+        }
+        let until = waiting.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
+        let text = format!("{} waits: {}{until}", request.sync, waiting.reason);
+        let line = Line {
+            event: "run-waits",
+            sync: Some(&request.sync),
+            run: Some(run),
+            kind: Some(request.kind),
+            trigger: Some(request.trigger),
+            reason: Some(&waiting.reason),
+            provider: Some(destination),
+            until: waiting.until,
+            ..Line::default()
+        };
+        line.log("info", &text);
+    }
+}
+
+fn lasted(since: Time, now: Time) -> i64 {
+    now.as_millisecond() - since.as_millisecond()
+}
+
+fn ahead(until: Option<Time>, now: Time) -> i64 {
+    until.map_or(0, |u| u.as_millisecond() - now.as_millisecond())
+}
+
+/// The runs that have begun, or are queued, and those of them that stand in a wait.
+struct Look {
+    /// Ids of all of them.
+    going: Vec<String>,
+    /// Ids of those in `waiting`.
+    stands: HashSet<String>,
+    waiting: Vec<Standing>,
+}
+
+impl Engine {
+    fn standing(&self) -> Look {
+        let queue = self.queue();
+        let begun: Vec<_> =
+            queue.running.values().map(|r| (r.id.clone(), r.request.clone(), r.sync_id.clone(), r.destination.clone(), r.cx.clone())).collect();
+        let mut going: Vec<String> = queue.waiting.iter().map(|q| q.id.clone()).collect();
+        drop(queue);
+        let mut waiting = Vec::new();
+        for (run, request, sync_id, destination, cx) in begun {
+            going.push(run.clone());
+            if let Some(cx) = cx
+                && let Some(wait) = cx.longest_wait()
+            {
+                // A server's words may be part of it.
+                let wait = Waiting { reason: cx.redact(&wait.reason), until: wait.until };
+                waiting.push(Standing { run, request, sync_id, destination, waiting: wait });
+            }
+        }
+        Look { stands: waiting.iter().map(|w| w.run.clone()).collect(), going, waiting }
+    }
+}
