@@ -170,7 +170,7 @@ impl Runner {
         }
         progress.phase(Phase::Planning);
         let mut plan = self.compute(spec, cx, &mut opened, full, first).await?;
-        withdraw_frozen(&mut plan, &frozen);
+        withdraw_frozen(&mut plan, &frozen, opened.destination.keys());
         self.report(&plan, progress);
         if let Some(reason) = plan.stops().filter(|_| !spec.withhold) {
             self.withhold(&plan, progress);
@@ -243,9 +243,9 @@ impl Runner {
             opened.source = importing::merged(std::mem::take(&mut opened.source), &all);
         }
         let mut plan = self.compute(spec, cx, &mut opened, full, first).await.map_err(api)?;
+        withdraw_frozen(&mut plan, &frozen, opened.destination.keys());
         plan.skipped.extend(skipped);
         plan.warnings.extend(self.elsewhere(spec, &opened).await.map_err(api)?);
-        withdraw_frozen(&mut plan, &frozen);
         let mut document = plan.document(&spec.config.name, &opened.source, imports);
         document.requests = cx.meter().snapshot();
         for text in document.warnings.iter_mut().chain(document.conflicts.iter_mut().map(|c| &mut c.reason)) {

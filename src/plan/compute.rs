@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Ask, Change, Conflict, Inputs, Kept, MASS_DELETE_FLOOR, Matcher, Plan, Skipped, Wanted, count};
 use crate::destination::{Desired, Entry, EntryState, Freshness, Missing};
-use crate::model::ledger::LedgerRow;
+use crate::model::ledger::{LedgerRow, Other};
 use crate::model::plan::Action;
 
 /// Indexes of listed entries whose value must be read before [`compute`] can be sure.
@@ -114,7 +114,7 @@ pub fn compute(inputs: &Inputs<'_>, wanted: Wanted, failed_reads: &HashMap<Strin
         decide(inputs, &mut plan, at, wish, entry, failed_reads);
     }
     deletions(inputs, &mut plan, &desired, &by_fold, failed_reads);
-    plan.forget = stale_rows(inputs, &desired, &plan.frozen, &by_fold);
+    plan.forget.extend(stale_rows(inputs, &desired, &plan.frozen, &by_fold));
     plan.desired = desired;
     settle_asks(inputs, &mut plan);
     plan.changes.sort_by(|a, b| (rank(a.action), &a.key).cmp(&(rank(b.action), &b.key)));
@@ -206,7 +206,8 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
     let entry = &inputs.inventory.entries[entry_at];
     change.key = entry.key.clone();
     let own_row = row.filter(|r| same_object(entry, r));
-    change.owned = own_row.is_some_and(|r| owned(inputs, entry, r));
+    let doubtful = inputs.ledger.unproven.contains(&wish.fold) || beside(inputs, &wish.fold, own_row);
+    change.owned = !doubtful && own_row.is_some_and(|r| owned(inputs, entry, r));
     match &entry.state {
         EntryState::Blocked(reason) => {
             plan.frozen.push(wish.fold.clone());
@@ -218,7 +219,7 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
         }
         EntryState::Deleted { .. } => {
             // The row of a key that this sync deleted stays, so that its return needs no question.
-            change.owned = own_row.is_some();
+            change.owned = own_row.is_some() && !inputs.ledger.unproven.contains(&wish.fold);
             change.action = Action::Restore;
             change.reason = Some("its deletion is pending, it comes back".into());
             if let Some(row) = own_row.filter(|r| r.stamp.is_some() && r.stamp == entry.stamp) {
@@ -232,7 +233,7 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
         EntryState::Settling(state) => {
             change.action = Action::Update;
             change.reason = Some(format!("waits until {state} has ended"));
-            if own_row.is_none() {
+            if own_row.is_none() || doubtful {
                 change.ask = ask("it is changing now and was not written by this sync: it would be overwritten");
             }
             plan.changes.push(change);
@@ -244,6 +245,31 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
         }
         EntryState::Active => active(inputs, plan, wish, entry, own_row, row, change, failed_reads),
     }
+}
+
+/// True for a key that this sync carries beside another one that wrote it: it keeps the other
+/// from deleting the key, and does not make it this sync's to change.
+fn beside(inputs: &Inputs<'_>, fold: &str, row: Option<&LedgerRow>) -> bool {
+    row.is_some_and(LedgerRow::stands_beside) && inputs.ledger.others.get(fold).is_some_and(|o| !o.row.stands_beside())
+}
+
+/// The other sync that stands for a key, when what is there now is what its ledger tells. Where
+/// nothing there tells, the later write of the two counts.
+fn sibling<'i>(inputs: &'i Inputs<'_>, entry: &Entry, fold: &str, own: Option<&LedgerRow>) -> Option<&'i Other> {
+    let other = inputs.ledger.others.get(fold)?;
+    let hash = other.row.value_hash.as_deref().filter(|_| same_object(entry, &other.row))?;
+    let freshness = |row: &LedgerRow| inputs.destination.freshness(entry, row);
+    let own = own.filter(|r| live(r));
+    let later = own.is_none_or(|r| r.written_at < other.row.written_at);
+    let theirs = match &entry.value {
+        Some(value) => inputs.hasher.hash(value) == hash,
+        None => match freshness(&other.row) {
+            Freshness::Same => later || !own.is_some_and(|r| freshness(r) == Freshness::Same),
+            Freshness::Unseen => later,
+            Freshness::Unknown | Freshness::Changed(_) => false,
+        },
+    };
+    theirs.then_some(other)
 }
 
 /// Whether the ledger shows that this sync wrote what stands there. A write that was
@@ -294,14 +320,21 @@ fn active(
     }
     let wanted_hash = inputs.hasher.hash(&wish.value);
     let difference = inputs.destination.differs(entry, wish, own_row);
+    let sibling = sibling(inputs, entry, &wish.fold, own_row);
+    let contested = |other: &Other| ask(&format!("the sync {} stands for it with another value: that would be overwritten", other.sync));
     // Equal, and whether something there proves it (rather than the ledger alone).
     let (equal, proven) = match (&entry.value, own_row) {
         (Some(value), _) => (value.same_as(&wish.value), true),
+        (None, _) if let Some(other) = sibling => {
+            let same = other.row.value_hash.as_deref() == Some(wanted_hash.as_str());
+            (same, same)
+        }
         (None, Some(row)) if row.value_hash.is_some() && row.intent.is_none() => {
             let same = row.value_hash.as_deref() == Some(wanted_hash.as_str());
             match inputs.destination.freshness(entry, row) {
                 Freshness::Changed(reason) => {
                     change.reason = Some(reason);
+                    change.ask = doubt(inputs, &wish.fold);
                     plan.changes.push(change);
                     return;
                 }
@@ -312,16 +345,21 @@ fn active(
         (None, _) => (false, false),
     };
     if equal {
+        // What another sync wrote stays that sync's to change, also when both want the same value:
+        // this one stands beside it, so that neither deletes what the other still carries.
+        let other = inputs.ledger.others.get(&wish.fold).is_some_and(|o| !o.row.stands_beside());
+        let beside = other && own_row.is_none_or(LedgerRow::stands_beside);
         let recorded = |r: &LedgerRow| {
-            r.value_hash.as_deref() == Some(wanted_hash.as_str()) && r.intent.is_none() && (r.stamp == entry.stamp || entry.stamp.is_none())
+            r.value_hash.as_deref() == Some(wanted_hash.as_str())
+                && r.intent.is_none()
+                && (r.stamp == entry.stamp || entry.stamp.is_none())
+                && r.stands_beside() == beside
         };
         // A stamp that proves nothing is not taken over: a later look must still see that it moved.
-        // What another sync wrote stays that sync's, also when both want the same value.
-        let others = own_row.is_none() && inputs.ledger.others.contains_key(&wish.fold);
-        if proven && !others && !own_row.is_some_and(recorded) {
-            plan.adopt.push(adopted(wish, entry, own_row, wanted_hash));
+        if proven && !own_row.is_some_and(recorded) {
+            plan.adopt.push(adopted(wish, entry, own_row, wanted_hash, beside));
         }
-        match difference {
+        match difference.filter(|_| !beside) {
             Some(reason) => {
                 change.value_differs = false;
                 change.reason = Some(reason);
@@ -342,7 +380,12 @@ fn active(
         (false, false, None) if entry.value.is_none() => "exists there; its value cannot be read".to_string(),
         (false, false, None) => "value differs".to_string(),
     });
-    if !change.owned && !inputs.policy.overwrite_agreed {
+    let ours = |row: &LedgerRow| entry.value.as_ref().is_some_and(|v| row.value_hash.as_deref() == Some(&inputs.hasher.hash(v)));
+    // Another sync's value, standing where this one's own was overwritten or never was.
+    let rival = sibling.filter(|_| !change.owned || !own_row.is_some_and(ours));
+    if let Some(question) = rival.and_then(contested).or_else(|| doubt(inputs, &wish.fold)) {
+        change.ask = Some(question);
+    } else if !change.owned && !inputs.policy.overwrite_agreed {
         change.ask = ask(match (any_row.is_some(), entry.value.is_some()) {
             (true, _) => "was deleted and made anew by somebody else: its value would be overwritten",
             (false, true) => "exists there with another value, not written by this sync: it would be overwritten",
@@ -350,6 +393,12 @@ fn active(
         });
     }
     plan.changes.push(change);
+}
+
+/// The question about a key whose value an import was to carry over.
+fn doubt(inputs: &Inputs<'_>, fold: &str) -> Option<Ask> {
+    let reason = "its value was to be imported, and the KMS does not hold it as it is: it would be overwritten";
+    inputs.ledger.unproven.contains(fold).then(|| Ask { reason: reason.into(), stops: false })
 }
 
 fn ask(reason: &str) -> Option<Ask> {
@@ -360,8 +409,8 @@ fn keep(plan: &mut Plan, wish: &Desired) {
     plan.unchanged.push(Kept { fold: wish.fold.clone(), key: wish.key.clone(), source_key: wish.source_key.clone() });
 }
 
-fn adopted(wish: &Desired, entry: &Entry, row: Option<&LedgerRow>, hash: String) -> LedgerRow {
-    LedgerRow {
+fn adopted(wish: &Desired, entry: &Entry, row: Option<&LedgerRow>, hash: String, beside: bool) -> LedgerRow {
+    let mut adopted = LedgerRow {
         fold: wish.fold.clone(),
         key: entry.key.clone(),
         source_key: wish.source_key.clone(),
@@ -372,7 +421,9 @@ fn adopted(wish: &Desired, entry: &Entry, row: Option<&LedgerRow>, hash: String)
         written_at: row.map_or(jiff::Timestamp::UNIX_EPOCH, |r| r.written_at),
         intent: None,
         detail: row.map(|r| r.detail.clone()).unwrap_or_default(),
-    }
+    };
+    adopted.stand_beside(beside);
+    adopted
 }
 
 /// Rows of keys that are gone, by another hand, and that nobody wants back: kept, they would
@@ -405,10 +456,18 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
         if wanted.contains(fold.as_str()) {
             continue;
         }
-        let own = inputs.ledger.rows.get(fold).is_some_and(|r| live(r) && same_object(entry, r));
-        let object = entry.id.as_ref().filter(|_| !own).and_then(|id| inputs.ledger.other_objects.get(id));
-        if let Some(other) = inputs.ledger.others.get(fold).or(object) {
-            *foreign_syncs.entry(other).or_default() += 1;
+        let own = inputs.ledger.rows.get(fold).filter(|r| live(r) && same_object(entry, r));
+        let object = entry.id.as_ref().filter(|_| own.is_none()).and_then(|id| inputs.ledger.other_objects.get(id));
+        if let Some(other) = inputs.ledger.others.get(fold).map(|o| &o.sync).or(object) {
+            match own.filter(|_| inputs.source.complete() && !matches!(entry.state, EntryState::Deleted { .. })) {
+                // It is that sync's alone from now on, and goes when that one drops it.
+                Some(row) => {
+                    let reason = format!("no longer in the source, and not deleted: the sync {other} carries it, too");
+                    plan.skipped.push(Skipped { key: Some(entry.key.clone()), source_key: Some(row.source_key.clone()), reason });
+                    plan.forget.push(fold.clone());
+                }
+                None => *foreign_syncs.entry(other).or_default() += 1,
+            }
             continue;
         }
         match &entry.state {
@@ -464,7 +523,8 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
     for (fold, at) in found {
         let entry = &inputs.inventory.entries[at];
         let row = inputs.ledger.rows.get(&fold).filter(|r| same_object(entry, r));
-        let written = row.is_some_and(|r| owned(inputs, entry, r));
+        let doubtful = inputs.ledger.unproven.contains(&fold);
+        let written = !doubtful && row.is_some_and(|r| owned(inputs, entry, r));
         if let Some(reason) = failed_reads.get(&entry.key).filter(|_| written) {
             let reason = format!("no longer in the source, and not deleted, because its value could not be read: {reason}");
             plan.skipped.push(Skipped { key: Some(entry.key.clone()), source_key: row.map(|r| r.source_key.clone()), reason });
@@ -473,7 +533,10 @@ fn deletions(inputs: &Inputs<'_>, plan: &mut Plan, desired: &[Desired], by_fold:
         let touched = row.filter(|_| written).and_then(|r| tampered(inputs, entry, r));
         let owned = written && touched.is_none();
         let note = entry.note.as_deref().map(|n| format!(" ({n})")).unwrap_or_default();
-        let why = touched.unwrap_or("not written by this sync");
+        let why = match touched {
+            _ if doubtful => "its value was to be imported, and the KMS does not hold it",
+            touched => touched.unwrap_or("not written by this sync"),
+        };
         plan.changes.push(Change {
             action: Action::Delete,
             key: entry.key.clone(),

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use super::{Matcher, Skipped};
 use crate::destination::{EntryState, Inventory, KeySpace};
 use crate::model::SecretValue;
+use crate::model::ledger::Ledger;
 use crate::model::plan::{Action, ChangeDoc};
 use crate::model::sync::SyncConfig;
-use crate::source::{SourceMap, SourceSecret, stored_form};
+use crate::source::{SourceMap, SourceSecret};
 
 /// One key to write into the source.
 #[derive(Debug, Clone)]
@@ -31,7 +32,21 @@ pub struct ImportPlan {
     /// Folded keys that belong to no source key because they could not be imported: a sync
     /// that follows must not delete them.
     pub frozen: Vec<String>,
+    /// Folded keys whose value was to come over and cannot: it stands at the destination alone.
+    pub stranded: Vec<String>,
+    /// The import behaviour it was made with.
+    pub destination_wins: bool,
     pub unchanged: usize,
+}
+
+/// What the source can hold, and which side wins.
+pub struct Rules<'a> {
+    /// The rule for names that the import would make.
+    pub check_name: &'a dyn Fn(&str) -> Result<(), String>,
+    /// Whether the source would hold a value as it is; otherwise what it would change.
+    pub check_value: &'a dyn Fn(&str) -> Result<(), String>,
+    /// The import behaviour.
+    pub destination_wins: bool,
 }
 
 /// Indexes of entries whose value an import needs.
@@ -43,15 +58,15 @@ pub fn reads(config: &SyncConfig, inventory: &Inventory, keys: &dyn KeySpace) ->
     inventory.entries.iter().enumerate().filter(|(_, e)| wanted(e)).map(|(i, _)| i).collect()
 }
 
-/// Compares the destination's readable secrets with the source. `destination_wins` is the
-/// import behaviour; `failed_reads` names keys whose value could not be read.
+/// Compares the destination's readable secrets with the source. `failed_reads` names keys whose
+/// value could not be read.
 pub fn plan(
     config: &SyncConfig,
     source: &SourceMap,
     inventory: &Inventory,
     keys: &dyn KeySpace,
-    check_name: &dyn Fn(&str) -> Result<(), String>,
-    destination_wins: bool,
+    ledger: &Ledger,
+    rules: &Rules<'_>,
     failed_reads: &HashMap<String, String>,
 ) -> ImportPlan {
     let matcher = Matcher::new(config, keys);
@@ -61,12 +76,15 @@ pub fn plan(
     // A destination that converts names (underscore to hyphen) still means the source key that becomes it.
     let by_target: HashMap<String, &str> =
         source.secrets.iter().filter_map(|s| Some((keys.fold(&keys.convert(&schema.apply(&s.key)).ok()?), s.key.as_str()))).collect();
-    let mut out = ImportPlan::default();
+    let mut out = ImportPlan { destination_wins: rules.destination_wins, ..ImportPlan::default() };
     for entry in &inventory.entries {
         let Some(middle) = matcher.strip(&entry.key).filter(|_| matcher.selects(&entry.key)) else { continue };
         let fold = keys.fold(&entry.key);
         let skip = |out: &mut ImportPlan, reason: String| {
             out.frozen.push(fold.clone());
+            if entry.state == EntryState::Active {
+                out.stranded.push(fold.clone());
+            }
             out.skipped.push(Skipped { key: Some(entry.key.clone()), source_key: None, reason });
         };
         match &entry.state {
@@ -91,19 +109,23 @@ pub fn plan(
             continue;
         };
         let name = by_target.get(&fold).copied().unwrap_or(middle);
-        if let Err(reason) = check_name(name) {
+        if let Err(reason) = (rules.check_name)(name) {
             skip(&mut out, format!("not imported: {reason}"));
             continue;
         }
         let held = resolved.get(name);
-        // The server trims what is written to it, so outer white space never counts as a difference.
-        let same = held.is_some_and(|s| stored_form(s.value.expose()) == stored_form(value.expose()));
+        let same = held.is_some_and(|s| s.value.same_as(value));
         let in_folder = own.contains(name);
         if same || (held.is_some() && value.is_empty()) {
             out.unchanged += 1;
             continue;
         }
-        if held.is_some() && !destination_wins {
+        if held.is_some() && !rules.destination_wins {
+            if ledger.unproven.contains(&fold) {
+                // The source's value may be what an import that was cut off made of this one.
+                skip(&mut out, "not imported: an earlier import of it was not completed, and the KMS holds another value now".into());
+                continue;
+            }
             out.unchanged += 1;
             if !in_folder {
                 out.skipped.push(Skipped {
@@ -112,6 +134,10 @@ pub fn plan(
                     reason: "reaches the folder through an import, whose value is kept".into(),
                 });
             }
+            continue;
+        }
+        if let Err(reason) = (rules.check_value)(value.expose()) {
+            skip(&mut out, format!("not imported: {reason}. It stays here as it is"));
             continue;
         }
         out.changes.push(ImportChange {
@@ -143,11 +169,10 @@ impl ImportPlan {
     }
 }
 
-/// The source as it is after the given keys were imported.
+/// The source as it will be once the given keys are imported.
 pub fn merged(mut source: SourceMap, done: &[&ImportChange]) -> SourceMap {
     for change in done {
-        // The source keeps the value without its outer white space: so does what is synced from it.
-        let value = SecretValue::new(stored_form(change.value.expose()));
+        let value = change.value.clone();
         match source.secrets.iter_mut().find(|s| s.key == change.source_key) {
             Some(secret) => {
                 secret.value = value;
