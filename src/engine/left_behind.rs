@@ -77,7 +77,7 @@ impl Runner {
                     // One place that cannot be reached does not keep the others.
                     let ledger = self.ledger_at(spec, &place).await?;
                     for row in ledger.rows.into_values().filter(|r| r.stands()) {
-                        let reason = Some(cx.redact(&error.text()));
+                        let reason = Some(cx.redact_told(&error.text()));
                         progress.done(SecretOutcome { key: row.key, source_key: Some(row.source_key), outcome: Outcome::Failed, reason });
                     }
                 }

@@ -149,7 +149,7 @@ impl Runner {
             Err(Stopped::Cancelled) => (RunStatus::Cancelled, Some("cancelled; what was written stays, the next run goes on from here".to_string())),
             Err(Stopped::NeedsApproval(text)) => (RunStatus::NeedsApproval, Some(text)),
         };
-        Ended { status, message: message.map(|m| cx.redact(&m)), retryable, login_refused, credentials_refused, learned }
+        Ended { status, message: message.map(|m| cx.redact_told(&m)), retryable, login_refused, credentials_refused, learned }
     }
 
     async fn sync(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
@@ -215,7 +215,7 @@ impl Runner {
     pub async fn plan(&self, spec: &RunSpec, cx: &Cx) -> Result<PlanDoc, ApiError> {
         let mut planned = self.planned(spec, cx).await;
         if let Err(error) = &mut planned {
-            error.message = cx.redact(&error.message);
+            error.message = cx.redact_told(&error.message);
         }
         planned
     }
@@ -249,7 +249,7 @@ impl Runner {
         let mut document = plan.document(&spec.config.name, &opened.source, imports);
         document.requests = cx.meter().snapshot();
         for text in document.warnings.iter_mut().chain(document.conflicts.iter_mut().map(|c| &mut c.reason)) {
-            *text = cx.redact(text);
+            *text = cx.redact_told(text);
         }
         Ok(document)
     }

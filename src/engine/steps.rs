@@ -154,7 +154,7 @@ impl Runner {
                 }
                 Err(error) if error.kind.whole_connection() => return Err(error.into()),
                 Err(error) => {
-                    failed.insert(key, cx.redact(&error.text()));
+                    failed.insert(key, cx.redact_told(&error.text()));
                 }
             }
         }
@@ -204,7 +204,8 @@ impl Runner {
             |c: &ImportChange| SourceWrite { key: c.source_key.clone(), value: c.value.clone(), create: c.create, yields: !plan.destination_wins };
         let writes: Vec<SourceWrite> = plan.changes.iter().map(write).collect();
         let place = pool::place(&spec.config);
-        let outcomes: HashMap<String, WriteOutcome> = opened.account.write(cx, &place, &writes).await?.into_iter().collect();
+        let sending = cx.sending(writes.iter().map(|w| &w.value));
+        let outcomes: HashMap<String, WriteOutcome> = opened.account.write(&sending, &place, &writes).await?.into_iter().collect();
         let now = if outcomes.values().any(|o| *o == WriteOutcome::Done) { Some(opened.account.read(cx, &place).await) } else { None };
         let mut proved = Vec::new();
         for change in &plan.changes {

@@ -24,6 +24,7 @@ impl State {
             "CREATING" | "UPDATING" | "CANCELLING_DELETION" | "SCHEDULING_DELETION" | "DELETING" => Self::Moving(word.to_ascii_uppercase()),
             "PENDING_DELETION" => Self::PendingDeletion,
             "DELETED" => Self::Deleted,
+            "" => Self::Failed("in a state without a name".into()),
             _ => Self::Failed(crate::model::text::brief(word, 40)),
         }
     }

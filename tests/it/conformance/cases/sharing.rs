@@ -1,7 +1,7 @@
 //! Two syncs on one destination.
 
 use kms_sync::model::run::{Outcome, RunKind, RunRecord, RunStatus};
-use kms_sync::service::{PlanTarget, RunRequest, Service};
+use kms_sync::service::{PlanTarget, RunRequest, Service, SyncInput};
 use serde_json::json;
 
 use crate::conformance::bench::{Bench, ENVIRONMENT, SYNC, ended, fate};
@@ -137,4 +137,27 @@ pub async fn one_key_two_values(b: Bench) {
     b.mark();
     ended(&b.other().await, RunStatus::Succeeded);
     assert_eq!(b.writes(), Vec::<String>::new());
+}
+
+/// Section 12, row 9: another sync of the same keys is named when a sync is made or changed,
+/// whatever connection it goes through.
+pub async fn told_at_creation(b: Bench) {
+    let made = async |name: &str, options: serde_json::Value| {
+        let document = b.document(name, "/other", &options);
+        let doc = b.local().create_sync(SyncInput { document, destination: None }).await.expect("a good sync");
+        serde_json::to_value(doc).expect("a document")["warnings"].clone()
+    };
+    assert_eq!(made(SYNC, json!({})).await, json!(null), "alone there");
+    let warnings = made("other", json!({"keySchema": "APP_{{secretKey}}"})).await;
+    assert!(
+        warnings.as_array().is_some_and(|w| w.len() == 1 && w[0].as_str().is_some_and(|w| w.contains(SYNC) && w.contains("overlap"))),
+        "{warnings}"
+    );
+    if b.nature().schema {
+        b.local().delete_sync(SYNC).await.expect("deleted");
+        assert_eq!(made("third", json!({"keySchema": "WEB_{{secretKey}}"})).await, json!(null), "their keys cannot meet");
+        let change = json!({"syncOptions": {"initialSyncBehavior": "overwrite-destination"}});
+        let doc = b.local().update_sync("third", SyncInput { document: change, destination: None }).await.expect("a good change");
+        assert!(doc.warnings.len() == 1 && doc.warnings[0].contains("other"), "{:?}", doc.warnings);
+    }
 }
