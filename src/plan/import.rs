@@ -188,3 +188,89 @@ pub fn merged(mut source: SourceMap, done: &[&ImportChange]) -> SourceMap {
     }
     source
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Keys, config, source};
+    use super::*;
+    use crate::destination::Entry;
+
+    fn entry(key: &str, value: Option<&str>, state: EntryState) -> Entry {
+        let value = value.map(SecretValue::new);
+        Entry { key: key.into(), id: None, stamp: None, state, value, facts: serde_json::Value::Null, note: None }
+    }
+
+    /// What an import does to `KEY`: the source holds `held` (in the folder, or by a link), the
+    /// destination `there`.
+    fn fate(held: Option<&str>, linked: bool, there: &str, wins: bool, unproven: bool) -> &'static str {
+        let mut map = source(&held.map(|v| ("KEY", v)).into_iter().collect::<Vec<_>>());
+        if linked {
+            map.own_keys.clear();
+        }
+        let inventory = Inventory { entries: vec![entry("KEY", Some(there), EntryState::Active)], warnings: Vec::new() };
+        let mut ledger = Ledger::default();
+        ledger.unproven.extend(unproven.then(|| "key".to_string()));
+        let rules =
+            Rules { check_name: &|_| Ok(()), check_value: &|v| if v.ends_with(' ') { Err("no".into()) } else { Ok(()) }, destination_wins: wins };
+        let plan = plan(&config(None, true), &map, &inventory, &Keys, &ledger, &rules, &HashMap::new());
+        match (plan.changes.first().map(|c| c.create), plan.skipped.len(), plan.frozen.len(), plan.stranded.len()) {
+            (Some(true), 0, 0, 0) => "created",
+            (Some(false), 0, 0, 0) => "updated",
+            (None, 0, 0, 0) => "nothing",
+            (None, 1, 0, 0) => "told",
+            (None, 1, 1, 1) => "stays there",
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The table of the server's own rules, and where ours are kinder.
+    #[test]
+    fn which_side_wins() {
+        for (held, linked, there, source_first, destination_first) in [
+            (None, false, "v", "created", "created"),
+            (None, false, "", "created", "created"),
+            (Some("v"), false, "v", "nothing", "nothing"),
+            (Some("v"), false, "", "nothing", "nothing"),
+            (Some("v"), false, "w", "nothing", "updated"),
+            // By a link: the copy would shadow it, so only a value that is to win makes one.
+            (Some("v"), true, "v", "nothing", "nothing"),
+            (Some("v"), true, "w", "told", "created"),
+            // What the source cannot hold.
+            (None, false, "v ", "stays there", "stays there"),
+            (Some("v"), false, "v ", "nothing", "stays there"),
+            (Some("v"), true, "v ", "told", "stays there"),
+        ] {
+            let told = [false, true].map(|wins| fate(held, linked, there, wins, false));
+            assert_eq!(told, [source_first, destination_first], "{held:?} linked: {linked}, there {there:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_import_left_open_is_not_decided_by_the_source() {
+        assert_eq!(fate(Some("half"), false, "whole", false, true), "stays there");
+        assert_eq!(fate(Some("whole"), false, "whole", false, true), "nothing");
+        assert_eq!(fate(Some("half"), false, "whole", true, true), "updated");
+        assert_eq!(fate(None, false, "whole", false, true), "created");
+    }
+
+    #[test]
+    fn what_holds_no_value_to_import_stays_where_it_is() {
+        let states = [
+            ("PROTECTED", EntryState::Protected("disabled".into())),
+            ("BLOCKED", EntryState::Blocked("no text".into())),
+            ("MOVING", EntryState::Settling("UPDATING".into())),
+            ("EMPTY", EntryState::Empty),
+            ("GONE", EntryState::Deleted { until: None }),
+            ("BINARY", EntryState::Active),
+            ("FAILED", EntryState::Active),
+        ];
+        let inventory = Inventory { entries: states.map(|(key, state)| entry(key, None, state)).into(), warnings: Vec::new() };
+        let rules = Rules { check_name: &|_| Ok(()), check_value: &|_| Ok(()), destination_wins: true };
+        let failed = HashMap::from([("FAILED".to_string(), "denied".to_string())]);
+        let plan = plan(&config(None, true), &source(&[]), &inventory, &Keys, &Ledger::default(), &rules, &failed);
+        let mut told: Vec<_> = plan.skipped.iter().filter_map(|s| s.key.as_deref()).collect();
+        told.sort_unstable();
+        assert_eq!((told, plan.changes.len()), (vec!["BINARY", "BLOCKED", "FAILED", "MOVING", "PROTECTED"], 0));
+        assert_eq!(plan.stranded, ["binary", "failed"]);
+    }
+}

@@ -281,3 +281,34 @@ pub async fn half_way(b: Bench) {
     b.holds([("THERE", "t"), ("HERE", "h"), ("REFUSED", "r"), ("LATER", "l")]);
     b.settled().await;
 }
+
+/// Section 13: under a change policy an import asks for approval, and nothing is overwritten
+/// or deleted before the request was merged.
+pub async fn waits_for_a_change_request(mut b: Bench) {
+    if !b.nature().imports {
+        return;
+    }
+    b.put("THERE", "t");
+    b.put("BOTH", "theirs");
+    b.set("BOTH", "ours");
+    b.kms.switch(|s| {
+        s.approvals.insert((ENVIRONMENT.into(), FOLDER.into()));
+    });
+    b.create(json!({"initialSyncBehavior": "import-prioritize-destination"})).await;
+    let record = b.sync().await;
+    let slugs = b.kms.open_requests();
+    for key in ["THERE", "BOTH"] {
+        let told = fate(&record, key);
+        assert!(told.is_some_and(|(what, why)| what == Outcome::Skipped && slugs.iter().any(|s| why.contains(s.as_str()))), "{record:#?}");
+    }
+    b.close_engine().await;
+    b.take_engine();
+    let record = b.sync().await;
+    ended(&record, RunStatus::NeedsApproval);
+    b.holds([("THERE", "t"), ("BOTH", "theirs")]);
+    assert_eq!(b.kms.open_requests(), slugs, "it is asked for once");
+    assert!(slugs.iter().all(|s| b.kms.merge_request(s)));
+    b.synced().await;
+    b.holds([("THERE", "t"), ("BOTH", "theirs")]);
+    b.settled().await;
+}
