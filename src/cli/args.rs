@@ -122,6 +122,9 @@ pub enum Command {
         /// Re-read what can be read.
         #[arg(long)]
         verify: bool,
+        /// Write every value again that the destination does not give back (Bitbucket, Azure DevOps).
+        #[arg(long)]
+        rewrite: bool,
         /// Agree to delete or overwrite what these syncs did not write.
         #[arg(long)]
         allow_delete: bool,

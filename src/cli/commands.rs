@@ -33,10 +33,11 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
         Command::Update { name, file, .. } => update(args, out, name, file).await,
         Command::Delete { name, remove_secrets, yes, allow_delete, .. } => delete(args, out, name, *remove_secrets, *yes, *allow_delete).await,
         Command::Plan { name, verify, .. } => plan(args, out, name, *verify).await,
-        Command::Sync { names, all, verify, allow_delete, no_wait, .. } => {
+        Command::Sync { names, all, verify, rewrite, allow_delete, no_wait, .. } => {
             let access = access::running(args, "kms-sync sync", !no_wait).await?;
             let names = if *all { access::reading(args)?.service.syncs().await?.into_iter().map(|s| s.name).collect() } else { names.clone() };
-            let requests = names.iter().map(|n| RunRequest { verify: *verify, allow_delete: *allow_delete, ..request(n, RunKind::Sync) }).collect();
+            let wish = |n: &String| RunRequest { verify: *verify, rewrite: *rewrite, allow_delete: *allow_delete, ..request(n, RunKind::Sync) };
+            let requests = names.iter().map(wish).collect();
             let broken = if *all { warn_of_broken(args)? } else { 0 };
             let code = runs(access, out, requests).await?;
             Ok(if code == 0 && broken > 0 { 1 } else { code })

@@ -156,6 +156,9 @@ pub fn run_text(out: &Out, record: &RunRecord) -> String {
         let reason = secret.reason.as_deref().unwrap_or_default();
         text.push_str(&format!("   {:<12} {}  {}\n", secret.outcome.to_string(), sanitise(&secret.key), sanitise(reason)));
     }
+    if let Some(told) = record.message.as_ref().filter(|_| record.status == RunStatus::Succeeded) {
+        text.push_str(&format!("   {}\n", sanitise(told)));
+    }
     let r = &record.requests;
     text.push_str(&format!("   {} requests, {} retries, waited {:.1} s\n", r.total, r.retries, r.waited_ms as f64 / 1000.0));
     text

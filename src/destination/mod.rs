@@ -113,6 +113,13 @@ pub trait Session: Send + Sync {
     fn budget(&self) -> Option<String> {
         None
     }
+
+    /// True when the provider refused this connection's credentials and the session answers for
+    /// it since: it is kept while the credentials stay the same, so that one refusal stops every
+    /// sync of the connection.
+    fn refused(&self) -> bool {
+        false
+    }
 }
 
 /// What a run wants to write to.
@@ -185,6 +192,13 @@ pub trait Destination: Send + Sync {
     /// Everything the target holds within reach of `ask.prefix`. Fails rather than answer in part.
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError>;
 
+    /// What the listing does not show and stands in the way of keys about to be created (the
+    /// names of deleted secrets, where a list of its own has them). `missing`: the folded keys
+    /// that the source wants and the listing lacks, at least one.
+    async fn hidden(&self, _cx: &Cx, _missing: &[&str]) -> Result<Inventory, ApiError> {
+        Ok(Inventory::default())
+    }
+
     /// Whether a listed entry still is what the ledger says we wrote.
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
         match (&entry.stamp, &row.stamp) {
@@ -212,6 +226,17 @@ pub trait Destination: Send + Sync {
     /// Facts for the plan's warnings (deletion is final here, another object is in the way).
     fn warnings(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// A warning about what so many writes mean here (a rate budget that they exceed).
+    fn outlook(&self, _writes: usize) -> Option<String> {
+        None
+    }
+
+    /// What this run took for granted without looking, and since when, as a sentence: it stands in
+    /// the record of a run that succeeded.
+    fn unproved(&self) -> Option<String> {
+        None
     }
 
     /// Warnings that depend on all that the source wants here together (a limit on a sum).
@@ -381,7 +406,8 @@ pub struct Op<'a> {
     /// Drawn for this write and recorded before it: use it where the provider takes an
     /// idempotency token (UUID, 36 characters).
     pub token: &'a str,
-    /// True when the operator agreed to take over what this sync did not write.
+    /// True when the operator agreed to take over what this sync did not write. The agreement
+    /// covers what the plan showed, not a state that only the write meets.
     pub approved: bool,
 }
 

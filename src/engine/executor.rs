@@ -295,6 +295,10 @@ impl Execution<'_> {
             .map(|task| {
                 let wish = task.change.desired.map(|i| &desired[i]);
                 let mut row = self.before(task.change);
+                // What the row told of is gone: only the announcement speaks for what is made now.
+                if task.change.action == Action::Create {
+                    (row.remote_id, row.value_hash) = (None, None);
+                }
                 row.intent = Some(Intent {
                     action: task.change.action.to_string(),
                     token: task.token.clone(),

@@ -44,11 +44,20 @@ impl Pool {
     pub async fn session(&self, name: &str) -> Result<Arc<dyn Session>, ApiError> {
         let connection = self.connection(name)?;
         let print = fingerprint(&connection);
-        if let Some(open) = lock(&self.sessions).get(&connection.id).filter(|o| o.print == print) {
+        if let Some(open) = lock(&self.sessions).get(&connection.id).filter(|o| o.print == print && !o.session.refused()) {
             return Ok(open.session.clone());
         }
         let resolved = self.resolve(&connection).await?;
         let secrets = secrets(&resolved);
+        {
+            let mut sessions = lock(&self.sessions);
+            // Of credentials that were refused others may stand behind a reference by now.
+            let good = |o: &&Open<dyn Session>| !o.session.refused() || same(&o.secrets, &secrets);
+            if let Some(open) = sessions.get(&connection.id).filter(|o| o.print == print).filter(good) {
+                return Ok(open.session.clone());
+            }
+            sessions.remove(&connection.id);
+        }
         let session = self.connected(&connection, resolved)?;
         Ok(keep(&self.sessions, connection.id, Open { print, session, secrets }))
     }
@@ -114,18 +123,25 @@ impl Pool {
         }
     }
 
-    /// The operator asks again: accounts that were rejected are opened anew, with credentials
-    /// that may have been mended where they are referred to.
-    pub fn renew_refused(&self) {
+    /// The operator asks again: accounts and connections that were rejected are opened anew, with
+    /// credentials that may have been mended where they are referred to, or at the provider. Not
+    /// those of `going`, connections (by name or id) with runs that are queued or going: what was
+    /// asked for together is refused together.
+    pub fn renew_refused(&self, going: &HashSet<String>) {
         let refused = std::mem::take(&mut *lock(&self.refused));
         lock(&self.sources).retain(|id, _| !refused.contains(id));
+        let going: HashSet<String> = going.iter().filter_map(|name| Some(self.connection(name).ok()?.id)).collect();
+        lock(&self.sessions).retain(|id, o| !o.session.refused() || going.contains(id));
     }
 
     /// Opens one connection anew on its next use: its credentials were refused, and a reference
-    /// may hold fresh ones by now.
+    /// may hold fresh ones by now. A session that stands for that refusal stays while it does not.
     pub fn renew_one(&self, name: &str) {
         if let Ok(connection) = self.connection(name) {
-            lock(&self.sessions).remove(&connection.id);
+            let mut sessions = lock(&self.sessions);
+            if sessions.get(&connection.id).is_some_and(|o| !o.session.refused()) {
+                sessions.remove(&connection.id);
+            }
         }
     }
 
@@ -211,6 +227,11 @@ fn secrets(resolved: &ResolvedConnection) -> Vec<SecretValue> {
     // A field that the method does not know is taken for a secret.
     let secret = |name: &String| fields.iter().find(|f| f.name == name.as_str()).is_none_or(|f| f.secret);
     resolved.credentials.iter().filter(|(name, _)| secret(name)).map(|(_, value)| value.clone()).collect()
+}
+
+/// True when two readings of a connection's credentials brought the same.
+fn same(a: &[SecretValue], b: &[SecretValue]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same_as(b))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

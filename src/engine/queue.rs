@@ -75,7 +75,12 @@ impl Engine {
         let mut state = self.inner.store.sync_state(&config.name)?;
         if request.trigger == Trigger::Manual {
             // The operator asks: a rejected login may be tried once more.
-            self.inner.pool.renew_refused();
+            let going = {
+                let queue = self.queue();
+                let waiting = queue.waiting.iter().map(|q| &q.spec.config.connection_id);
+                queue.running.values().map(|r| &r.connection).chain(waiting).cloned().collect()
+            };
+            self.inner.pool.renew_refused(&going);
         }
         let name = config.name.clone();
         let id = uuid::Uuid::new_v4().to_string();
@@ -99,6 +104,7 @@ impl Engine {
                 kind: request.kind,
                 trigger: request.trigger,
                 verify: request.verify,
+                rewrite: request.rewrite,
                 allow_delete: request.allow_delete,
                 withhold: request.withhold,
                 prioritize: request.prioritize,

@@ -52,7 +52,7 @@ impl Engine {
             let slot = job(&mut state, kind);
             slot.status = Some(if succeeded { JobStatus::Succeeded } else { JobStatus::Failed });
             slot.job_id = Some(row.id.clone());
-            slot.message = row.message.as_deref().map(|m| brief(m, MESSAGE));
+            slot.message = row.message.as_deref().filter(|_| !succeeded).map(|m| brief(m, MESSAGE));
             if succeeded {
                 slot.at = row.finished_at;
             }

@@ -23,6 +23,7 @@ pub struct RunSpec {
     pub kind: RunKind,
     pub trigger: Trigger,
     pub verify: bool,
+    pub rewrite: bool,
     pub allow_delete: bool,
     /// Go on without what needs approval, instead of stopping before the first write.
     pub withhold: bool,
@@ -42,6 +43,7 @@ impl RunSpec {
             kind: RunKind::Sync,
             trigger: Trigger::Manual,
             verify,
+            rewrite: false,
             allow_delete: false,
             withhold: false,
             prioritize: None,
@@ -127,15 +129,15 @@ impl Runner {
         let mut learned = None;
         let result = match spec.kind {
             RunKind::Sync => self.sync(spec, cx, progress, &mut learned).await,
-            RunKind::Import => self.import(spec, cx, progress, &mut learned).await,
-            RunKind::Remove if spec.left_behind => self.remove_left_behind(spec, cx, progress, &mut learned).await,
-            RunKind::Remove => self.remove(spec, cx, progress, &mut learned).await,
+            RunKind::Import => self.import(spec, cx, progress, &mut learned).await.map(|()| None),
+            RunKind::Remove if spec.left_behind => self.remove_left_behind(spec, cx, progress, &mut learned).await.map(|()| None),
+            RunKind::Remove => self.remove(spec, cx, progress, &mut learned).await.map(|()| None),
         };
         progress.meter(cx, true);
         let mut retryable = false;
         let (mut login_refused, mut credentials_refused) = (false, false);
         let (status, message) = match result {
-            Ok(()) => (RunStatus::Succeeded, None),
+            Ok(told) => (RunStatus::Succeeded, told),
             Err(Stopped::Call(error)) => {
                 retryable = error.kind.passing() || error.ambiguous;
                 login_refused = error.kind == ErrorKind::Auth && error.service == crate::source::SERVICE;
@@ -152,7 +154,8 @@ impl Runner {
         Ended { status, message: message.map(|m| cx.redact_told(&m)), retryable, login_refused, credentials_refused, learned }
     }
 
-    async fn sync(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {
+    /// Answers what the run took for granted, where there is something to tell.
+    async fn sync(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<Option<String>, Stopped> {
         let mut opened = self.open(spec, cx, progress, learned, None).await?;
         let _turn = self.targets.turn(&opened.destination.identity(), cx).await?;
         let behavior = spec.config.sync_options.initial_sync_behavior;
@@ -178,7 +181,8 @@ impl Runner {
         }
         progress.phase(Phase::Applying);
         self.apply(spec, cx, progress, &opened, &plan).await?;
-        self.verdict(spec, cx, progress, &opened, &plan).await
+        self.verdict(spec, cx, progress, &opened, &plan).await?;
+        Ok(opened.destination.unproved())
     }
 
     async fn import(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {

@@ -7,7 +7,7 @@ use super::executor::{Execution, blocking};
 use super::pool;
 use super::progress::Progress;
 use super::runner::{Learned, RunSpec, Runner, Stopped};
-use crate::destination::{Destination, Entry, Inventory, KeySpace, Listing, Target};
+use crate::destination::{Destination, Entry, Freshness, Inventory, KeySpace, Listing, Target};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::Memory;
 use crate::model::board::Phase;
@@ -118,6 +118,17 @@ impl Runner {
         }
         let ask = Listing { prefix: &prefix, ledger: &opened.ledger, wanted: opened.source.secrets.len(), full };
         opened.inventory = opened.destination.list(cx, &ask).await?;
+        if spec.kind == RunKind::Sync {
+            let keys = opened.destination.keys();
+            let listed: HashSet<String> = opened.inventory.entries.iter().map(|e| keys.fold(&e.key)).collect();
+            let wanted = plan::want(&spec.config, &opened.source, keys).desired;
+            let missing: Vec<&str> = wanted.iter().map(|d| d.fold.as_str()).filter(|f| !listed.contains(*f)).collect();
+            if !missing.is_empty() {
+                let found = opened.destination.hidden(cx, &missing).await?;
+                opened.inventory.entries.extend(found.entries);
+                opened.inventory.warnings.extend(found.warnings);
+            }
+        }
         for value in opened.inventory.entries.iter().filter_map(|e| e.value.as_ref()) {
             cx.redactor().learn(value);
         }
@@ -165,7 +176,12 @@ impl Runner {
     }
 
     pub(super) fn import_plan(&self, spec: &RunSpec, opened: &Opened, wins: bool, failed: &HashMap<String, String>) -> ImportPlan {
+        let as_left = |entry: &Entry| {
+            let row = opened.ledger.rows.get(&opened.destination.keys().fold(&entry.key)).filter(|r| r.value_hash.is_some());
+            row.is_some_and(|r| matches!(opened.destination.freshness(entry, r), Freshness::Same | Freshness::Unseen))
+        };
         let rules = importing::Rules {
+            as_left: &as_left,
             check_name: &|name| opened.account.check_name(name),
             check_value: &|value| opened.account.check_value(value),
             destination_wins: wins,
@@ -249,7 +265,8 @@ impl Runner {
     /// Reads what must be read and computes the plan.
     pub(super) async fn compute(&self, spec: &RunSpec, cx: &Cx, opened: &mut Opened, full: bool, overwrite_agreed: bool) -> Result<Plan, Stopped> {
         let hasher = self.store.hasher().map_err(|e| e.to_string())?;
-        let policy = Policy { allow_all: spec.allow_delete, full, mass_delete_percent: self.mass_delete_percent, overwrite_agreed };
+        let policy =
+            Policy { allow_all: spec.allow_delete, full, rewrite: spec.rewrite, mass_delete_percent: self.mass_delete_percent, overwrite_agreed };
         let wanted = plan::want(&spec.config, &opened.source, opened.destination.keys());
         let indexes = plan::reads(&inputs(spec, opened, &hasher, policy), &wanted);
         let failed = self.read(cx, opened, &indexes).await?;

@@ -125,6 +125,7 @@ impl Answer {
                 format!("the answer is not the JSON that the API documents (line {} column {})", e.line(), e.column()),
             )
             .status(self.status)
+            .advice("Check the endpoint and the proxy settings of the connection.")
         })
     }
 

@@ -66,6 +66,12 @@ impl LedgerRow {
         self.value_hash.is_some() || self.intent.is_some()
     }
 
+    /// True for a key that this sync wrote at some time, as far as it was confirmed. A creation
+    /// that was announced only may have met the name in somebody else's hands.
+    pub fn was_ours(&self) -> bool {
+        self.value_hash.is_some() || self.buried_hash().is_some() || self.intent.as_ref().is_none_or(|i| i.action != "create")
+    }
+
     /// Turns the row into the memory of a key this sync deleted: it proves ownership, and saves
     /// a read, when the key comes back while its deletion is pending.
     pub fn bury(&mut self) {

@@ -43,6 +43,9 @@ pub struct RunRequest {
     /// Re-read what can be read.
     #[serde(default)]
     pub verify: bool,
+    /// Write every value of this sync again that cannot be read back.
+    #[serde(default)]
+    pub rewrite: bool,
     /// The operator agreed to delete or overwrite what this sync did not write.
     #[serde(default)]
     pub allow_delete: bool,
@@ -60,7 +63,17 @@ pub struct RunRequest {
 impl RunRequest {
     /// A run that reads no more than it must, deletes only what the sync owns, and asks for the rest.
     pub fn new(sync: impl Into<String>, kind: RunKind, trigger: Trigger) -> Self {
-        Self { sync: sync.into(), kind, trigger, verify: false, allow_delete: false, withhold: false, prioritize: None, left_behind: false }
+        Self {
+            sync: sync.into(),
+            kind,
+            trigger,
+            verify: false,
+            rewrite: false,
+            allow_delete: false,
+            withhold: false,
+            prioritize: None,
+            left_behind: false,
+        }
     }
 }
 

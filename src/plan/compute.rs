@@ -99,6 +99,7 @@ pub fn compute(inputs: &Inputs<'_>, wanted: Wanted, failed_reads: &HashMap<Strin
     deletion::settle_asks(inputs, &mut plan);
     plan.changes.sort_by(|a, b| (rank(a.action), &a.key).cmp(&(rank(b.action), &b.key)));
     plan.skipped.sort_by(|a, b| a.key.cmp(&b.key));
+    plan.warnings.extend(inputs.destination.outlook(plan.allowed().count()));
     plan
 }
 
@@ -199,7 +200,7 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
         }
         EntryState::Deleted { .. } => {
             // The row of a key that this sync deleted stays, so that its return needs no question.
-            change.owned = own_row.is_some() && !inputs.ledger.unproven.contains(&wish.fold);
+            change.owned = own_row.is_some_and(|r| r.was_ours() || owned(inputs, entry, r)) && !inputs.ledger.unproven.contains(&wish.fold);
             change.action = Action::Restore;
             change.reason = Some("its deletion is pending, it comes back".into());
             if let Some(row) = own_row.filter(|r| r.stamp.is_some() && r.stamp == entry.stamp) {
@@ -324,6 +325,11 @@ fn active(
         }
         (None, _) => (false, false),
     };
+    if equal && change.owned && inputs.policy.rewrite && entry.value.is_none() && !inputs.destination.readable() {
+        change.reason = Some("written again as asked, because it cannot be read back".into());
+        plan.changes.push(change);
+        return;
+    }
     if equal {
         // What another sync wrote stays that sync's to change, also when both want the same value:
         // this one stands beside it, so that neither deletes what the other still carries.

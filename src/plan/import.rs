@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Matcher, Skipped};
-use crate::destination::{EntryState, Inventory, KeySpace};
+use crate::destination::{Entry, EntryState, Inventory, KeySpace};
 use crate::model::SecretValue;
 use crate::model::ledger::Ledger;
 use crate::model::plan::{Action, ChangeDoc};
@@ -45,6 +45,8 @@ pub struct Rules<'a> {
     pub check_name: &'a dyn Fn(&str) -> Result<(), String>,
     /// Whether the source would hold a value as it is; otherwise what it would change.
     pub check_value: &'a dyn Fn(&str) -> Result<(), String>,
+    /// True for an entry that still is as this sync wrote it, as far as the destination tells.
+    pub as_left: &'a dyn Fn(&Entry) -> bool,
     /// The import behaviour.
     pub destination_wins: bool,
 }
@@ -82,7 +84,7 @@ pub fn plan(
         let fold = keys.fold(&entry.key);
         let skip = |out: &mut ImportPlan, reason: String| {
             out.frozen.push(fold.clone());
-            if entry.state == EntryState::Active {
+            if entry.state == EntryState::Active && (entry.value.is_some() || !(rules.as_left)(entry)) {
                 out.stranded.push(fold.clone());
             }
             out.skipped.push(Skipped { key: Some(entry.key.clone()), source_key: None, reason });
@@ -193,7 +195,6 @@ pub fn merged(mut source: SourceMap, done: &[&ImportChange]) -> SourceMap {
 mod tests {
     use super::super::testing::{Keys, config, source};
     use super::*;
-    use crate::destination::Entry;
 
     fn entry(key: &str, value: Option<&str>, state: EntryState) -> Entry {
         let value = value.map(SecretValue::new);
@@ -210,8 +211,12 @@ mod tests {
         let inventory = Inventory { entries: vec![entry("KEY", Some(there), EntryState::Active)], warnings: Vec::new() };
         let mut ledger = Ledger::default();
         ledger.unproven.extend(unproven.then(|| "key".to_string()));
-        let rules =
-            Rules { check_name: &|_| Ok(()), check_value: &|v| if v.ends_with(' ') { Err("no".into()) } else { Ok(()) }, destination_wins: wins };
+        let rules = Rules {
+            check_name: &|_| Ok(()),
+            check_value: &|v| if v.ends_with(' ') { Err("no".into()) } else { Ok(()) },
+            as_left: &|_| false,
+            destination_wins: wins,
+        };
         let plan = plan(&config(None, true), &map, &inventory, &Keys, &ledger, &rules, &HashMap::new());
         match (plan.changes.first().map(|c| c.create), plan.skipped.len(), plan.frozen.len(), plan.stranded.len()) {
             (Some(true), 0, 0, 0) => "created",
@@ -263,14 +268,15 @@ mod tests {
             ("GONE", EntryState::Deleted { until: None }),
             ("BINARY", EntryState::Active),
             ("FAILED", EntryState::Active),
+            ("OURS", EntryState::Active),
         ];
         let inventory = Inventory { entries: states.map(|(key, state)| entry(key, None, state)).into(), warnings: Vec::new() };
-        let rules = Rules { check_name: &|_| Ok(()), check_value: &|_| Ok(()), destination_wins: true };
+        let rules = Rules { check_name: &|_| Ok(()), check_value: &|_| Ok(()), as_left: &|e| e.key == "OURS", destination_wins: true };
         let failed = HashMap::from([("FAILED".to_string(), "denied".to_string())]);
         let plan = plan(&config(None, true), &source(&[]), &inventory, &Keys, &Ledger::default(), &rules, &failed);
         let mut told: Vec<_> = plan.skipped.iter().filter_map(|s| s.key.as_deref()).collect();
         told.sort_unstable();
-        assert_eq!((told, plan.changes.len()), (vec!["BINARY", "BLOCKED", "FAILED", "MOVING", "PROTECTED"], 0));
+        assert_eq!((told, plan.changes.len()), (vec!["BINARY", "BLOCKED", "FAILED", "MOVING", "OURS", "PROTECTED"], 0));
         assert_eq!(plan.stranded, ["binary", "failed"]);
     }
 }

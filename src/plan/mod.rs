@@ -44,6 +44,8 @@ pub struct Policy {
     pub allow_all: bool,
     /// Every readable value was, or will be, read.
     pub full: bool,
+    /// Own values that cannot be read back are written again, whatever the ledger says.
+    pub rewrite: bool,
     /// Share of the owned keys (percent) above which deleting them asks first.
     pub mass_delete_percent: u8,
     /// Overwriting foreign values was chosen by the import behaviour.
@@ -52,7 +54,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { allow_all: false, full: false, mass_delete_percent: 50, overwrite_agreed: false }
+        Self { allow_all: false, full: false, rewrite: false, mass_delete_percent: 50, overwrite_agreed: false }
     }
 }
 

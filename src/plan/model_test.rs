@@ -379,6 +379,19 @@ fn announced(ledger: &mut Ledger, fold: &str, action: &str, value: &str) {
 }
 
 #[test]
+fn an_announced_creation_proves_no_right_to_a_deleted_secret() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    world.put("A", "theirs");
+    world.held.get_mut("A").expect("a key").deleted = true;
+    for (action, asks) in [("create", 1), ("update", 0), ("restore", 0)] {
+        let mut ledger = settled();
+        announced(&mut ledger, "a", action, "ours");
+        let plan = run(&mut world.clone(), &mut ledger, &config(None, true), &source(&[("A", "ours")]), false, None);
+        assert_eq!(plan.asks().count(), asks, "{action}: {:?}", plan.changes.iter().map(|c| &c.reason).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn killed_between_bringing_back_and_writing_it_is_still_ours() {
     let mut world = Memory { readable: true, ..Memory::default() };
     let mut ledger = Ledger::default();

@@ -70,6 +70,10 @@ async fn around(State((faults, log)): State<(Faults, RequestLog)>, request: Requ
         None => response,
         // The request was carried out; its answer is lost.
         Some(Effect::LostAnswer) => broken(StatusCode::OK, Vec::new()),
+        Some(Effect::LateAnswer(time)) => {
+            tokio::time::sleep(time).await;
+            response
+        }
         Some(Effect::HalfBody) => {
             let status = response.status();
             let whole = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
@@ -110,6 +114,8 @@ pub enum Effect {
     Reset,
     /// The service carries the request out, and the answer is lost.
     LostAnswer,
+    /// The service carries the request out at once, and answers late.
+    LateAnswer(Duration),
     /// Half of the answer's body arrives.
     HalfBody,
 }

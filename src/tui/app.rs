@@ -1,8 +1,6 @@
 //! The state of the terminal app and its one transition: [`update`] takes a message and
 //! returns the effects. Nothing here waits, reads or writes; the loop ([`super::driver`]) does.
 
-use std::collections::VecDeque;
-
 use crossterm::event::{Event as Input, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::{Position, Rect, Size};
 
@@ -10,19 +8,18 @@ use super::actions;
 use super::connections::edit::Edit;
 use super::connections::list::Connections;
 use super::dashboard::Dashboard;
-use super::fx::{Call, Effect, Fx, Level, Load, Move, Reply, Ticket};
+use super::fx::{Call, Effect, Fx, Level, Move, Reply, Ticket};
 use super::keys::{self, Action, Context};
 use super::modal::Modal;
 use super::panes::engine::EnginePane;
 use super::panes::log::LogPane;
 use super::panes::plan::PlanPane;
 use super::setup::Setup;
-use super::theme::Theme;
 use super::ui::{Drawn, Hit};
 use super::wizard::Wizard;
+use super::world::World;
 use crate::model::Time;
 use crate::model::board::{Board, Event};
-use crate::model::connection::ConnectionView;
 use crate::service::{Draft, ServiceError};
 
 /// A thing that happened.
@@ -38,68 +35,6 @@ pub enum Msg {
     Lost(ServiceError),
     /// A moment that a screen waited for.
     Tick,
-}
-
-/// A line of the log.
-#[derive(Debug, Clone)]
-pub struct LogLine {
-    pub at: Time,
-    pub level: Level,
-    pub text: String,
-}
-
-/// What all screens see.
-pub struct World {
-    pub board: Board,
-    /// False until the first picture is here.
-    pub loaded: bool,
-    /// Why there is no picture.
-    pub lost: Option<ServiceError>,
-    pub connections: Load<Vec<ConnectionView>>,
-    pub log: VecDeque<LogLine>,
-    pub now: Time,
-    pub zone: jiff::tz::TimeZone,
-    pub theme: Theme,
-    pub size: Size,
-    /// What the demo says of itself, when this is one.
-    pub demo: Option<String>,
-    pub demo_paused: bool,
-    /// The sync that was begun and not finished.
-    pub draft: Load<Option<Draft>>,
-    pub start: super::Start,
-}
-
-/// How many log lines are kept.
-const LOG: usize = 1000;
-
-impl World {
-    /// Stored connections of an app.
-    pub fn connections_of(&self, app: &str) -> Vec<&ConnectionView> {
-        self.connections.value.iter().flatten().filter(|c| c.app == app).collect()
-    }
-
-    /// Adds a line to the log; the newest is shown as the last result.
-    pub fn note(&mut self, level: Level, text: impl Into<String>) {
-        if self.log.len() == LOG {
-            self.log.pop_front();
-        }
-        self.log.push_back(LogLine { at: self.now, level, text: text.into() });
-    }
-
-    /// Runs that are going or queued.
-    pub fn runs(&self) -> usize {
-        self.board.cards.values().filter(|c| c.run.is_some()).count()
-    }
-
-    /// A moment as local time of day.
-    pub fn clock(&self, at: Time) -> String {
-        at.to_zoned(self.zone.clone()).strftime("%H:%M:%S").to_string()
-    }
-
-    /// A moment as local date and time.
-    pub fn date(&self, at: Time) -> String {
-        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
-    }
 }
 
 /// A screen over the dashboard.

@@ -6,7 +6,7 @@
 //!
 //! | file | subject |
 //! | --- | --- |
-//! | [`app`], [`fx`], [`actions`] | state, what is asked of the service, what decisions lead to |
+//! | [`app`], [`world`], [`fx`], [`actions`] | state, what all screens see, what is asked of the service, what decisions lead to |
 //! | [`keys`], [`theme`], [`words`] | key bindings, looks and words as data |
 //! | [`form`] | fields, editing, pickers |
 //! | [`dashboard`], [`wizard`], [`connections`], [`setup`], [`panes`], [`modal`] | the screens |
@@ -35,6 +35,7 @@ mod view;
 mod wire;
 mod wizard;
 mod words;
+mod world;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -109,8 +110,8 @@ impl Default for TuiOptions {
 }
 
 impl TuiOptions {
-    fn world(&self, size: Size) -> app::World {
-        app::World {
+    fn world(&self, size: Size) -> world::World {
+        world::World {
             board: Default::default(),
             loaded: false,
             lost: None,

@@ -4,7 +4,7 @@
 use crossterm::event::KeyEvent;
 use ratatui::layout::Rect;
 
-use super::app::{App, World};
+use super::app::App;
 use super::form::line::Line;
 use super::form::{picker, view};
 use super::fx::{Fx, Move, Reply, Ticket};
@@ -12,6 +12,7 @@ use super::keys::{Action, BINDINGS, Binding, Context};
 use super::text;
 use super::theme::Role;
 use super::ui::{Hit, Ui};
+use super::world::World;
 use crate::model::plan::{Action as PlanAction, PlanDoc};
 use crate::model::run::RunKind;
 use crate::service::Priority;

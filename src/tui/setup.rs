@@ -2,13 +2,14 @@
 
 use ratatui::layout::Rect;
 
-use super::app::{Page, World};
+use super::app::Page;
 use super::connections::edit::Edit;
 use super::fx::{Fx, Move};
 use super::keys::Action;
 use super::modal::scrolled;
 use super::theme::Role;
 use super::ui::{Hit, Ui};
+use super::world::World;
 use crate::model::connection::ConnectionView;
 use crate::source::APP;
 

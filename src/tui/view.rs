@@ -4,12 +4,15 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
-use super::app::{App, Page, World};
+use super::app::{App, Page};
 use super::dashboard::{Dashboard, detail, table};
 use super::modal;
+use super::panes::engine;
 use super::text;
 use super::theme::Role;
 use super::ui::{Drawn, Ui};
+use super::wizard::review_view::draw_rows;
+use super::world::World;
 use super::{wizard, words};
 use crate::model::board::Card;
 
@@ -17,6 +20,10 @@ use crate::model::board::Card;
 pub const SMALLEST: (u16, u16) = (40, 10);
 /// From this width on the details stand beside the table.
 const WIDE: u16 = 120;
+/// From this height on, of the work alone, the engine stands below the table then.
+const TALL: u16 = 32;
+/// Rows of the engine's frame.
+const ENGINE: u16 = 12;
 
 /// Draws the app into a buffer.
 pub fn draw(app: &App, buffer: &mut Buffer) -> Drawn {
@@ -114,10 +121,17 @@ fn draw_dashboard(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: R
     if area.width >= WIDE {
         // As many cells as the table's columns need; the rest belongs to the details.
         let width = if area.width >= 180 { area.width * 3 / 5 } else { area.width * 11 / 20 };
-        let table_area = Rect { width, ..area };
+        let mut table_area = Rect { width, ..area };
+        let rest = Rect { x: area.x + width, width: area.width - width, ..area };
+        if area.height >= TALL && world.loaded && world.lost.is_none() {
+            table_area.height -= ENGINE;
+            let rows = engine::facts(ui, world);
+            let inside = ui.frame(Rect { y: table_area.bottom(), height: ENGINE, ..table_area }, "Engine", "E shows all");
+            let room = rows.len().min(inside.height as usize);
+            draw_rows(ui, &rows[..room], 0, Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside });
+        }
         let inside = ui.frame(table_area, &left, &note);
         table::draw(ui, dashboard, world, inside);
-        let rest = Rect { x: area.x + width, width: area.width - width, ..area };
         let title = text::middle(&name, (rest.width as usize).saturating_sub(50).max(12));
         let inside = ui.frame(rest, &title, "");
         detail::draw_tabs(ui, dashboard.tab, rest.right() - 1, rest.y, rest.width.saturating_sub(text::width(&title) as u16 + 6));

@@ -215,8 +215,8 @@ async fn microsofts_client_reads_what_was_written_and_edits_are_seen() {
 
     world.write(&*target, Action::Update, "APP_ONE", "1", Some(one)).await.expect("written");
     world.write(&*target, Action::Update, "APP_TWO", "2", entry("APP-TWO")).await.expect("written");
-    let written = world.write(&*target, Action::Create, "APP_THREE", "back", None).await.expect("recovered and set");
-    assert_eq!(written.instead, Some(Action::Restore));
+    let deleted = target.hidden(&world.cx, &["app-three"]).await.expect("hidden").entries;
+    world.write(&*target, Action::Restore, "APP_THREE", "back", deleted.first()).await.expect("recovered and set");
     let read = world.vendor("read").await.expect("the client was there a moment ago");
     assert_eq!((&read["APP-ONE"], &read["APP-TWO"], &read["APP-THREE"]), (&json!("1"), &json!("2"), &json!("back")));
     assert_eq!(world.vault.secrets()["app-two"].tags["team"], "red", "a foreign tag survives our update");
@@ -245,11 +245,11 @@ async fn tls_is_checked_and_rights_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_hundred_secrets_in_and_out_again() {
+async fn two_hundred_secrets_in_and_out_again() {
     let world = World::new().await;
     let target = world.target().await;
     let value = "x".repeat(2_000);
-    let writes = (0..500).map(|i| {
+    let writes = (0..200).map(|i| {
         let (target, world, value) = (&target, &world, &value);
         async move { world.write(&**target, Action::Create, &format!("K_{i:03}"), value, None).await }
     });
@@ -258,7 +258,7 @@ async fn five_hundred_secrets_in_and_out_again() {
     assert!(done.iter().all(Result::is_ok));
     world.host.log.clear();
     let entries = world.entries(&*target).await;
-    assert_eq!((entries.len(), world.host.log.lines().len()), (500, 20));
+    assert_eq!((entries.len(), world.host.log.lines().len()), (200, 8));
     let read = target.read(&world.cx, &entries.iter().collect::<Vec<_>>()).await;
     assert!(read.iter().all(|(_, r)| r.as_ref().is_ok_and(|r| r.value.as_ref().is_some_and(|v| v.expose() == value))));
     assert_eq!(world.entra.requests(), 1);

@@ -6,5 +6,6 @@ mod client;
 mod connection;
 mod listing;
 mod place;
+mod rewrite;
 mod rig;
 mod writing;

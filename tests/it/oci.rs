@@ -166,7 +166,7 @@ pub fn row(key: &str, written: &Written) -> LedgerRow {
         remote_id: written.id.clone(),
         stamp: written.stamp.clone(),
         previous_stamp: None,
-        value_hash: None,
+        value_hash: Some("of the value".into()),
         written_at: jiff::Timestamp::now(),
         intent: None,
         detail: written.detail.clone(),

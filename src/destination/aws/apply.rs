@@ -138,25 +138,30 @@ impl Items {
             wrote: false,
         };
         if there.deleted {
-            if !ours && !op.approved {
+            // To agree to a creation is not to agree to what no plan has shown.
+            if !ours {
+                self.shared.note_met(op.key);
                 return Err(ApiError::new(
                     ErrorKind::Conflict,
                     SERVICE,
                     format!("{}: a secret of this name is scheduled for deletion, and it is not this sync's", op.key),
                 )
-                .advice("Run again: the plan then offers to restore it."));
+                .advice("Run again: the plan then shows it, and asks before it is restored and overwritten."));
             }
             work.arn = self.restore(cx, op, &there.arn).await?;
             work.instead = Some(Action::Restore);
             return self.bring_equal(cx, op, desired, work).await;
         }
-        if there.current.is_none() || ours || op.approved {
+        if there.current.is_none() || ours {
             return self.bring_equal(cx, op, desired, work).await;
         }
         // A foreign secret: taken over only when it holds the very value already.
         match self.api.get(cx, &there.arn, op.key).await?.value {
             Content::Text(value) if value.same_as(&desired.value) => self.finish(cx, op, desired, work).await,
-            _ => Err(error.advice("Somebody else made a secret of this name that the listing did not show yet. Run again: the plan then shows it.")),
+            _ => {
+                self.shared.note_met(op.key);
+                Err(error.advice("Somebody else made a secret of this name that the listing did not show yet. Run again: the plan then shows it."))
+            }
         }
     }
 
@@ -177,7 +182,6 @@ impl Items {
         } else {
             match settled(cx, op.key, || self.api.get(cx, &work.arn, op.key)).await?.value {
                 Content::Text(value) => value.same_as(&desired.value),
-                Content::Nothing => false,
                 Content::Binary => {
                     return Err(ApiError::new(
                         ErrorKind::Conflict,

@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -61,15 +61,26 @@ pub struct Api {
     pub link: Arc<Link>,
     pub region: String,
     clients: Clients,
-    pub lanes: Lanes,
+    /// Its own until the account is known, then the account's.
+    lanes: Mutex<Arc<Lanes>>,
     /// Seconds this machine's clock is ahead, once that made a call fail.
     skew: AtomicI64,
 }
 
 impl Api {
     pub fn new(link: Arc<Link>, region: &str) -> Self {
-        let open = link.endpoint().is_some();
-        Self { link, region: region.to_string(), clients: Clients::new(), lanes: Lanes::new(open), skew: AtomicI64::new(0) }
+        let lanes = Mutex::new(Arc::new(Lanes::new(link.endpoint().is_some())));
+        Self { link, region: region.to_string(), clients: Clients::new(), lanes, skew: AtomicI64::new(0) }
+    }
+
+    /// How fast calls go out.
+    pub fn lanes(&self) -> Arc<Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on calls go out at the pace of this account and region.
+    pub fn pace_as(&self, place: &str) {
+        *self.lanes.lock().unwrap_or_else(PoisonError::into_inner) = Lanes::shared(place, self.link.endpoint().is_some());
     }
 
     /// A sentence once the clock proved wrong.
@@ -113,12 +124,13 @@ impl Api {
         O: Send,
     {
         let (mut attempt, mut skewed) = (1, false);
+        let lanes = self.lanes();
         loop {
-            self.lanes.ready(cx, op.lane).await?;
+            lanes.ready(cx, op.lane).await?;
             let probe = Probe { cx: cx.clone(), name: op.name, retry: attempt > 1 };
             let raw = match make(probe).await {
                 Ok(output) => {
-                    self.lanes.calm(op.lane);
+                    lanes.calm(op.lane);
                     return Ok(output);
                 }
                 Err(raw) => raw,
@@ -141,7 +153,7 @@ impl Api {
             let throttled = error.kind == ErrorKind::Throttled;
             let most = if throttled { THROTTLED_ATTEMPTS } else { ATTEMPTS };
             if throttled {
-                self.lanes.throttled(op.lane, error.retry_after);
+                lanes.throttled(op.lane, error.retry_after);
             }
             if op.once || !error.kind.passing() || attempt >= most || !cx.spend_retry() {
                 return Err(error);
@@ -203,6 +215,9 @@ impl Api {
         let Some(given) = answer.credentials() else {
             return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, format!("AssumeRole {role}: the answer holds no credentials")));
         };
+        if [given.access_key_id(), given.secret_access_key(), given.session_token()].iter().any(|part| part.is_empty()) {
+            return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, format!("AssumeRole {role}: the answer lacks a part of the credentials")));
+        }
         let expires = SystemTime::try_from(*given.expiration()).ok();
         let credentials =
             Credentials::new(given.access_key_id(), given.secret_access_key(), Some(given.session_token().to_string()), expires, "kms-sync-role");
@@ -261,4 +276,47 @@ impl Intercept for Probe {
         self.cx.meter().received(context.response().body().bytes().map_or(0, <[u8]>::len) as u64);
         Ok(())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::destination::aws::tags::Tags;
+    use crate::model::SecretValue;
+    use crate::model::connection::ResolvedConnection;
+    use crate::sandbox::aws::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, State, router};
+    use crate::sandbox::host::{Effect, Fault, Host};
+
+    fn connection(endpoint: &str) -> ResolvedConnection {
+        let credentials = [("accessKeyId", ACCESS_KEY_ID), ("secretAccessKey", SECRET_ACCESS_KEY)];
+        ResolvedConnection {
+            id: "c".into(),
+            name: "aws".into(),
+            app: "aws".into(),
+            method: "access-key".into(),
+            credentials: credentials.into_iter().map(|(k, v)| (k.to_string(), SecretValue::new(v))).collect(),
+            settings: json!({ "endpoint": endpoint }).as_object().cloned().unwrap_or_default(),
+            ca_file: None,
+            allow_insecure_http: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_hangs_is_given_up_and_repeated_with_its_token() {
+        let state = State::default();
+        let host = Host::start(router(state.clone()), None).await.expect("a port");
+        let api = Api::new(Arc::new(Link::new(connection(&host.url)).expect("a connection")), "us-east-1");
+        let cx = Cx::quiet();
+        host.faults.add(Fault::next("CreateSecret", 1, Effect::Delay(ATTEMPT_LONGER)));
+        let token = "6f1b1b1e-0000-4000-8000-000000000001";
+        let (_, version) = api.create(&cx, "A", token, &SecretValue::new("v"), None, &Tags::new()).await.expect("the second time");
+        assert_eq!((version.as_str(), host.log.count("CreateSecret")), (token, 2));
+        let view = state.view("us-east-1", "A").expect("made");
+        assert_eq!((view.versions, cx.meter().snapshot().retries), (1, 1));
+    }
+
+    /// Longer than an attempt may take.
+    const ATTEMPT_LONGER: Duration = Duration::from_secs(8);
 }

@@ -30,7 +30,7 @@ use crate::model::text::brief;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// One attempt, from sending to the last byte.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+const ATTEMPT_TIMEOUT: Duration = if cfg!(test) { Duration::from_secs(2) } else { Duration::from_secs(30) };
 /// Temporary credentials are renewed this long before they end.
 const RENEW_BEFORE: Duration = Duration::from_secs(120);
 

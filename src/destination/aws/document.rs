@@ -9,6 +9,7 @@
 //! can be lost. The time between is kept short, and the next run sees by the stamp who won.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -40,6 +41,8 @@ pub struct Object {
     pub(super) name: String,
     identity: String,
     pub(super) seen: Mutex<Option<Seen>>,
+    /// The secret is scheduled for deletion, and this sync never wrote it.
+    strange: AtomicBool,
 }
 
 /// The secret as the last description told, and the keys of its object when they are known.
@@ -52,7 +55,7 @@ pub(super) struct Seen {
 
 impl Object {
     pub fn new(api: Arc<Api>, shared: Arc<Shared>, config: Config, name: String, identity: String) -> Self {
-        Self { api, shared, config, name, identity, seen: Mutex::default() }
+        Self { api, shared, config, name, identity, seen: Mutex::default(), strange: AtomicBool::new(false) }
     }
 
     pub(super) fn conflict(&self, why: &str) -> ApiError {
@@ -109,7 +112,6 @@ impl Object {
                 Ok((members, got.version))
             }
             Content::Binary => Err(self.conflict("cannot be used: its value is binary").advice(advice)),
-            Content::Nothing => Ok((Members::new(), got.version)),
         }
     }
 
@@ -168,6 +170,8 @@ impl Destination for Object {
         };
         if there.deleted {
             self.see(listed, None);
+            let strange = ask.ledger.rows.is_empty() && !self.shared.deleted_recently(&there.arn);
+            self.strange.store(strange, Ordering::Relaxed);
             warnings.push(format!("the secret {} is scheduled for deletion: a run restores it", self.name));
             let rows = ask.ledger.rows.values();
             let entries = rows.map(|r| self.entry(&r.key, &there, EntryState::Deleted { until: None }, false)).collect();
@@ -201,6 +205,17 @@ impl Destination for Object {
             .collect();
         self.see(Some(there), Some(members.keys().cloned().collect()));
         Ok(Inventory { entries, warnings })
+    }
+
+    /// Every key asks while the secret is one that somebody else scheduled for deletion: the
+    /// first of them would restore it.
+    async fn hidden(&self, _cx: &Cx, missing: &[&str]) -> Result<Inventory, ApiError> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(there) = seen.and_then(|s| s.listed).filter(|l| l.deleted && self.strange.load(Ordering::Relaxed)) else {
+            return Ok(Inventory::default());
+        };
+        let entries = missing.iter().map(|key| self.entry(key, &there, EntryState::Deleted { until: None }, false)).collect();
+        Ok(Inventory { entries, warnings: Vec::new() })
     }
 
     fn differs(&self, entry: &Entry, _desired: &Desired, _row: Option<&LedgerRow>) -> Option<String> {

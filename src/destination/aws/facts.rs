@@ -136,11 +136,10 @@ pub fn is_recent(row: &LedgerRow) -> bool {
 
 /// A value read, in the planner's words.
 pub fn read(got: Got) -> Read {
-    let stamp = Some(got.version).filter(|v| !v.is_empty());
+    let stamp = Some(got.version);
     match got.value {
         Content::Text(value) => Read { value: Some(value), stamp, problem: None },
         Content::Binary => Read { value: None, stamp, problem: Some("it holds a binary value".into()) },
-        Content::Nothing => Read { value: None, stamp, problem: Some("it holds neither text nor binary".into()) },
     }
 }
 

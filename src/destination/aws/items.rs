@@ -63,7 +63,7 @@ impl Items {
                     }
                     Err(e) => return Err(e),
                 };
-                for secret in page.secrets.into_iter().filter(|s| s.name.starts_with(prefix) && !s.name.is_empty()) {
+                for secret in page.secrets.into_iter().filter(|s| s.name.starts_with(prefix)) {
                     // A secret that moves between pages while they are read appears twice: the last wins.
                     by_arn.insert(secret.arn.clone(), secret);
                 }
@@ -222,10 +222,27 @@ impl Destination for Items {
         self.shared.answered();
         let mut secrets: BTreeMap<String, (Listed, bool)> = pages.into_iter().map(|s| (s.name.clone(), (s, false))).collect();
         self.confirm(cx, &mut secrets, ask).await?;
+        self.shared.keep_met(|name| !secrets.contains_key(name));
         self.learn_key_form(&secrets, ask.ledger);
         let warnings = self.api.clock_warning().into_iter().chain(self.key_warning(&secrets, ask.ledger)).collect();
         let entries = secrets.into_values().map(|(listed, lagging)| self.entry(listed, lagging)).collect();
         Ok(Inventory { entries, warnings })
+    }
+
+    /// The listing lags: what a creation of an earlier run met is asked about by name, so that
+    /// the plan shows it before it is restored or overwritten.
+    async fn hidden(&self, cx: &Cx, missing: &[&str]) -> Result<Inventory, ApiError> {
+        let mut inventory = Inventory::default();
+        for name in self.shared.met().iter().filter(|n| missing.contains(&n.as_str())) {
+            match self.api.describe(cx, name, name).await {
+                Ok(Some(there)) => inventory.entries.push(self.entry(there, false)),
+                Ok(None) => self.shared.keep_met(|n| n != name),
+                // Its creation will meet it again.
+                Err(e) if e.kind == ErrorKind::Permission => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(inventory)
     }
 
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {

@@ -1,12 +1,14 @@
-//! How fast one connection may call one region, by the groups AWS counts together.
+//! How fast one account may be called in one region, by the groups AWS counts together.
 //!
-//! On AWS's own hosts each group starts at its documented quota (per account and region,
-//! shared with every other client of the account; "Secrets Manager quotas") and slows down
-//! when AWS throttles. An endpoint of the connection's own (an emulator, a private service)
-//! has no published quota: there a group runs free until the first throttling answer, which
-//! closes it to the quota's pace, halved, and it grows again from there.
+//! Quotas are per account and region, shared with every other client of the account ("Secrets
+//! Manager quotas"), so each group starts at half of its own, grows while AWS answers calmly,
+//! and halves when it throttles. An endpoint of the connection's own (an emulator, a private
+//! service) has no published quota: there a group runs free until the first throttling answer,
+//! which closes it to the quota's pace, halved.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::http::{ApiError, Cx, Pacer};
@@ -42,7 +44,10 @@ const QUOTAS: &[(Lane, &str, f64)] = &[
     (Lane::Sts, "AWS STS", 50.0),
 ];
 
-/// The pacers of one connection in one region.
+/// What a group leaves of its quota to others, however calm AWS is.
+const LEFT_TO_OTHERS: f64 = 0.1;
+
+/// The pacers of one account in one region.
 pub struct Lanes(Vec<LanePacer>);
 
 struct LanePacer {
@@ -55,16 +60,29 @@ struct LanePacer {
 }
 
 impl Lanes {
-    /// `open`: start without pacing (a custom endpoint).
+    /// `open`: no quota is published for the endpoint.
     pub fn new(open: bool) -> Self {
-        let pacers = QUOTAS.iter().map(|(lane, name, quota)| LanePacer {
-            lane: *lane,
-            name,
-            quota: *quota,
-            pacer: Pacer::new(*name, *quota, *quota, (*quota / 5.0) as u32),
-            open: AtomicBool::new(open),
+        let pacers = QUOTAS.iter().map(|(lane, name, quota)| {
+            let most = quota * (1.0 - LEFT_TO_OTHERS);
+            // A burst is part of the second it falls in: the cap counts it.
+            let pacer = Pacer::new(*name, quota / 2.0, most, (quota / 2.0) as u32).capped(most as u32, Duration::from_secs(1));
+            LanePacer { lane: *lane, name, quota: *quota, pacer, open: AtomicBool::new(open) }
         });
         Self(pacers.collect())
+    }
+
+    /// The pacers of one account in one region (`place`), the same for every connection of this
+    /// process: AWS counts an account's calls together.
+    pub fn shared(place: &str, open: bool) -> Arc<Self> {
+        static ALL: Mutex<BTreeMap<String, Weak<Lanes>>> = Mutex::new(BTreeMap::new());
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, lanes| lanes.strong_count() > 0);
+        if let Some(lanes) = all.get(place).and_then(Weak::upgrade) {
+            return lanes;
+        }
+        let lanes = Arc::new(Self::new(open));
+        all.insert(place.to_string(), Arc::downgrade(&lanes));
+        lanes
     }
 
     fn of(&self, lane: Lane) -> Option<&LanePacer> {
@@ -94,12 +112,12 @@ impl Lanes {
         }
     }
 
-    /// Groups that run below their quota, for the engine's pane.
+    /// Groups that run slower than they began, for the engine's pane.
     pub fn slowed(&self) -> Option<String> {
         let slow: Vec<String> = self
             .0
             .iter()
-            .filter(|p| !p.open.load(Ordering::Relaxed) && p.pacer.rate() < p.quota * 0.99)
+            .filter(|p| p.pacer.rate() < p.quota * 0.49)
             .map(|p| format!("{} {:.0}/s of {:.0}/s", p.name.trim_start_matches("AWS "), p.pacer.rate(), p.quota))
             .collect();
         (!slow.is_empty()).then(|| slow.join(", "))
@@ -108,19 +126,67 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use tokio::time::Instant;
+
     use super::*;
 
-    #[tokio::test]
-    async fn an_own_endpoint_is_unpaced_until_it_throttles() {
-        let (cx, lanes) = (Cx::quiet(), Lanes::new(true));
-        let begun = tokio::time::Instant::now();
-        for _ in 0..2000 {
-            lanes.ready(&cx, Lane::Create).await.expect("turn");
+    /// When `n` calls of sixteen workers went out, in seconds since the beginning.
+    async fn sent(lanes: &Lanes, lane: Lane, n: usize) -> Vec<f64> {
+        let (begun, left, times) = (Instant::now(), Cell::new(n), RefCell::new(Vec::new()));
+        let workers = (0..16).map(|_| async {
+            while left.get() > 0 {
+                left.set(left.get() - 1);
+                lanes.ready(&Cx::quiet(), lane).await.expect("turn");
+                times.borrow_mut().push(begun.elapsed().as_secs_f64());
+                lanes.calm(lane);
+            }
+        });
+        futures::future::join_all(workers).await;
+        times.into_inner()
+    }
+
+    fn most_in_a_second(times: &[f64]) -> usize {
+        times.iter().map(|from| times.iter().filter(|t| (*from..from + 1.0).contains(*t)).count()).max().unwrap_or(0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_second_sees_more_than_the_quota() {
+        for (lane, quota) in [(Lane::Create, 50.0), (Lane::Put, 50.0), (Lane::Delete, 50.0), (Lane::Tag, 50.0), (Lane::List, 100.0)] {
+            let lanes = Lanes::new(false);
+            let times = sent(&lanes, lane, 600).await;
+            assert!((most_in_a_second(&times) as f64) < quota, "{lane:?}: {}", most_in_a_second(&times));
+            assert!(times[19] < 0.1, "a few go at once: {}", times[19]);
+            let (end, at_least) = (times[599], 600.0 / quota);
+            assert!((at_least..at_least * 1.5).contains(&end), "{lane:?}: {end} s");
         }
-        assert!(begun.elapsed() < Duration::from_millis(500));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_halves_a_group_and_no_other() {
+        let lanes = Lanes::new(false);
         assert_eq!(lanes.slowed(), None);
         lanes.throttled(Lane::Create, None);
-        assert_eq!(lanes.slowed().as_deref(), Some("CreateSecret 25/s of 50/s"));
+        assert_eq!(lanes.slowed().as_deref(), Some("CreateSecret 12/s of 50/s"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_own_endpoint_is_unpaced_until_it_throttles() {
+        let lanes = Lanes::new(true);
+        assert!(sent(&lanes, Lane::Create, 2000).await[1999] < 0.1);
+        assert_eq!(lanes.slowed(), None);
+        lanes.throttled(Lane::Create, None);
+        assert_eq!(lanes.slowed().as_deref(), Some("CreateSecret 12/s of 50/s"));
+        let times = sent(&lanes, Lane::Create, 100).await;
+        assert!(most_in_a_second(&times) < 50);
+    }
+
+    #[test]
+    fn an_account_and_region_has_one_pace() {
+        let one = Lanes::shared("unit|1|eu-west-1", false);
+        assert!(Arc::ptr_eq(&one, &Lanes::shared("unit|1|eu-west-1", false)));
+        assert!(!Arc::ptr_eq(&one, &Lanes::shared("unit|1|eu-west-2", false)));
     }
 
     #[test]

@@ -62,7 +62,6 @@ pub struct Got {
 pub enum Content {
     Text(SecretValue),
     Binary,
-    Nothing,
 }
 
 /// One page of a listing.
@@ -128,16 +127,28 @@ macro_rules! listed {
 listed!(SecretListEntry, secret_versions_to_stages);
 listed!(DescribeSecretOutput, version_ids_to_stages);
 
-fn content(text: Option<&str>, binary: bool) -> Content {
-    match (text, binary) {
-        (Some(text), _) => Content::Text(SecretValue::new(text)),
-        (None, true) => Content::Binary,
-        (None, false) => Content::Nothing,
-    }
+/// An answer without what every answer of AWS has. The SDK leaves a missing member empty: taken
+/// as it is, an empty list would have everything created anew.
+fn lacking(about: &str, what: &str) -> ApiError {
+    ApiError::new(ErrorKind::NotTheService, SERVICE, format!("{about}: not an answer of AWS Secrets Manager: it lacks {what}"))
+        .advice("Check the endpoint and the proxy settings of the connection: something else answers there.")
 }
 
-fn lacking(about: &str, what: &str) -> ApiError {
-    ApiError::new(ErrorKind::NotTheService, SERVICE, format!("{about}: the answer lacks {what}"))
+/// What a version holds, for an operation that answers about one.
+fn got(about: &str, version: Option<&str>, text: Option<&str>, binary: bool) -> Result<Got, ApiError> {
+    let version = version.filter(|v| !v.is_empty()).ok_or_else(|| lacking(about, "the version's id"))?;
+    // A version without a value cannot be read: AWS answers ResourceNotFoundException.
+    let value = match (text, binary) {
+        (Some(text), _) => Content::Text(SecretValue::new(text)),
+        (None, true) => Content::Binary,
+        (None, false) => return Err(lacking(about, "a value")),
+    };
+    Ok(Got { version: version.to_string(), value })
+}
+
+/// A secret that the answer names.
+fn named(about: &str, listed: Listed) -> Result<Listed, ApiError> {
+    if listed.arn.is_empty() || listed.name.is_empty() { Err(lacking(about, "a secret's ARN or name")) } else { Ok(listed) }
 }
 
 fn sdk_tags(tags: &Tags) -> Option<Vec<Tag>> {
@@ -163,7 +174,9 @@ impl Api {
                     .send()
             })
             .await?;
-        Ok(Page { secrets: answer.secret_list().iter().map(Listed::from).collect(), next: answer.next_token().map(str::to_string) })
+        let list = answer.secret_list.as_ref().ok_or_else(|| lacking(LIST.name, "the list of secrets"))?;
+        let secrets = list.iter().map(|e| named(LIST.name, Listed::from(e))).collect::<Result<_, _>>()?;
+        Ok(Page { secrets, next: answer.next_token().map(str::to_string) })
     }
 
     /// Values of up to [`BATCH_MAX`] secrets: per id what was read or why not. Ids that the
@@ -182,13 +195,14 @@ impl Api {
                         .send()
                 })
                 .await?;
+            // Secrets that the answer passes over are read singly; one without any is none.
+            if answer.secret_values.is_none() && answer.errors.is_none() {
+                return Err(lacking(BATCH_GET.name, "the values"));
+            }
             for value in answer.secret_values() {
-                let arn = value.arn().unwrap_or_default().to_string();
-                let got = Got {
-                    version: value.version_id().unwrap_or_default().to_string(),
-                    value: content(value.secret_string(), value.secret_binary().is_some()),
-                };
-                out.push((arn, Ok(got)));
+                let arn = value.arn().ok_or_else(|| lacking(BATCH_GET.name, "a secret's ARN"))?.to_string();
+                let about = format!("{} {arn}", BATCH_GET.name);
+                out.push((arn, got(&about, value.version_id(), value.secret_string(), value.secret_binary().is_some())));
             }
             for refused in answer.errors() {
                 let id = refused.secret_id().unwrap_or_default().to_string();
@@ -205,16 +219,13 @@ impl Api {
     /// One value.
     pub async fn get(&self, cx: &Cx, id: &str, about: &str) -> Result<Got, ApiError> {
         let answer = self.call(cx, GET, about, |c, probe| c.sm.get_secret_value().secret_id(id).customize().interceptor(probe).send()).await?;
-        Ok(Got {
-            version: answer.version_id().unwrap_or_default().to_string(),
-            value: content(answer.secret_string(), answer.secret_binary().is_some()),
-        })
+        got(&format!("{} {about}", GET.name), answer.version_id(), answer.secret_string(), answer.secret_binary().is_some())
     }
 
     /// The secret as it is now (more recent than a listing); `None` when there is none.
     pub async fn describe(&self, cx: &Cx, id: &str, about: &str) -> Result<Option<Listed>, ApiError> {
         match self.call(cx, DESCRIBE, about, |c, probe| c.sm.describe_secret().secret_id(id).customize().interceptor(probe).send()).await {
-            Ok(answer) => Ok(Some(Listed::from(&answer))),
+            Ok(answer) => named(&format!("{} {about}", DESCRIBE.name), Listed::from(&answer)).map(Some),
             Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -255,6 +266,9 @@ impl Api {
                 c.sm.put_secret_value().secret_id(id).client_request_token(token).secret_string(value.expose()).customize().interceptor(probe).send()
             })
             .await?;
+        if answer.arn().is_none() || answer.version_stages.is_none() {
+            return Err(lacking(&format!("{} {about}", PUT.name), "the version it made"));
+        }
         if !answer.version_stages().iter().any(|s| s == CURRENT) {
             return Err(overtaken(about));
         }
@@ -272,6 +286,7 @@ impl Api {
                 call.customize().interceptor(probe).send()
             })
             .await?;
+        answer.arn().ok_or_else(|| lacking(&format!("{} {about}", UPDATE.name), "the ARN"))?;
         Ok(answer.version_id().map(str::to_string))
     }
 
@@ -321,13 +336,14 @@ impl Api {
                 .send()
             })
             .await?;
+        answer.arn().ok_or_else(|| lacking(&format!("{} {about}", DELETE.name), "the ARN"))?;
         Ok(time(answer.deletion_date()))
     }
 
     /// Brings a secret back from its recovery window.
     pub async fn restore(&self, cx: &Cx, id: &str, about: &str) -> Result<String, ApiError> {
         let answer = self.call(cx, RESTORE, about, |c, probe| c.sm.restore_secret().secret_id(id).customize().interceptor(probe).send()).await?;
-        Ok(answer.arn().unwrap_or(id).to_string())
+        Ok(answer.arn().ok_or_else(|| lacking(&format!("{} {about}", RESTORE.name), "the ARN"))?.to_string())
     }
 
     /// Who we are; needs no permission.
@@ -342,7 +358,10 @@ impl Api {
 
     async fn who(&self, cx: &Cx, op: Operation) -> Result<Caller, ApiError> {
         let answer = self.call(cx, op, "", |c, probe| c.sts.get_caller_identity().customize().interceptor(probe).send()).await?;
-        Ok(Caller { account: answer.account().unwrap_or_default().to_string(), arn: answer.arn().unwrap_or_default().to_string() })
+        let account = answer
+            .account()
+            .ok_or_else(|| ApiError::new(ErrorKind::NotTheService, SERVICE, "GetCallerIdentity: not an answer of STS: it names no account"))?;
+        Ok(Caller { account: account.to_string(), arn: answer.arn().unwrap_or_default().to_string() })
     }
 }
 

@@ -41,3 +41,37 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::http::ErrorKind;
+
+    fn blocked() -> ApiError {
+        ApiError::new(ErrorKind::Conflict, super::super::spec::SERVICE, "the name is taken").code("InvalidRequestException")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blocked_name_is_waited_for_two_minutes_at_most() {
+        let (cx, begun, mut pauses, mut tries) = (Cx::quiet(), Instant::now(), NamePauses::default(), 0);
+        let error = loop {
+            tries += 1;
+            if let Err(error) = pauses.wait(&cx, "A", blocked()).await {
+                break error;
+            }
+        };
+        assert_eq!((tries, begun.elapsed().as_secs()), (8, 120));
+        assert!(error.text().contains("a few minutes"), "{error}");
+        let begun = Instant::now();
+        assert!(settled(&cx, "A", || async { Err::<(), _>(blocked()) }).await.is_err());
+        assert_eq!(begun.elapsed().as_secs(), 30, "a restored secret");
+        // Another error is not waited out, and a cancelled run waits for nothing.
+        let begun = Instant::now();
+        assert!(settled(&cx, "A", || async { Err::<(), _>(blocked().code("AccessDeniedException")) }).await.is_err());
+        cx.cancel_token().cancel();
+        assert_eq!(NamePauses::default().wait(&cx, "A", blocked()).await.expect_err("cancelled").kind, ErrorKind::Cancelled);
+        assert_eq!(begun.elapsed().as_secs(), 0);
+    }
+}

@@ -106,11 +106,12 @@ impl Object {
             if only_deletes && batch.desired.is_empty() {
                 return Ok(Done { arn: there.arn, version: None, untouched: true, note: Some("its deletion was scheduled already".into()) });
             }
-            let ours = !batch.ledger.rows.is_empty() || self.shared.deleted_recently(&there.arn) || batch.changes.iter().any(|op| op.approved);
-            if !ours {
+            // A restore of what is not ours was planned, shown and agreed to.
+            let agreed = batch.changes.iter().any(|op| op.action == Action::Restore);
+            if batch.ledger.rows.is_empty() && !self.shared.deleted_recently(&there.arn) && !agreed {
                 return Err(self
                     .conflict("is scheduled for deletion, and this sync never wrote it")
-                    .advice("Restore it by hand, or choose another Secret Name."));
+                    .advice("Run again: the plan then asks before it is restored. Or choose another Secret Name."));
             }
             self.restore(cx, &there.arn).await?;
         }

@@ -1,6 +1,6 @@
 //! One AWS connection: its test, its pickers, and what its syncs share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -84,6 +84,33 @@ impl Shared {
 
     pub fn learn_key_form(&self, configured: &str, shown: &str) {
         self.memory.put(&format!("{}|key|{configured}", self.place), shown.into());
+    }
+
+    /// Names of secrets of others that a creation ran into and no listing has shown yet.
+    pub fn met(&self) -> BTreeSet<String> {
+        self.recall("met").and_then(|v| serde_json::from_value(v).ok()).unwrap_or_default()
+    }
+
+    /// A creation ran into this secret of somebody else's.
+    pub fn note_met(&self, name: &str) {
+        self.change_met(|names| names.insert(name.to_string()));
+    }
+
+    /// Forgets the names for which `still` is false.
+    pub fn keep_met(&self, still: impl Fn(&str) -> bool) {
+        self.change_met(|names| {
+            let before = names.len();
+            names.retain(|name| still(name));
+            names.len() != before
+        });
+    }
+
+    fn change_met(&self, change: impl FnOnce(&mut BTreeSet<String>) -> bool) {
+        let _one = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.met();
+        if change(&mut names) {
+            self.remember("met", serde_json::json!(names));
+        }
     }
 
     /// A fact of one secret.
@@ -177,6 +204,7 @@ impl Session for AwsSession {
         self.link.check_region(&config.region)?;
         let api = self.region(&config.region);
         let place = self.place(cx, &api).await?;
+        api.pace_as(&place);
         let shared = self.shared(&place);
         Ok(match &config.secret_name {
             None => Arc::new(Items::new(api, shared, config, place)),
@@ -190,7 +218,7 @@ impl Session for AwsSession {
 
     fn budget(&self) -> Option<String> {
         let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        let slowed: Vec<String> = regions.iter().filter_map(|(r, api)| Some(format!("{r}: {}", api.lanes.slowed()?))).collect();
+        let slowed: Vec<String> = regions.iter().filter_map(|(r, api)| Some(format!("{r}: {}", api.lanes().slowed()?))).collect();
         (!slowed.is_empty()).then(|| slowed.join("; "))
     }
 }

@@ -9,7 +9,7 @@ use super::SERVICE;
 use super::api::Resource;
 use super::client::{Call, Client, Scope};
 use super::errors::Doing;
-use super::group::Group;
+use super::group::{Group, Tally};
 use super::target::{DevOpsTarget, Removal};
 use crate::destination::Listing;
 use crate::http::{ApiError, Cx, ErrorKind};
@@ -24,7 +24,7 @@ impl DevOpsTarget {
     /// Proves that the groups of a project may be listed.
     pub async fn probe(client: &Client, cx: &Cx, project: &str) -> Result<(), ApiError> {
         let answer = client.send(cx, &list_call(project, vec![("$top", "1".into())])).await?;
-        Group::list(cx, &answer).map(|_| ())
+        Group::list(&answer, &mut Tally::default()).map(|_| ())
     }
 
     /// All groups of the project, or those a name pattern finds.
@@ -32,13 +32,14 @@ impl DevOpsTarget {
         let mut all: HashMap<i64, Group> = HashMap::new();
         let mut token: Option<String> = None;
         let mut seen = HashSet::new();
+        let mut tally = Tally::default();
         loop {
             let mut query = Vec::with_capacity(4);
             query.extend(name.map(|n| ("groupName", n.to_string())));
             query.extend([("$top", "100".to_string()), ("queryOrder", "idAscending".to_string())]);
             query.extend(token.clone().map(|t| ("continuationToken", t)));
             let answer = self.client.send(cx, &list_call(&self.project, query)).await?;
-            all.extend(Group::list(cx, &answer)?.into_iter().map(|g| (g.id, g)));
+            all.extend(Group::list(&answer, &mut tally)?.into_iter().map(|g| (g.id, g)));
             let next = answer.header("x-ms-continuationtoken").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
             match next {
                 None => break,
@@ -53,6 +54,7 @@ impl DevOpsTarget {
                 Some(next) => token = Some(next),
             }
         }
+        tally.complete("variable groups")?;
         let mut groups: Vec<Group> = all.into_values().collect();
         groups.sort_by_key(|g| g.id);
         Ok(groups)
@@ -73,17 +75,23 @@ impl DevOpsTarget {
     fn pick(&self, groups: Vec<Group>) -> Result<Option<Group>, ApiError> {
         let folded = self.group.to_lowercase();
         let mut near: Vec<Group> = groups.into_iter().filter(|g| g.name.to_lowercase() == folded).collect();
-        if let Some(exact) = near.iter().position(|g| g.name == self.group) {
-            return Ok(Some(near.swap_remove(exact)));
+        let exact: Vec<usize> = (0..near.len()).filter(|i| near[*i].name == self.group).collect();
+        if let [one] = exact[..] {
+            return Ok(Some(near.swap_remove(one)));
         }
         if near.len() > 1 {
             let names: Vec<String> = near.iter().map(|g| format!("{:?} (id {})", brief(&g.name, 80), g.id)).collect();
+            let (how, advice) = if exact.is_empty() {
+                ("differ only by case from", "Set variableGroupName to the one that is meant.")
+            } else {
+                ("answer to", "Delete or rename all but one of them in Pipelines > Library, or set variableGroupName to another name.")
+            };
             return Err(ApiError::new(
                 ErrorKind::Conflict,
                 SERVICE,
-                format!("several variable groups differ from {:?} only by case: {}", self.group, names.join(", ")),
+                format!("several variable groups {how} {:?}: {}; nothing is written", self.group, names.join(", ")),
             )
-            .advice("Set variableGroupName to the one that is meant."));
+            .advice(advice));
         }
         Ok(near.pop())
     }
@@ -102,16 +110,25 @@ impl DevOpsTarget {
             body: None,
         };
         match self.client.send(cx, &call).await {
-            Ok(answer) => Group::of(cx, &answer),
+            Ok(answer) => match Group::of(&answer)? {
+                Some(group) if group.id.to_string() != id => Err(ApiError::new(
+                    ErrorKind::NotTheService,
+                    SERVICE,
+                    format!("asked for the variable group {id}, another one came ({})", group.id),
+                )
+                .advice("Check the connection's endpoint and the proxies on the way.")),
+                Some(group) => group.sound().map(|()| Some(group)),
+                None => Ok(None),
+            },
             Err(error) if error.status == Some(404) && error.code.as_deref().is_some_and(|c| c.starts_with("VariableGroupNotFound")) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Fails on a group whose variables are not its own: it is never written.
+    /// Fails on a group whose variables are not its own, or did not come whole: it is never written.
     pub(super) fn usable(&self, group: &Group) -> Result<(), ApiError> {
         if group.plain() {
-            return Ok(());
+            return group.sound();
         }
         let what = if group.kind.eq_ignore_ascii_case("AzureKeyVault") {
             "is linked to an Azure Key Vault".into()

@@ -12,7 +12,8 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::SERVICE;
-use crate::http::{Answer, ApiError, Cx, ErrorKind};
+use crate::http::{Answer, ApiError, ErrorKind};
+use crate::model::text::brief;
 use crate::model::{Map, SecretValue};
 
 /// A variable group as the service returns it. Secret values are never in it; those of plain
@@ -31,6 +32,8 @@ pub(super) struct Group {
     pub modified_on: String,
     pub modified_by: Option<String>,
     pub variables: Map,
+    /// Why this is no group to build a write on; see [`Self::sound`].
+    pub fault: Option<String>,
 }
 
 impl fmt::Debug for Group {
@@ -49,38 +52,60 @@ impl Group {
         let name = text(map.get("name"))?;
         let modified_by = map.get("modifiedBy").and_then(|by| text(by.get("displayName")).or_else(|| text(by.get("uniqueName"))));
         let filled = |v: Option<Value>| v.filter(|v| !v.is_null());
-        let variables = match map.remove("variables") {
-            Some(Value::Object(variables)) => variables,
-            None | Some(Value::Null) => Map::new(),
-            Some(_) => return None,
+        let provider_data = filled(map.remove("providerData"));
+        let (variables, mut fault) = match map.remove("variables") {
+            Some(Value::Object(variables)) => {
+                let odd = variables.iter().find_map(|(name, v)| Some(format!("its variable {:?} {}", brief(name, 80), oddity(v)?)));
+                (variables, odd)
+            }
+            None | Some(Value::Null) => (Map::new(), Some("it came without its variables".to_string())),
+            Some(_) => (Map::new(), Some("its variables are not the object that the API documents".to_string())),
+        };
+        let kind = match map.get("type") {
+            Some(Value::String(kind)) if !kind.is_empty() => kind.clone(),
+            None if provider_data.is_none() => "Vsts".into(),
+            _ => {
+                fault = Some("it came without its type".to_string());
+                "Vsts".into()
+            }
         };
         Some(Self {
             id,
             name,
-            kind: text(map.get("type")).unwrap_or_else(|| "Vsts".into()),
+            kind,
             modified_on: text(map.get("modifiedOn")).or_else(|| text(map.get("createdOn"))).unwrap_or_default(),
             modified_by: modified_by.filter(|b| !b.is_empty()),
             description: filled(map.remove("description")),
-            provider_data: filled(map.remove("providerData")),
+            provider_data,
             references: filled(map.remove("variableGroupProjectReferences")).filter(|r| r.as_array().is_some_and(|a| !a.is_empty())),
             variables,
+            fault,
         })
     }
 
-    /// The group of an answer; `None` for the `null` that means "no such group".
-    pub fn of(cx: &Cx, answer: &Answer) -> Result<Option<Self>, ApiError> {
+    /// Fails on a group that was not read whole: a write replaces everything in it, so what the
+    /// answer leaves out or garbles would be erased. The service never answers so; something in
+    /// between may. Groups that hold no variables of their own are nobody's to write anyway.
+    pub fn sound(&self) -> Result<(), ApiError> {
+        let Some(fault) = self.fault.as_ref().filter(|_| self.plain()) else { return Ok(()) };
+        let text = format!("the variable group {:?} was not read whole: {fault}", brief(&self.name, 80));
+        Err(ApiError::new(ErrorKind::NotTheService, SERVICE, text)
+            .advice("A write would erase what the answer left out, so none is sent. Check the connection's endpoint and the proxies on the way."))
+    }
+
+    /// The group of an answer; `None` for the `null` that means "no such group". The answer to a
+    /// write may leave things out, so whether it is [`Self::sound`] is the caller's to ask.
+    pub fn of(answer: &Answer) -> Result<Option<Self>, ApiError> {
         match answer.json::<Value>(SERVICE)? {
             Value::Null => Ok(None),
-            value => Self::parse(value).map(Some).ok_or_else(|| odd(cx, answer, "a variable group")),
+            value => Self::parse(value).map(Some).ok_or_else(|| odd(answer, "a variable group")),
         }
     }
 
     /// The groups of a list's page.
-    pub fn list(cx: &Cx, answer: &Answer) -> Result<Vec<Self>, ApiError> {
-        items(cx, answer, "a list of variable groups")?
-            .into_iter()
-            .map(|g| Self::parse(g).ok_or_else(|| odd(cx, answer, "a list of variable groups")))
-            .collect()
+    pub fn list(answer: &Answer, tally: &mut Tally) -> Result<Vec<Self>, ApiError> {
+        let parsed = |g| Self::parse(g).ok_or_else(|| odd(answer, "a list of variable groups"));
+        tally.page(answer, "a list of variable groups")?.into_iter().map(parsed).collect()
     }
 
     /// True for groups that hold their variables themselves.
@@ -89,21 +114,47 @@ impl Group {
     }
 }
 
-/// The `value` array every list is wrapped in.
-pub(super) fn items(cx: &Cx, answer: &Answer, what: &str) -> Result<Vec<Value>, ApiError> {
-    match answer.json::<Value>(SERVICE)? {
-        Value::Object(mut map) => match map.remove("value") {
-            Some(Value::Array(items)) => Ok(items),
-            _ => Err(odd(cx, answer, what)),
-        },
-        _ => Err(odd(cx, answer, what)),
+/// Counts what the pages of a list bring against what they say they bring.
+#[derive(Default)]
+pub(super) struct Tally {
+    came: u64,
+    said: u64,
+}
+
+impl Tally {
+    /// The `value` array every page is wrapped in.
+    pub fn page(&mut self, answer: &Answer, what: &str) -> Result<Vec<Value>, ApiError> {
+        let Value::Object(mut map) = answer.json::<Value>(SERVICE)? else { return Err(odd(answer, what)) };
+        let Some(Value::Array(items)) = map.remove("value") else { return Err(odd(answer, what)) };
+        self.came += items.len() as u64;
+        self.said = self.said.max(map.get("count").and_then(Value::as_u64).unwrap_or_default());
+        Ok(items)
+    }
+
+    /// Fails when less came than was said, at the end of the list.
+    pub fn complete(&self, what: &str) -> Result<(), ApiError> {
+        if self.said <= self.came {
+            return Ok(());
+        }
+        Err(ApiError::new(ErrorKind::NotTheService, SERVICE, format!("the list of {what} is incomplete: {} of {} came", self.came, self.said))
+            .advice("Nothing was written. Check the connection's endpoint and the proxies on the way."))
     }
 }
 
-fn odd(_cx: &Cx, answer: &Answer, what: &str) -> ApiError {
+fn odd(answer: &Answer, what: &str) -> ApiError {
     ApiError::new(ErrorKind::NotTheService, SERVICE, format!("the answer is not {what} as the API documents it"))
         .status(answer.status)
         .advice("Check the connection's endpoint; a proxy or another product may answer there.")
+}
+
+/// What is wrong with a stored entry; `None` when it can be carried.
+fn oddity(entry: &Value) -> Option<&'static str> {
+    let Value::Object(entry) = entry else { return Some("is no object") };
+    match (entry.get("isSecret"), entry.get("value")) {
+        (Some(flag), _) if !flag.is_boolean() && !flag.is_null() => Some("has an isSecret that is neither true nor false"),
+        (_, Some(value)) if !value.is_string() && !value.is_null() => Some("has a value that is no text"),
+        _ => None,
+    }
 }
 
 /// True for a stored entry whose value is hidden. The flag is absent when false.
@@ -258,9 +309,47 @@ mod tests {
         .expect("a group");
         assert!(group.plain() && group.references.is_none() && group.description.is_none());
         assert_eq!(group.modified_on, "2017-12-12T06:35:52.08Z");
-        for bad in [serde_json::json!({"id": "x"}), serde_json::json!([]), serde_json::json!({"id": 1, "name": "g", "variables": []})] {
+        for bad in [serde_json::json!({"id": "x"}), serde_json::json!([]), serde_json::json!({"id": 1, "variables": {}})] {
             assert!(Group::parse(bad).is_none());
         }
+    }
+
+    #[test]
+    fn only_a_group_that_was_read_whole_is_sound() {
+        let group = |more: Value| {
+            let mut group = serde_json::json!({"id": 1, "name": "g", "type": "Vsts", "variables": {"A": {"value": "v"}}});
+            for (member, value) in more.as_object().expect("members") {
+                group[member] = value.clone();
+            }
+            Group::parse(group).expect("a group").sound()
+        };
+        for good in [
+            serde_json::json!({}),
+            serde_json::json!({"variables": {}}),
+            serde_json::json!({"variables": {"A": {"isSecret": null, "value": null}, "B": {}}}),
+            // Not ours to write, so not ours to judge.
+            serde_json::json!({"variables": null, "type": "AzureKeyVault"}),
+        ] {
+            group(good.clone()).unwrap_or_else(|e| panic!("{good}: {e}"));
+        }
+        for (bad, word) in [
+            (serde_json::json!({"variables": null}), "without its variables"),
+            (serde_json::json!({"variables": []}), "not the object"),
+            (serde_json::json!({"variables": "A"}), "not the object"),
+            (serde_json::json!({"variables": {"A": null}}), "\"A\" is no object"),
+            (serde_json::json!({"variables": {"A": "v"}}), "\"A\" is no object"),
+            (serde_json::json!({"variables": {"A": {"isSecret": "true"}}}), "neither true nor false"),
+            (serde_json::json!({"variables": {"A": {"value": 1}}}), "no text"),
+            (serde_json::json!({"type": null}), "without its type"),
+            (serde_json::json!({"type": 1}), "without its type"),
+        ] {
+            let error = group(bad.clone()).expect_err("not whole");
+            assert!(error.text().contains(word) && error.text().contains("none is sent"), "{bad}: {error}");
+        }
+        let bare = Group::parse(serde_json::json!({"id": 1, "name": "g"})).expect("a group");
+        assert!(bare.sound().is_err());
+        let linked = Group::parse(serde_json::json!({"id": 1, "name": "g", "variables": {}, "providerData": {"vault": "v"}})).expect("a group");
+        assert!(linked.sound().expect_err("of what type?").text().contains("type"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::api::Resource;
 use super::client::{Call, Client, Scope};
 use super::errors::{Doing, is_guid};
-use super::group::items;
+use super::group::Tally;
 use super::target::DevOpsTarget;
 use super::trace::Trace;
 use super::{SERVICE, text};
@@ -43,14 +43,15 @@ impl DevOpsSession {
         let mut all: Vec<Value> = Vec::new();
         let mut token: Option<String> = None;
         let mut seen = HashSet::new();
+        let mut tally = Tally::default();
         loop {
             let mut query = vec![("$top", "100".to_string())];
             query.extend(token.clone().map(|t| ("continuationToken", t)));
             let answer = self.client.send(cx, &list_projects(query)).await?;
-            all.extend(items(cx, &answer, "a list of projects")?);
+            all.extend(tally.page(&answer, "a list of projects")?);
             let next = answer.header("x-ms-continuationtoken").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
             match next {
-                None => return Ok(all),
+                None => return tally.complete("projects").map(|()| all),
                 Some(next) if !seen.insert(next.clone()) => {
                     return Err(ApiError::new(
                         ErrorKind::NotTheService,
@@ -147,7 +148,7 @@ impl Session for DevOpsSession {
         report.notes.extend(target);
         match &listed {
             Ok(answer) => {
-                let visible = items(cx, answer, "a list of projects")?.len();
+                let visible = Tally::default().page(answer, "a list of projects")?.len();
                 // "id:mail" of the identity, on answers of Azure DevOps Services.
                 if let Some((_, user)) = answer.header("x-vss-userdata").and_then(|u| u.split_once(':')).filter(|(_, u)| !u.is_empty()) {
                     report.identity.push_str(&format!(", as {}", brief(user, 80)));

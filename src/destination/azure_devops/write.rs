@@ -140,10 +140,10 @@ impl Write<'_> {
         }
     }
 
-    /// An answer that leaves the variables out is completed by a reading.
+    /// An answer that leaves the variables out, or garbles them, is completed by a reading.
     async fn whole(&self, result: Result<Group, ApiError>) -> Result<Group, ApiError> {
         let after = result?;
-        if !after.variables.is_empty() {
+        if !after.variables.is_empty() && after.sound().is_ok() {
             return Ok(after);
         }
         match self.target.get(self.cx, after.id).await? {
@@ -301,7 +301,8 @@ impl Write<'_> {
             error
         })?;
         let lost = |text: &str| ApiError::new(ErrorKind::Transient, SERVICE, text).status(answer.status).ambiguous(true);
-        match Group::of(self.cx, &answer) {
+        match Group::of(&answer) {
+            Ok(Some(group)) if tail.first().is_some_and(|id| *id != group.id.to_string()) => Err(lost("the write was answered with another group")),
             Ok(Some(group)) => Ok(group),
             Ok(None) => Err(ApiError::new(ErrorKind::NotFound, SERVICE, "the variable group is gone")
                 .code("VariableGroupNotFoundException")
@@ -353,7 +354,7 @@ impl Write<'_> {
                 let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
                 self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
             }
-            match self.target.get(self.cx, group.id).await? {
+            match self.target.checked(self.target.get(self.cx, group.id).await?)? {
                 None => return Ok(self.deleted(&group, draft)),
                 Some(_) if gone => return Err(error),
                 Some(fresh) if Draft::new(Some(&fresh), self.batch, &self.circumstances).variables.is_empty() => {}

@@ -82,6 +82,12 @@ impl VaultUrl {
         self.url.as_str().trim_end_matches('/').to_string()
     }
 
+    /// Equal texts are the same vault, reached the same way: at its own address, or at `base`.
+    pub fn identity_at(&self, base: &url::Url) -> String {
+        let own = self.identity();
+        if *base == self.url { own } else { format!("{own} at {base}") }
+    }
+
     /// Whether a token may be sent there: a vault of a known cloud, this machine, or a host
     /// the connection allows. Anyone else could use the token at the real service.
     pub fn admitted(&self, allowed: &[String]) -> Result<(), String> {

@@ -9,40 +9,15 @@ use reqwest::Method;
 use super::SERVICE;
 use super::address::VaultUrl;
 use super::errors::{Refusal, Right, failure};
-use super::wire::Secret;
+use super::pace::Pace;
+use super::wire::{self, Secret, not_a_vault};
 use crate::destination::entra::{Claims, Tokens, resource_of};
 use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, join};
+use crate::model::Memory;
 use crate::model::text::brief;
 
 /// Rounds of waiting after the attempts of one call ended throttled.
 const THROTTLE_ROUNDS: u32 = 5;
-
-/// At most 40 + 10 × 25 = 290 creations in any 10 s; the limit is 300, for everybody together.
-const CREATIONS_PER_SECOND: f64 = 25.0;
-const CREATIONS_AT_ONCE: u32 = 40;
-
-/// How fast one vault may be called. Microsoft's limits per vault and 10 s: 300 creations
-/// (certificates and keys of everybody included), 4,000 of everything else.
-pub(super) struct Pace {
-    /// Every call; a throttled one holds back all workers.
-    pub calls: Pacer,
-    /// Creations beside it; `None` where no quota is known (emulators).
-    pub creations: Option<Pacer>,
-}
-
-impl Pace {
-    /// The pace for a vault of a known cloud, or for any other host. `unit`: the first pause
-    /// after a throttled call without Retry-After, which vaults do not document; Microsoft's
-    /// guidance for them is 1, 2, 4, 8, 16 s.
-    pub fn new(name: &str, published_quota: bool, unit: Duration) -> Self {
-        if published_quota {
-            let creations = Pacer::new(name, CREATIONS_PER_SECOND, CREATIONS_PER_SECOND, CREATIONS_AT_ONCE);
-            Self { calls: Pacer::new(name, 100.0, 100.0, 100).holding(unit), creations: Some(creations) }
-        } else {
-            Self { calls: Pacer::new(name, 1000.0, 1000.0, 1000).holding(unit), creations: None }
-        }
-    }
-}
 
 /// How long settling is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +51,9 @@ pub(super) struct Vault {
     pub http: Http,
     pub tokens: Arc<Tokens>,
     pub pace: Arc<Pace>,
+    /// Creations of all vaults of this connection.
+    pub together: Arc<Pacer>,
+    pub memory: Arc<dyn Memory>,
     pub patience: Patience,
 }
 
@@ -97,8 +75,7 @@ pub(super) struct Call<'a> {
 impl Vault {
     /// Equal texts are the same vault, reached the same way.
     pub fn identity(&self) -> String {
-        let address = self.address.identity();
-        if self.base == self.address.url { address } else { format!("{address} at {}", self.base) }
+        self.address.identity_at(&self.base)
     }
 
     /// The URL of a resource below the vault.
@@ -135,6 +112,18 @@ impl Vault {
         self.call(cx, &Call { method: Method::PUT, url, label, body: Some(body), repeatable: false, creates: true, once: false }).await
     }
 
+    /// Changes the tags of a version (of the current one where none is named), not its value.
+    pub async fn retag(&self, cx: &Cx, name: &str, version: Option<&str>, body: &[u8]) -> Result<Answer, ApiError> {
+        let url = self.url(&["secrets", name, version.unwrap_or_default()]);
+        let label = "PATCH /secrets/{name}";
+        self.call(cx, &Call { method: Method::PATCH, url, label, body: Some(body), repeatable: true, creates: false, once: false }).await
+    }
+
+    /// A deleted secret.
+    pub async fn grave(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
+        self.call(cx, &Self::get(self.url(&["deletedsecrets", name]), "GET /deletedsecrets/{name}")).await
+    }
+
     /// Soft deletion. Repeating it is harmless: the second answer is a 404.
     pub async fn delete(&self, cx: &Cx, name: &str) -> Result<Answer, ApiError> {
         let url = self.url(&["secrets", name]);
@@ -149,9 +138,13 @@ impl Vault {
         self.call(cx, &Call { method: Method::POST, url, label, body: Some(b""), repeatable: true, creates: false, once: false }).await
     }
 
-    /// A bundle out of an answer.
-    pub fn bundle(&self, answer: &Answer) -> Result<Secret, ApiError> {
-        answer.json(SERVICE)
+    /// The bundle of this secret out of an answer.
+    pub fn bundle(&self, answer: &Answer, name: &str) -> Result<Secret, ApiError> {
+        let secret: Secret = wire::read(answer, &format!("the answer about {name}"))?;
+        match secret.name_and_version(self.base.path()) {
+            Some((named, _)) if named.eq_ignore_ascii_case(name) => Ok(secret),
+            _ => Err(not_a_vault(&format!("the answer about {name}"), "it names another secret, or none").status(answer.status)),
+        }
     }
 
     /// The version in a bundle's id.
@@ -164,14 +157,18 @@ impl Vault {
     pub async fn call(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
         let mut token = self.tokens.token(cx).await?;
         let request_id = uuid::Uuid::new_v4().to_string();
+        let pacer = if call.creates { &self.pace.creations } else { &*self.pace.calls };
         let (mut renewed, mut round) = (false, 0);
         loop {
-            if let Some(creations) = self.pace.creations.as_ref().filter(|_| call.creates) {
-                creations.ready(cx).await?;
+            if call.creates {
+                self.together.ready(cx).await?;
             }
             let attempts = if call.once { 1 } else { Policy::default().attempts };
-            let policy = Policy { repeatable: call.repeatable, pacer: Some(&self.pace.calls), attempts, ..Policy::default() };
+            let policy = Policy { repeatable: call.repeatable, pacer: Some(pacer), attempts, ..Policy::default() };
             let sent = self.http.send(cx, SERVICE, call.label, policy, || {
+                if call.creates {
+                    self.pace.created(&*self.memory, &self.identity());
+                }
                 let mut request = self
                     .http
                     .request(call.method.clone(), call.url.clone())?
@@ -202,7 +199,7 @@ impl Vault {
                     };
                 }
                 429 if !call.once && round < THROTTLE_ROUNDS && cx.spend_retry() => {
-                    self.pace.calls.throttled(answer.retry_after());
+                    pacer.throttled(answer.retry_after());
                     round += 1;
                 }
                 _ => return Ok(answer),
@@ -362,11 +359,6 @@ mod unit {
     fn codes_of_the_vault_are_found() {
         assert_eq!(akv_code("[TokenExpired] AKV10032: Invalid issuer.").as_deref(), Some("AKV10032"));
         assert_eq!(akv_code("AKV: no"), None);
-    }
-
-    #[test]
-    fn creations_stay_below_the_limit_in_any_ten_seconds() {
-        assert!(f64::from(CREATIONS_AT_ONCE) + 10.0 * CREATIONS_PER_SECOND < 300.0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Names that a write found deleted and that are not this sync's. The list of living secrets
-//! cannot show them, so a write that meets one is refused, and the next listing shows it: the
-//! planner then asks before it is brought back and overwritten. Remembered over restarts,
-//! because the next run is often another process.
+//! Names that a write found deleted and that are not this sync's: deleted since the plan looked,
+//! or where the list of deleted secrets is closed to it. Such a write is refused, and the next
+//! plan shows the name and asks before it is brought back and overwritten. Remembered over
+//! restarts, because the next run is often another process.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

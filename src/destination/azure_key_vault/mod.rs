@@ -6,9 +6,10 @@
 //! | `address` | vault URLs: what is one, and where a token may go |
 //! | `keys` | names: conversion, folding, limits |
 //! | `stamp` | what the ledger keeps of a secret's state, and when one-second stamps may be believed |
-//! | `api` | one call: token, pacing, challenge, throttling |
+//! | `api` | one call: token, challenge, throttling |
+//! | `pace` | the quotas of vaults, and how they are kept |
 //! | `errors` | the service's errors as advice |
-//! | `hidden` | deleted names that a write met and the next listing shows |
+//! | `hidden` | deleted names that a write met and the next plan shows |
 //! | `wire` | the JSON of the data plane |
 //! | `session`, `target`, `write` | the three layers of [`super`] |
 //!
@@ -21,6 +22,7 @@ mod app;
 mod errors;
 mod hidden;
 mod keys;
+mod pace;
 mod session;
 mod stamp;
 mod target;
@@ -56,15 +58,25 @@ static SPEC: Spec = Spec {
     can_import: true,
     import_note: None,
     config: &[Field::text("vaultBaseUrl", "Vault Base URL", "The URL of your Azure Key Vault.").expand(address::expanded)],
-    options: &[Field::text(
-        "disableCertificateImport",
-        "Leave Certificates Alone",
-        "Secrets with a certificate's content type are neither read, imported nor deleted. Those that a certificate manages never are.",
-    )
-    .input(Input::Flag)
-    .optional()
-    // The dashboard's form has no such field: it is shown where a document switched it off.
-    .only_if("disableCertificateImport", "false")],
+    // The dashboard's form has no such fields: each is shown where a document changed it.
+    options: &[
+        Field::text(
+            "disableCertificateImport",
+            "Leave Certificates Alone",
+            "Secrets with a certificate's content type are neither read, imported nor deleted. Those that a certificate manages never are.",
+        )
+        .input(Input::Flag)
+        .optional()
+        .only_if("disableCertificateImport", "false"),
+        Field::text(
+            "ownershipTag",
+            "Ownership Tag",
+            "Each secret carries the tag kms-sync with this sync's id. Everybody who may list the vault sees it.",
+        )
+        .input(Input::Flag)
+        .optional()
+        .only_if("ownershipTag", "true"),
+    ],
     notes: &[
         "Secrets in Hanzo KMS that contain an underscore (_) will be converted to a hyphen (-) when synced to Azure Key Vault.",
         "The identity needs these secrets permissions: secrets/list, secrets/get, secrets/set, secrets/recover, and secrets/delete unless deletion is disabled. Any role with these permissions would work, such as the Key Vault Secrets Officer role.",
@@ -94,7 +106,9 @@ impl Provider for KeyVault {
         {
             problems.add("destinationConfig.vaultBaseUrl", rule, message);
         }
-        Reader { object: &options.extra, prefix: "syncOptions.", problems }.flag("disableCertificateImport");
+        let mut reader = Reader { object: &options.extra, prefix: "syncOptions.", problems };
+        reader.flag("disableCertificateImport");
+        reader.flag("ownershipTag");
     }
 
     fn label(&self, config: &Map) -> String {

@@ -7,13 +7,14 @@ use async_trait::async_trait;
 
 use super::SERVICE;
 use super::address::{self, VaultUrl};
-use super::api::{Pace, Patience, Vault};
+use super::api::{Patience, Vault};
 use super::errors::{Right, failure};
 use super::hidden::Hidden;
+use super::pace::Pace;
 use super::target::KeyVaultTarget;
 use crate::destination::entra::{Claims, Cloud, Grant, Platform, Tokens, Workload, cloud_of_authority, resource_of};
 use crate::destination::{Choice, Destination, Session, Target, TestReport};
-use crate::http::{ApiError, Cx, ErrorKind, Http};
+use crate::http::{ApiError, Cx, ErrorKind, Http, Pacer};
 use crate::model::connection::{ResolvedConnection, check_endpoint};
 use crate::model::{Map, Memory, Problems, SecretValue};
 
@@ -32,8 +33,10 @@ pub(super) struct KeyVaultSession {
     allowed: Vec<String>,
     /// By resource: one token serves all vaults of a cloud.
     tokens: Mutex<HashMap<String, Arc<Tokens>>>,
-    /// By vault: quotas are per vault.
+    /// By vault: quotas are per vault. Kept, so that a pace outlives the runs that share it.
     paces: Mutex<HashMap<String, Arc<Pace>>>,
+    /// Creations of all vaults together.
+    together: Arc<Pacer>,
     pub(super) patience: Patience,
 }
 
@@ -46,6 +49,7 @@ impl KeyVaultSession {
             allowed,
             tokens: Mutex::default(),
             paces: Mutex::default(),
+            together: Arc::new(Pace::of_all("Key Vault")),
             patience: Patience::default(),
             connection,
             memory,
@@ -102,14 +106,24 @@ impl KeyVaultSession {
             }
         };
         let tokens = self.tokens(Some(&address))?;
-        let published = self.connection.setting("endpoint").is_none() && address.cloud().is_some();
         let pace = {
-            let mut all = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+            let vault = address.identity_at(&base);
             let name = format!("Key Vault {}", address.short());
-            all.entry(address.identity()).or_insert_with(|| Arc::new(Pace::new(&name, published, self.patience.unit))).clone()
+            let mut all = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(vault).or_insert_with_key(|vault| Pace::of(vault, &name, self.patience.unit, &*self.memory)).clone()
         };
         let api_version = self.connection.setting("apiVersion").unwrap_or(API_VERSION).to_string();
-        Ok(Vault { address, base, api_version, http: self.http.clone(), tokens, pace, patience: self.patience })
+        Ok(Vault {
+            address,
+            base,
+            api_version,
+            http: self.http.clone(),
+            tokens,
+            pace,
+            together: self.together.clone(),
+            memory: self.memory.clone(),
+            patience: self.patience,
+        })
     }
 
     /// The operator's own endpoint stands for the vault; it may name the vault in its path.
@@ -160,7 +174,7 @@ impl Session for KeyVaultSession {
         if !answer.ok() {
             return Err(failure(cx, &answer, "list secrets", Right::List));
         }
-        answer.json::<super::wire::Page>(SERVICE)?;
+        super::wire::page(&answer, "the list of secrets")?;
         report.notes.push(format!("The vault {} answers, and its secrets can be listed.", vault.address.short()));
         report.notes.push("The rights to get, set, recover and delete cannot be proved without using them.".into());
         if let Some(skew) = answer.clock_skew().filter(|s| s.abs() > 300) {
@@ -178,7 +192,7 @@ impl Session for KeyVaultSession {
         let given = target.config.get("vaultBaseUrl").and_then(|v| v.as_str()).unwrap_or_default();
         let vault = self.vault(given)?;
         let hidden = Hidden::new(self.memory.clone(), &target.sync_id, &vault.identity());
-        Ok(Arc::new(KeyVaultTarget::new(vault, hidden, &target.options)))
+        Ok(Arc::new(KeyVaultTarget::new(vault, hidden, target)))
     }
 }
 

@@ -11,11 +11,10 @@ use super::errors::{DISABLED, Refusal, Right, failure};
 use super::hidden::Hidden;
 use super::keys::{Keys, is_name};
 use super::stamp::Mark;
-use super::wire::{Page, Secret};
-use crate::destination::{Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Read, Shape};
+use super::wire::{Keep, Secret, not_a_vault, page};
+use crate::destination::{Desired, Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Read, Shape, Target};
 use crate::http::{Answer, ApiError, Cx, ErrorKind, same_origin};
 use crate::model::ledger::LedgerRow;
-use crate::model::sync::SyncOptions;
 use crate::model::text::brief;
 
 /// The largest page the service gives.
@@ -25,23 +24,43 @@ const MOST_PAGES: usize = 100_000;
 /// Reads in flight at once.
 pub(super) const READERS: usize = 12;
 
+/// The tag that says which sync wrote a secret, where the sync's option asks for it.
+const OWNER_TAG: &str = "kms-sync";
+/// A secret has no more tags.
+const MOST_TAGS: usize = 15;
+
 /// One vault.
 pub(super) struct KeyVaultTarget {
     pub vault: Vault,
     pub(super) hidden: Hidden,
     deletes: bool,
+    /// The sync's id, where its secrets carry it as a tag.
+    owner: Option<String>,
     /// Unmanaged secrets with a certificate's content type are left alone.
     spare_certificates: bool,
 }
 
 impl KeyVaultTarget {
-    pub fn new(vault: Vault, hidden: Hidden, options: &SyncOptions) -> Self {
-        let spare_certificates = options.extra.get("disableCertificateImport").and_then(|v| v.as_bool()).unwrap_or(true);
-        Self { vault, hidden, deletes: options.deletes(), spare_certificates }
+    pub fn new(vault: Vault, hidden: Hidden, target: &Target) -> Self {
+        let flag = |name: &str| target.options.extra.get(name).and_then(|v| v.as_bool());
+        let spare_certificates = flag("disableCertificateImport").unwrap_or(true);
+        let owner = flag("ownershipTag").unwrap_or(false).then(|| target.sync_id.clone());
+        Self { vault, hidden, deletes: target.options.deletes(), owner, spare_certificates }
     }
 
-    /// Follows a list's links to the end, or for `enough` pages.
-    async fn pages(&self, cx: &Cx, path: &'static str, label: &'static str, enough: Option<usize>) -> Result<Vec<Secret>, ApiError> {
+    /// Adds the ownership tag to what a secret keeps. False: it has as many tags as it can have.
+    pub(super) fn sign(&self, keep: &mut Keep) -> bool {
+        let Some(owner) = &self.owner else { return true };
+        let tags = keep.tags.get_or_insert_default();
+        if tags.len() >= MOST_TAGS && !tags.contains_key(OWNER_TAG) {
+            return false;
+        }
+        tags.insert(OWNER_TAG.into(), Some(owner.clone()));
+        true
+    }
+
+    /// Follows a list's links to the end (`true`), or for `enough` pages.
+    async fn pages(&self, cx: &Cx, path: &'static str, label: &'static str, enough: Option<usize>) -> Result<(Vec<Secret>, bool), ApiError> {
         let mut url = self.vault.url(&[path]);
         url.query_pairs_mut().append_pair("maxresults", PAGE);
         let (mut all, mut seen) = (Vec::new(), HashSet::new());
@@ -50,16 +69,16 @@ impl KeyVaultTarget {
             if !answer.ok() {
                 return Err(failure(cx, &answer, if path == "secrets" { "list secrets" } else { "list deleted secrets" }, Right::List));
             }
-            let page: Page = answer.json(SERVICE)?;
+            let page = page(&answer, if path == "secrets" { "the list of secrets" } else { "the list of deleted secrets" })?;
             all.extend(page.value);
             // Pages may be short or empty: only a missing link ends the list.
-            let Some(link) = page.next_link.filter(|l| !l.trim().is_empty()) else { return Ok(all) };
+            let Some(link) = page.next_link.filter(|l| !l.trim().is_empty()) else { return Ok((all, true)) };
             url = self.follow(&url, &link)?;
             if !seen.insert(url.as_str().to_string()) {
                 return Err(odd("the vault's list leads in a circle: a page names an earlier one as the next"));
             }
         }
-        if enough.is_some() { Ok(all) } else { Err(odd("the vault's list does not end")) }
+        if enough.is_some() { Ok((all, false)) } else { Err(odd("the vault's list does not end")) }
     }
 
     /// The next page's URL. The token goes there, so it must be the vault's own.
@@ -72,45 +91,45 @@ impl KeyVaultTarget {
         Ok(next)
     }
 
-    /// Deleted secrets that the ledger knows, and those that an earlier write met. Asked only
-    /// when a key of ours is missing from the list or may be coming back, and for no more pages
-    /// than the listing can save calls; a name that was met is looked for on all pages.
-    async fn deleted(&self, cx: &Cx, ask: &Listing<'_>, listed: &HashMap<String, Entry>) -> Result<Vec<Entry>, ApiError> {
-        let rows = &ask.ledger.rows;
-        let missing = rows.values().filter(|r| r.value_hash.is_some() && !listed.contains_key(&r.fold)).count();
-        let gone = rows.values().filter(|r| r.value_hash.is_none() && !listed.contains_key(&r.fold)).count();
-        let standing = rows.values().filter(|r| r.value_hash.is_some() && listed.contains_key(&r.fold)).count();
-        // What the source no longer wants needs no look, however long its row stays.
-        let pages = (missing + gone).min(ask.wanted.saturating_sub(standing));
-        self.hidden.keep(|name| !listed.contains_key(name));
-        let met = self.hidden.names();
-        if pages == 0 && met.is_empty() {
-            return Ok(Vec::new());
-        }
-        let found = match self.pages(cx, "deletedsecrets", "GET /deletedsecrets", met.is_empty().then_some(pages)).await {
-            Ok(found) => found,
-            // A vault without soft delete, or a right that is not needed otherwise: the write finds out.
-            Err(error) if matches!(error.kind, ErrorKind::Permission | ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict) => {
-                return Ok(Vec::new());
-            }
-            Err(error) => return Err(error),
-        };
-        let (mut entries, mut folds) = (Vec::new(), HashSet::new());
-        for entry in found.iter().filter_map(|s| self.deleted_entry(s)) {
+    /// The deleted secrets among these folded names, each found in the list of deleted ones or,
+    /// where that is longer than there are names, asked for by itself.
+    async fn graves(&self, cx: &Cx, names: &HashSet<&str>) -> Result<Vec<Entry>, ApiError> {
+        let (listed, whole) = self.pages(cx, "deletedsecrets", "GET /deletedsecrets", Some(names.len().max(1))).await?;
+        let mut found: HashMap<String, Entry> = HashMap::new();
+        for secret in &listed {
+            let entry = self.deleted_entry(secret)?;
             let fold = Keys.fold(&entry.key);
-            if rows.contains_key(&fold) || met.contains(&fold) {
-                entries.push(entry);
-                folds.insert(fold);
+            if names.contains(fold.as_str()) {
+                found.insert(fold, entry);
             }
         }
-        self.hidden.keep(|name| folds.contains(name));
-        Ok(entries)
+        if !whole {
+            let rest: Vec<String> = names.iter().filter(|n| !found.contains_key(**n)).map(|n| n.to_string()).collect();
+            let asked: Vec<_> =
+                futures::stream::iter(rest).map(|name| async move { self.grave(cx, &name).await }).buffer_unordered(READERS).collect().await;
+            for entry in asked {
+                if let Some(entry) = entry? {
+                    found.insert(Keys.fold(&entry.key), entry);
+                }
+            }
+        }
+        Ok(found.into_values().collect())
     }
 
-    fn deleted_entry(&self, secret: &Secret) -> Option<Entry> {
-        let (key, _) = secret.name_and_version(self.vault.base.path())?;
+    async fn grave(&self, cx: &Cx, name: &str) -> Result<Option<Entry>, ApiError> {
+        let answer = self.vault.grave(cx, name).await?;
+        match answer.status {
+            200..=299 => self.deleted_entry(&self.vault.bundle(&answer, name)?).map(Some),
+            404 if answer.is_json() => Ok(None),
+            _ => Err(failure(cx, &answer, &format!("get the deleted secret {name}"), Right::Get)),
+        }
+    }
+
+    fn deleted_entry(&self, secret: &Secret) -> Result<Entry, ApiError> {
+        let nameless = || not_a_vault("the list of deleted secrets", "an item has no id that names a secret");
+        let (key, _) = secret.name_and_version(self.vault.base.path()).ok_or_else(nameless)?;
         let until = secret.scheduled_purge_date.and_then(|s| jiff::Timestamp::from_second(s).ok());
-        Some(Entry {
+        Ok(Entry {
             key,
             id: None,
             stamp: None,
@@ -119,6 +138,19 @@ impl KeyVaultTarget {
             facts: serde_json::to_value(secret.keep()).unwrap_or_default(),
             note: until.map(|t| format!("deleted, purged on {t}")),
         })
+    }
+
+    /// A name that a write met deleted, where the list of deleted secrets is closed to us.
+    fn met_entry(key: &str) -> Entry {
+        Entry {
+            key: key.to_string(),
+            id: None,
+            stamp: None,
+            state: EntryState::Deleted { until: None },
+            value: None,
+            facts: serde_json::Value::Null,
+            note: Some("found deleted by an earlier write".into()),
+        }
     }
 
     fn entry(&self, secret: &Secret, key: String, ask: &Listing<'_>) -> Entry {
@@ -143,7 +175,7 @@ impl KeyVaultTarget {
     async fn read_one(&self, cx: &Cx, key: &str) -> Result<Read, ApiError> {
         let answer = self.vault.secret(cx, key).await?;
         if answer.ok() {
-            return self.read_answer(cx, &answer);
+            return self.read_answer(cx, &answer, key);
         }
         if answer.status == 403 && Refusal::read(&answer).inner == DISABLED {
             return Ok(Read { value: None, stamp: None, problem: Some("disabled in the vault and left alone".into()) });
@@ -152,17 +184,21 @@ impl KeyVaultTarget {
     }
 
     /// A bundle as a value with its exact stamp.
-    pub fn read_answer(&self, cx: &Cx, answer: &Answer) -> Result<Read, ApiError> {
-        let bundle = self.vault.bundle(answer)?;
+    pub fn read_answer(&self, cx: &Cx, answer: &Answer, key: &str) -> Result<Read, ApiError> {
+        let bundle = self.vault.bundle(answer, key)?;
         let stamp = Some(Mark::read(&bundle.attributes, self.vault.version(&bundle), answer).text());
         if bundle.is_managed() {
             return Ok(Read { value: None, stamp, problem: Some("belongs to a certificate and is left alone".into()) });
         }
-        if let Some(value) = &bundle.value {
-            cx.redactor().learn(value);
-        }
-        let problem = bundle.value.is_none().then(|| "has no value".to_string());
-        Ok(Read { value: bundle.value, stamp, problem })
+        let Some(value) = bundle.value else {
+            if bundle.attributes.enabled == Some(false) {
+                return Ok(Read { value: None, stamp, problem: Some("disabled in the vault and left alone".into()) });
+            }
+            // Every enabled version has one: taken for a secret without, it would be overwritten.
+            return Err(not_a_vault(&format!("the answer about {key}"), "it holds no value").status(answer.status));
+        };
+        cx.redactor().learn(&value);
+        Ok(Read { value: Some(value), stamp, problem: None })
     }
 }
 
@@ -180,7 +216,11 @@ fn note(secret: &Secret) -> Option<String> {
     let day = |s: i64| jiff::Timestamp::from_second(s).ok().map(|t| t.strftime("%Y-%m-%d").to_string());
     let mut parts = Vec::new();
     parts.extend(a.updated.and_then(day).map(|d| format!("changed {d}")));
-    parts.extend(a.exp.and_then(day).map(|d| format!("expires {d}")));
+    let now = jiff::Timestamp::now().as_second();
+    parts.extend(a.nbf.filter(|t| *t > now).and_then(day).map(|d| format!("valid from {d}")));
+    parts.extend(a.exp.and_then(|t| day(t).map(|d| format!("{} {d}", if t > now { "expires" } else { "expired" }))));
+    let owner = secret.tags.as_ref().and_then(|t| t.get(OWNER_TAG)).and_then(Option::as_deref);
+    parts.extend(owner.map(|id| format!("tagged as written by the sync {}", brief(id, 40))));
     parts.extend(secret.content_type.as_deref().filter(|t| !t.is_empty()).map(|t| brief(t, 40)));
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -196,14 +236,14 @@ impl Destination for KeyVaultTarget {
     }
 
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
-        let secrets = self.pages(cx, "secrets", "GET /secrets", None).await?;
+        let (secrets, _) = self.pages(cx, "secrets", "GET /secrets", None).await?;
         let mut inventory = Inventory::default();
         let mut listed: HashMap<String, Entry> = HashMap::with_capacity(secrets.len());
         let mut order = Vec::with_capacity(secrets.len());
         let mut final_deletion = false;
         for secret in &secrets {
             let Some((key, _)) = secret.name_and_version(self.vault.base.path()) else {
-                return Err(odd("an item of the vault's list has no id that names a secret"));
+                return Err(not_a_vault("the list of secrets", "an item has no id that names a secret"));
             };
             if !is_name(&key) {
                 inventory.warnings.push(format!("The vault lists a secret under an impossible name ({}): it is left alone.", brief(&key, 60)));
@@ -219,10 +259,50 @@ impl Destination for KeyVaultTarget {
         if final_deletion && self.deletes {
             inventory.warnings.push("This vault has no soft delete: what is deleted there is gone for good.".into());
         }
-        let deleted = self.deleted(cx, ask, &listed).await?;
+        self.hidden.keep(|name| !listed.contains_key(name));
         inventory.entries = order.into_iter().filter_map(|fold| listed.remove(&fold)).collect();
-        inventory.entries.extend(deleted);
         Ok(inventory)
+    }
+
+    /// Deleted secrets hold their names. The list of living ones does not show them, so they are
+    /// looked for when there is something to create.
+    async fn hidden(&self, cx: &Cx, missing: &[&str]) -> Result<Inventory, ApiError> {
+        let names: HashSet<&str> = missing.iter().copied().collect();
+        let met = self.hidden.names();
+        match self.graves(cx, &names).await {
+            Ok(entries) => {
+                let folds: HashSet<String> = entries.iter().map(|e| Keys.fold(&e.key)).collect();
+                self.hidden.keep(|name| folds.contains(name) || !names.contains(name));
+                Ok(Inventory { entries, warnings: Vec::new() })
+            }
+            // A vault without soft delete, an emulator without its routes, or a right that is not
+            // needed otherwise: the write finds out, and what an earlier one found is asked about.
+            Err(error)
+                if matches!(error.kind, ErrorKind::Permission | ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Conflict)
+                    || matches!(error.status, Some(404 | 405 | 501)) =>
+            {
+                let denied = error.kind == ErrorKind::Permission;
+                let warning = || {
+                    format!(
+                        "Deleted secrets cannot be looked for ({}): should one hold a name that is new here, its key fails and the next plan asks.",
+                        error.text()
+                    )
+                };
+                let entries = met.iter().filter(|n| names.contains(n.as_str())).map(|n| Self::met_entry(n)).collect();
+                Ok(Inventory { entries, warnings: denied.then(warning).into_iter().collect() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn differs(&self, entry: &Entry, _desired: &Desired, row: Option<&LedgerRow>) -> Option<String> {
+        let owner = self.owner.as_deref().filter(|_| entry.state == EntryState::Active)?;
+        let mut keep = Keep::of(Some(entry));
+        let carried = keep.tags.as_ref().and_then(|t| t.get(OWNER_TAG)).and_then(Option::as_deref);
+        // What another sync signed stays signed by it, unless this one has written it since: two
+        // syncs that want the same value would sign it in turns.
+        let theirs = carried.is_some() && row.is_none();
+        (carried != Some(owner) && !theirs && self.sign(&mut keep)).then(|| "the ownership tag is missing".into())
     }
 
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::SERVICE;
+use crate::destination::Entry;
+use crate::http::{Answer, ApiError, ErrorKind};
 use crate::model::SecretValue;
 
 /// Attributes of a secret's version. Times are unix seconds.
@@ -30,6 +33,8 @@ pub(super) struct Secret {
     pub content_type: Option<String>,
     pub tags: Option<BTreeMap<String, Option<String>>>,
     pub managed: Option<bool>,
+    /// The key of the certificate that a secret is half of; bundles only.
+    pub kid: Option<String>,
     /// Present when the vault keeps the deleted secret.
     pub recovery_id: Option<String>,
     pub scheduled_purge_date: Option<i64>,
@@ -58,7 +63,7 @@ impl Secret {
 
     /// True for the secret half of a certificate: its writes belong to the certificate.
     pub fn is_managed(&self) -> bool {
-        self.managed == Some(true)
+        self.managed == Some(true) || self.kid.is_some()
     }
 
     /// True for the content types that certificates use, which people also set by hand.
@@ -94,13 +99,53 @@ pub(super) struct Keep {
     pub nbf: Option<i64>,
 }
 
-/// One page of a list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+impl Keep {
+    /// What the listing showed of a secret.
+    pub fn of(entry: Option<&Entry>) -> Self {
+        entry.and_then(|e| serde_json::from_value(e.facts.clone()).ok()).unwrap_or_default()
+    }
+}
+
+/// One page of a list. Without a list of secrets it is none: taken for an empty vault, it would
+/// have everything written anew.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Page {
-    #[serde(deserialize_with = "null_is_default")]
     pub value: Vec<Secret>,
+    #[serde(default)]
     pub next_link: Option<String>,
+}
+
+/// A page out of a successful answer, `what` for the error's text.
+pub(super) fn page(answer: &Answer, what: &str) -> Result<Page, ApiError> {
+    read(answer, what)
+}
+
+/// A successful answer. An error's envelope is none, whatever its status says.
+pub(super) fn read<T: serde::de::DeserializeOwned>(answer: &Answer, what: &str) -> Result<T, ApiError> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        error: Option<serde::de::IgnoredAny>,
+    }
+    if let Ok(Envelope { error: Some(_) }) = answer.json::<Envelope>(SERVICE) {
+        return Err(not_a_vault(what, "it says that it succeeded, and holds an error").status(answer.status));
+    }
+    // A list would do for an object as far as the parser is concerned.
+    if answer.is_json() && answer.body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(not_a_vault(what, "it is a list").status(answer.status));
+    }
+    answer.json(SERVICE).map_err(|error| ApiError {
+        message: not_a_vault(what, &error.message).message,
+        advice: error.advice.clone().or_else(|| Some(ADVICE.into())),
+        ..error
+    })
+}
+
+const ADVICE: &str = "Check the Vault Base URL, the connection's endpoint and the proxy settings: something else answers there.";
+
+/// An answer that no vault gives.
+pub(super) fn not_a_vault(what: &str, why: &str) -> ApiError {
+    ApiError::new(ErrorKind::NotTheService, SERVICE, format!("{what} is not an answer of Key Vault: {why}")).advice(ADVICE)
 }
 
 /// The body of a PUT.
@@ -122,6 +167,11 @@ struct Dates {
     nbf: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exp: Option<i64>,
+}
+
+/// The body of a PATCH that changes tags and nothing else.
+pub(super) fn tags_body(tags: &BTreeMap<String, Option<String>>) -> Vec<u8> {
+    serde_json::json!({ "tags": tags }).to_string().into_bytes()
 }
 
 /// A PUT's body. Wiped when dropped: it holds the value.

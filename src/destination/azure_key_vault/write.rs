@@ -8,10 +8,10 @@ use super::SERVICE;
 use super::errors::{BEING_DELETED, BEING_RECOVERED, DELETED, DISABLED, Refusal, Right, failure};
 use super::stamp::Mark;
 use super::target::{KeyVaultTarget, READERS};
-use super::wire::{Keep, Secret, put_body};
+use super::wire::{Keep, not_a_vault, put_body, tags_body};
 use crate::destination::{Confirmed, Desired, Itemised, Op, Written};
 use crate::http::{Answer, ApiError, Cx, ErrorKind, backoff};
-use crate::model::ledger::Stamp;
+use crate::model::ledger::{LedgerRow, Stamp};
 use crate::model::plan::Action;
 
 /// How often a write whose fate is unknown is looked into and tried again.
@@ -26,6 +26,7 @@ impl Itemised for KeyVaultTarget {
     async fn apply(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError> {
         match (op.action, op.desired) {
             (Action::Delete, _) => self.remove(cx, op.key).await,
+            (Action::Update, Some(_)) if !op.value_differs => self.retag(cx, op).await,
             (_, Some(desired)) => Writer::new(self, cx, op, desired).run(op.action == Action::Restore).await,
             (action, None) => Err(ApiError::new(ErrorKind::Invalid, SERVICE, format!("{action} {} without a value", op.key))),
         }
@@ -43,7 +44,7 @@ impl Itemised for KeyVaultTarget {
             404 if answer.is_json() => return Ok(Confirmed::Unproved),
             _ => return Err(failure(cx, &answer, &format!("get {key}"), Right::Get)),
         }
-        let bundle = self.vault.bundle(&answer)?;
+        let bundle = self.vault.bundle(&answer, key)?;
         let version = self.vault.version(&bundle);
         if version.is_none() || version != then.version {
             return Ok(if version.is_none() { Confirmed::Unproved } else { Confirmed::Overtaken });
@@ -54,6 +55,26 @@ impl Itemised for KeyVaultTarget {
 }
 
 impl KeyVaultTarget {
+    /// The ownership tag on a secret whose value is as it should be: no new version.
+    async fn retag(&self, cx: &Cx, op: &Op<'_>) -> Result<Written, ApiError> {
+        let stamp = op.entry.and_then(|e| e.stamp.clone());
+        let mut keep = Keep::of(op.entry);
+        if !self.sign(&mut keep) {
+            return Ok(Written { stamp, untouched: true, note: Some(FULL_OF_TAGS.into()), ..Written::default() });
+        }
+        // The version that was compared: a newer one by another hand keeps its own tags.
+        let known = [stamp, op.row.and_then(|r| r.stamp.clone())];
+        let version = known.iter().flatten().find_map(|text| Mark::parse(text)?.version);
+        let body = tags_body(&keep.tags.unwrap_or_default());
+        let answer = self.vault.retag(cx, op.key, version.as_deref(), &body).await?;
+        if !answer.ok() {
+            return Err(failure(cx, &answer, &format!("tag {}", op.key), Right::Set));
+        }
+        let bundle = self.vault.bundle(&answer, op.key)?;
+        let mark = Mark::written(&bundle.attributes, self.vault.version(&bundle).or(version));
+        Ok(Written { note: Some("tagged, no new version".into()), ..stamped(Some(mark.text()), &answer) })
+    }
+
     /// Soft deletion. Its end is not waited for: the next write of the name does that.
     async fn remove(&self, cx: &Cx, name: &str) -> Result<Written, ApiError> {
         let begun = Instant::now();
@@ -62,7 +83,7 @@ impl KeyVaultTarget {
             let answer = self.vault.delete(cx, name).await?;
             match answer.status {
                 200..=299 => {
-                    let gone = self.vault.bundle(&answer)?;
+                    let gone = self.vault.bundle(&answer, name)?;
                     let note = match gone.scheduled_purge_date.and_then(|s| jiff::Timestamp::from_second(s).ok()) {
                         Some(until) => format!("can be recovered until {until}"),
                         None if gone.recovery_id.is_some() => "can be recovered".into(),
@@ -85,6 +106,9 @@ impl KeyVaultTarget {
     }
 }
 
+/// Why a secret does not carry the ownership tag.
+const FULL_OF_TAGS: &str = "it has 15 tags already, so the ownership tag was not set";
+
 /// The steps of one write.
 struct Writer<'a> {
     target: &'a KeyVaultTarget,
@@ -95,7 +119,8 @@ struct Writer<'a> {
     /// What others set on the current version, kept on the new one.
     keep: Keep,
     recovered: bool,
-    /// A deleted secret of this name may be brought back: it is this sync's, or the operator agreed.
+    /// A deleted secret of this name may be brought back: it is this sync's, or the plan showed
+    /// it and the operator agreed. To agree to a creation is not to agree to what nobody saw.
     may_recover: bool,
 }
 
@@ -109,8 +134,8 @@ enum Found {
 
 impl<'a> Writer<'a> {
     fn new(target: &'a KeyVaultTarget, cx: &'a Cx, op: &Op<'a>, desired: &'a Desired) -> Self {
-        let keep = op.entry.and_then(|e| serde_json::from_value(e.facts.clone()).ok()).unwrap_or_default();
-        let may_recover = op.action == Action::Restore || op.row.is_some() || op.approved;
+        let keep = Keep::of(op.entry);
+        let may_recover = op.action == Action::Restore || op.row.is_some_and(LedgerRow::was_ours);
         Self { target, cx, name: op.key, desired, action: op.action, keep, recovered: false, may_recover }
     }
 
@@ -126,7 +151,7 @@ impl<'a> Writer<'a> {
                 Put::Answer(answer) => answer,
             };
             match answer.status {
-                200..=299 => return self.written(&answer),
+                200..=299 => return self.written(&answer).await,
                 409 => {
                     let transition = Refusal::read(&answer).transition();
                     if begun.elapsed() >= patience.limit {
@@ -162,7 +187,9 @@ impl<'a> Writer<'a> {
     /// One PUT, sent again where that is safe. A write whose fate is unknown is looked into
     /// first, so that a lost answer does not make one version after another.
     async fn put(&self) -> Result<Put, ApiError> {
-        let body = put_body(&self.desired.value, &self.keep);
+        let mut keep = self.keep.clone();
+        self.target.sign(&mut keep);
+        let body = put_body(&self.desired.value, &keep);
         let mut tries = 0;
         loop {
             tries += 1;
@@ -191,7 +218,7 @@ impl<'a> Writer<'a> {
         if !answer.ok() {
             return Ok(Found::Other);
         }
-        let read = self.target.read_answer(self.cx, &answer)?;
+        let read = self.target.read_answer(self.cx, &answer, self.name)?;
         match read.value {
             Some(value) if value.same_as(&self.desired.value) => Ok(Found::Equal(stamped(read.stamp, &answer))),
             _ => Ok(Found::Other),
@@ -206,7 +233,7 @@ impl<'a> Writer<'a> {
         match answer.status {
             200..=299 => {
                 self.recovered = true;
-                if let Ok(back) = vault.bundle(&answer) {
+                if let Ok(back) = vault.bundle(&answer, self.name) {
                     if back.is_managed() {
                         return Err(self.in_the_way("came back as part of a certificate and is left alone"));
                     }
@@ -240,12 +267,12 @@ impl<'a> Writer<'a> {
                     .advice("The recovery goes on in the vault: the next run carries on from there."));
                 }
                 200..=299 => {
-                    let bundle = vault.bundle(&answer)?;
+                    let bundle = vault.bundle(&answer, self.name)?;
                     if bundle.is_managed() {
                         return Err(self.in_the_way("came back as part of a certificate and is left alone"));
                     }
                     self.keep = bundle.keep();
-                    let read = self.target.read_answer(self.cx, &answer)?;
+                    let read = self.target.read_answer(self.cx, &answer, self.name)?;
                     let equal = read.value.is_some_and(|v| v.same_as(&self.desired.value));
                     return Ok(equal.then(|| Written { instead: self.instead(), ..stamped(read.stamp, &answer) }));
                 }
@@ -257,19 +284,35 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn written(&self, answer: &Answer) -> Result<Written, ApiError> {
-        // The version was made, whatever the answer's body looks like.
-        let bundle = self.target.vault.bundle(answer).unwrap_or_default();
-        let stamp = bundle.attributes.updated.is_some().then(|| self.stamp(&bundle));
-        Ok(self.done(stamped(stamp, answer)))
-    }
-
-    fn stamp(&self, bundle: &Secret) -> String {
-        Mark::written(&bundle.attributes, self.target.vault.version(bundle)).text()
+    async fn written(&self, answer: &Answer) -> Result<Written, ApiError> {
+        let vault = &self.target.vault;
+        let named = vault.bundle(answer, self.name).map(|bundle| (vault.version(&bundle), bundle));
+        let odd = match named {
+            Ok((Some(version), bundle)) => {
+                let stamp = bundle.attributes.updated.is_some().then(|| Mark::written(&bundle.attributes, Some(version)).text());
+                return Ok(self.done(stamped(stamp, answer)));
+            }
+            Ok((None, _)) => not_a_vault(&format!("the answer to writing {}", self.name), "it names no version"),
+            Err(error) => error,
+        };
+        // Success in words that are not a vault's proves nothing: the secret itself does.
+        match self.look().await? {
+            Found::Equal(written) => Ok(self.done(written)),
+            Found::Other => Err(odd),
+        }
     }
 
     fn done(&self, mut written: Written) -> Written {
         written.instead = self.instead();
+        let mut notes = Vec::new();
+        let over = self.keep.exp.filter(|at| *at <= jiff::Timestamp::now().as_second());
+        if let Some(at) = over.and_then(|s| jiff::Timestamp::from_second(s).ok()) {
+            notes.push(format!("its expiry date, {}, is past and was kept", at.strftime("%Y-%m-%d")));
+        }
+        if !self.target.sign(&mut self.keep.clone()) {
+            notes.push(FULL_OF_TAGS.into());
+        }
+        written.note = (!notes.is_empty()).then(|| notes.join("; "));
         written
     }
 

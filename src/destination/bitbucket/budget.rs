@@ -5,7 +5,8 @@
 //! counted over a rolling hour, 1,000 by default, more for access tokens of large workspaces.
 //! The count is per user for API tokens, per token for access tokens, per consumer for OAuth.
 //! A refusal is a 429 in plain text, without `Retry-After` and without the number left; only
-//! access tokens see `X-RateLimit-*` headers. So the log of send times is kept here, over
+//! access tokens see `X-RateLimit-*` headers. A single 429 therefore says little: the hour may be
+//! spent by other tools, or everybody is limited for a while. So the log of send times is kept here, over
 //! restarts through [`Memory`], and shared by all sessions of a credential in this process.
 
 use std::collections::{BTreeMap, HashMap};
@@ -61,7 +62,40 @@ struct Pause {
     until: i64,
     step: usize,
     probing: bool,
+    /// What is known of the cause, without a time.
     reason: String,
+    /// Until when is a guess: one call tries first.
+    guessed: bool,
+}
+
+impl Pause {
+    /// Why nothing is sent, and until when.
+    fn told(&self) -> String {
+        let then = if self.guessed { "one call tries again" } else { "goes on" };
+        format!("{}; {then} at {}", self.reason, clock(self.until))
+    }
+}
+
+/// What a refusal tells besides its status.
+#[derive(Default)]
+struct Hints {
+    /// `Retry-After`.
+    wait: Option<Duration>,
+    /// `X-RateLimit-Limit`: calls per hour.
+    limit: Option<u32>,
+    /// `X-RateLimit-NearLimit`.
+    near: Option<bool>,
+}
+
+impl Hints {
+    fn of(answer: &Answer) -> Self {
+        let text = |name: &str| answer.header(name).map(|t| t.trim().to_ascii_lowercase());
+        Self {
+            wait: answer.retry_after(),
+            limit: text("x-ratelimit-limit").and_then(|t| t.parse().ok()).filter(|n| (10..=1_000_000).contains(n)),
+            near: text("x-ratelimit-nearlimit").and_then(|t| t.parse().ok()),
+        }
+    }
 }
 
 /// Permission for one call. Tell it the answer.
@@ -159,7 +193,7 @@ impl Budget {
         let mut probe = false;
         if let Some(pause) = &mut state.pause {
             if now < pause.until {
-                return Err((pause.reason.clone(), until(pause.until)));
+                return Err((pause.told(), until(pause.until)));
             }
             if pause.probing {
                 return Err(("Bitbucket: one call tries whether the rate limit has passed".into(), LOOK));
@@ -173,7 +207,10 @@ impl Budget {
                 let free = self.free_at(state, now, allowance);
                 let (limit, kept) = (self.limit(state), self.limit(state) - allowance);
                 return Err((
-                    format!("Bitbucket's hourly budget is used up: {used} of {limit} calls in the last hour, {kept} are left to other tools"),
+                    format!(
+                        "Bitbucket's hourly budget is used up: {used} of {limit} calls in the last hour, {kept} are left to other tools; goes on at {}",
+                        clock(free)
+                    ),
                     until(free),
                 ));
             }
@@ -237,47 +274,62 @@ impl Budget {
         }
     }
 
-    fn refused(&self, probe: bool, retry_after: Option<Duration>) {
+    /// A call was refused by 429. Bitbucket as a rule says neither why nor for how long: what is
+    /// known decides how long nothing is sent, and only what is known is told.
+    fn refused(&self, probe: bool, hints: &Hints) {
         let now = now();
         let mut guard = self.lock();
         let state = &mut *guard;
+        state.limit = hints.limit.or(state.limit);
         let step = match &state.pause {
             Some(pause) if probe => (pause.step + 1).min(self.tempo.probes.len().saturating_sub(1)),
             // Calls that were under way together are refused together: one pause for all of them.
             Some(pause) if now < pause.until || pause.probing => pause.step,
             _ => 0,
         };
-        let asked = retry_after.or_else(|| self.tempo.probes.get(step).copied()).unwrap_or(Duration::from_secs(60));
-        let next_try = now + i64::try_from(asked.as_millis()).unwrap_or(i64::MAX / 4);
-        let limit = self.limit(state);
-        let used = self.count(state, now);
-        let ours_free = if used >= limit { self.free_at(state, now, limit) } else { now };
-        let (until, why) = if ours_free > next_try {
-            (ours_free, "until enough of our own calls have left the hour")
-        } else if retry_after.is_some() {
-            (next_try, "it said when to come back")
-        } else {
-            (next_try, "the hour's budget is spent, also by other tools of this credential; then one call tries again")
+        let (limit, used) = (self.limit(state), self.count(state, now));
+        let after = |wait: Duration| now + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX / 4);
+        let guess = after(self.tempo.probes.get(step).copied().unwrap_or(Duration::from_secs(60)));
+        let ours = used >= limit;
+        let (until, guessed, why) = match hints.wait {
+            Some(wait) => (after(wait), false, format!("and asks to wait {} s", wait.as_secs_f64().ceil())),
+            None if ours => {
+                let free = self.free_at(state, now, limit);
+                let why = format!("the {limit} calls of this hour are used up, {used} of them by kms-sync, whose oldest ones leave the hour first");
+                (free.max(guess), free < guess, why)
+            }
+            None if hints.near == Some(true) => {
+                let why =
+                    format!("the {limit} calls of this hour are used up, {used} of them by kms-sync, the others by other tools of this credential");
+                (guess, true, why)
+            }
+            None => {
+                let near = if hints.near == Some(false) { ", though it calls the hourly limit not near" } else { "" };
+                let why = format!(
+                    "without saying why or for how long{near}: {used} of the {limit} calls of this hour are kms-sync's, so either other tools of \
+                     this credential made the rest, or Bitbucket limits for a reason of its own"
+                );
+                (guess, true, why)
+            }
         };
         let probing = state.pause.as_ref().is_some_and(|p| p.probing) && !probe;
         let until = state.pause.as_ref().filter(|_| !probe).map_or(until, |p| until.max(p.until));
-        let reason = format!("Bitbucket answered 429, rate limit reached ({used} of {limit} calls of the last hour are ours): {why}");
-        state.pause = Some(Pause { until, step, probing, reason });
+        let again = if probe { " again" } else { "" };
+        let joint = if why.starts_with("the ") { ": " } else { " " };
+        state.pause = Some(Pause { until, step, probing, reason: format!("Bitbucket answered 429{again}{joint}{why}"), guessed });
         self.save(state, now);
     }
 
-    fn passed(&self, probe: bool, answer: &Answer) {
+    fn passed(&self, probe: bool, hints: &Hints) {
         let mut guard = self.lock();
         let state = &mut *guard;
         if probe && state.pause.take().is_some() {
             self.save(state, now());
         }
-        if let Some(limit) = answer.header("x-ratelimit-limit").and_then(|t| t.trim().parse::<u32>().ok()).filter(|n| (10..=1_000_000).contains(n)) {
-            state.limit = Some(limit);
-        }
-        match answer.header("x-ratelimit-nearlimit").map(|t| t.trim().to_ascii_lowercase()).as_deref() {
-            Some("true") if state.near.is_none() => state.near = Some(now()),
-            Some("false") => state.near = None,
+        state.limit = hints.limit.or(state.limit);
+        match hints.near {
+            Some(true) if state.near.is_none() => state.near = Some(now()),
+            Some(false) => state.near = None,
             _ => {}
         }
     }
@@ -290,8 +342,8 @@ impl Budget {
         state.sent = read_slots(&kept, self.slot());
         state.limit = kept.get("limit").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
         let until = kept.get("pausedUntil").and_then(Value::as_i64).filter(|until| *until > now && *until < now + 2 * self.window());
-        state.pause =
-            until.map(|until| Pause { until, step: 0, probing: false, reason: "Bitbucket's rate limit was reached before the restart".into() });
+        let reason = "Bitbucket answered 429 before this process began".to_string();
+        state.pause = until.map(|until| Pause { until, step: 0, probing: false, reason, guessed: true });
         self.count(state, now);
     }
 
@@ -327,12 +379,12 @@ impl Drop for Budget {
 impl Turn<'_> {
     /// Takes note of the answer; true when it was a refusal and the call must wait for a new turn.
     pub fn answered(mut self, answer: &Answer) -> bool {
-        let probe = std::mem::take(&mut self.probe);
+        let (probe, hints) = (std::mem::take(&mut self.probe), Hints::of(answer));
         if answer.status == 429 {
-            self.budget.refused(probe, answer.retry_after());
+            self.budget.refused(probe, &hints);
             return true;
         }
-        self.budget.passed(probe, answer);
+        self.budget.passed(probe, &hints);
         false
     }
 }
@@ -361,7 +413,7 @@ fn now() -> i64 {
 }
 
 /// A moment as the operator's clock shows it.
-fn clock(at: i64) -> String {
+pub fn clock(at: i64) -> String {
     match jiff::Timestamp::from_millisecond(at) {
         Ok(at) => at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string(),
         Err(_) => "later".into(),

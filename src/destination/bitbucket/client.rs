@@ -1,8 +1,9 @@
 //! One call to Bitbucket: authenticated, counted against the hourly budget, repeated when
 //! that is safe, and held back after a refusal. What the answers mean is not decided here.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use reqwest::Method;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use super::budget::{Budget, Patience};
 use super::place::Endpoint;
 use super::spec::SERVICE;
 use super::tempo::Tempo;
-use crate::http::{Answer, ApiError, Cx, Http, Policy};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Policy};
 use crate::model::connection::ResolvedConnection;
 use crate::model::{Memory, SecretValue};
 
@@ -75,6 +76,11 @@ pub struct Api {
     /// This server wants list paths to end in a slash.
     slashed: AtomicBool,
     refuses_empty: AtomicBool,
+    /// When the credential itself was refused, and what further calls are told.
+    refused: Mutex<Option<(Instant, ApiError)>>,
+    /// A call was answered, and the credential was not what it was refused for.
+    proven: AtomicBool,
+    first: tokio::sync::Mutex<()>,
 }
 
 impl Api {
@@ -85,7 +91,28 @@ impl Api {
         let budget = Budget::shared(format!("bitbucket/{}/{}/budget", endpoint.identity(), auth.payer()), &tempo, given, &memory);
         let facts = memory.get(&habits(&endpoint)).unwrap_or_default();
         let flag = |name: &str| AtomicBool::new(facts.get(name).and_then(Value::as_bool).unwrap_or(false));
-        Ok(Self { slashed: flag("slash"), refuses_empty: flag("refusesEmpty"), http: Http::new(connection), endpoint, auth, budget, memory, tempo })
+        Ok(Self {
+            slashed: flag("slash"),
+            refuses_empty: flag("refusesEmpty"),
+            refused: Mutex::default(),
+            proven: AtomicBool::new(false),
+            first: tokio::sync::Mutex::new(()),
+            http: Http::new(connection),
+            endpoint,
+            auth,
+            budget,
+            memory,
+            tempo,
+        })
+    }
+
+    /// True when the credential was refused and no call has succeeded since.
+    pub fn refused(&self) -> bool {
+        self.refusal().is_some()
+    }
+
+    fn refusal(&self) -> MutexGuard<'_, Option<(Instant, ApiError)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True when list paths must end in a slash on this server.
@@ -115,15 +142,25 @@ impl Api {
 
     /// Sends a call until it is answered for good: whatever the status but 429, which is waited
     /// out (a run) or becomes an error (a question). A POST is never sent twice unless it
-    /// was refused or never arrived.
+    /// was refused or never arrived. Once the credential was refused, a run's calls are not sent:
+    /// every one of them, of every sync, would be refused likewise.
     pub async fn send(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
         let label = format!("{} {}", call.method, call.route);
         let counted = call.path.first() == Some(&"repositories");
         let write = call.method != Method::GET;
         let mut renewed = false;
         let mut again = false;
+        let run = call.patience == Patience::Run;
+        let mut alone = if run { self.alone(cx).await? } else { None };
         loop {
-            let header = self.auth.header(cx, &self.http).await?;
+            let refusal = self.refusal().clone().filter(|(at, _)| run && at.elapsed() < self.tempo.forgive);
+            if let Some((_, error)) = refusal {
+                return Err(error);
+            }
+            let header = match self.auth.header(cx, &self.http).await {
+                Err(error) if run && error.kind == ErrorKind::Auth => return Err(self.turn_away(error)),
+                header => header?,
+            };
             let turn = if counted { Some(self.budget.turn(cx, write, call.patience).await?) } else { None };
             let first = AtomicBool::new(true);
             let make = || {
@@ -145,6 +182,9 @@ impl Api {
             let answer = sent?;
             again = true;
             if turn.is_some_and(|turn| turn.answered(&answer)) {
+                // Whose calls are counted is known: the others may wait for their own turn.
+                self.proven.store(true, Ordering::Relaxed);
+                alone = None;
                 continue;
             }
             if answer.status == 429 {
@@ -155,8 +195,57 @@ impl Api {
                 renewed = true;
                 continue;
             }
+            self.learn_from(cx, call, &answer);
+            drop(alone);
             return Ok(answer);
         }
+    }
+
+    /// Until the credential has proved good, a run's calls go one at a time: when the first one
+    /// is refused, the others need not be sent.
+    async fn alone(&self, cx: &Cx) -> Result<Option<tokio::sync::MutexGuard<'_, ()>>, ApiError> {
+        if self.proven.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let guard = match self.first.try_lock() {
+            Ok(guard) => guard,
+            Err(_) => {
+                let paused = self.budget.resumes().map(|at| format!(", and calls are paused until {at}")).unwrap_or_default();
+                let _shown = cx.waiting(&format!("Bitbucket: the first call of this connection goes alone{paused}"), None);
+                tokio::select! {
+                    guard = self.first.lock() => guard,
+                    () = cx.cancel_token().cancelled() => return Err(ApiError::cancelled(SERVICE)),
+                }
+            }
+        };
+        Ok((!self.proven.load(Ordering::Relaxed)).then_some(guard))
+    }
+
+    fn learn_from(&self, cx: &Cx, call: &Call<'_>, answer: &Answer) {
+        if answer.ok() {
+            *self.refusal() = None;
+        } else if call.patience == Patience::Run
+            && let Some(error) = super::errors::turned_away(cx, &self.auth, answer)
+        {
+            self.turn_away(error);
+            return;
+        }
+        if answer.status < 500 {
+            self.proven.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Remembers that the credential was refused; answers what is told from now on.
+    fn turn_away(&self, error: ApiError) -> ApiError {
+        self.proven.store(false, Ordering::Relaxed);
+        let now = jiff::Timestamp::now().as_millisecond();
+        let again = super::budget::clock(now + i64::try_from(self.tempo.forgive.as_millis()).unwrap_or(0));
+        let mut told = error.clone();
+        told.message = format!("the credential was refused at {}, so nothing more is asked with it: {}", super::budget::clock(now), error.message);
+        let advice = error.advice.clone().unwrap_or_default();
+        let told = told.advice(format!("{advice} It is tried again when the connection changes, when a sync is run by hand, or after {again}."));
+        *self.refusal() = Some((Instant::now(), told));
+        error
     }
 
     /// Where a call goes, without its query.

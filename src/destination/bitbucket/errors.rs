@@ -144,6 +144,14 @@ pub fn of(cx: &Cx, auth: &Auth, answer: &Answer, what: &str, place: Option<&str>
     }
 }
 
+/// The error of an answer that refuses the credential itself; `None` for one that refuses
+/// something else.
+pub fn turned_away(cx: &Cx, auth: &Auth, answer: &Answer) -> Option<ApiError> {
+    let told = Told::read(&answer.body);
+    let refused = answer.status == 401 && !told.lacks_scope() && !told.wrong_mechanism();
+    refused.then(|| of(cx, auth, answer, "the credential is not accepted", None, None))
+}
+
 /// Takes every secret out of a server's text, the value just sent first of all.
 fn mask(cx: &Cx, text: &str, value: Option<&SecretValue>) -> String {
     let Some(value) = value.filter(|v| !v.is_empty()) else { return cx.redact(text) };
@@ -194,7 +202,7 @@ fn classify(auth: &Auth, answer: &Answer, told: &Told, place: Option<&str>) -> (
         409 => (ErrorKind::Conflict, None),
         410 => (ErrorKind::Invalid, Some("Bitbucket has removed this call: enter the workspace by hand.".into())),
         413 | 414 => (ErrorKind::Invalid, Some("The value is too large for a variable.".into())),
-        429 => (ErrorKind::Throttled, Some("The hourly limit is reached; wait and try again.".into())),
+        429 => (ErrorKind::Throttled, Some(limit_advice(answer))),
         408 | 500..=599 => (ErrorKind::Transient, None),
         _ => (ErrorKind::NotTheService, Some("Check the endpoint and the proxy settings of the connection.".into())),
     }
@@ -203,6 +211,17 @@ fn classify(auth: &Auth, answer: &Answer, told: &Told, place: Option<&str>) -> (
 /// What to say to an operator whose endpoint is a Data Center.
 pub const DATA_CENTER: &str =
     "This is Bitbucket Data Center, which has no Pipelines variables. kms-sync writes to Bitbucket Cloud (https://api.bitbucket.org).";
+
+/// Until when to wait after a 429 outside the hourly log, as far as the answer says so.
+fn limit_advice(answer: &Answer) -> String {
+    match answer.retry_after() {
+        Some(wait) => {
+            let at = jiff::Timestamp::now().as_millisecond() + i64::try_from(wait.as_millis()).unwrap_or(0);
+            format!("Bitbucket asks to wait {} s: try again after {}.", wait.as_secs_f64().ceil(), super::budget::clock(at))
+        }
+        None => "Bitbucket did not say why or for how long; its limits count over a rolling hour: try again in a few minutes.".into(),
+    }
+}
 
 fn scope_advice(auth: &Auth, told: &Told) -> String {
     let missing = match told.missing().as_slice() {
@@ -254,10 +273,11 @@ fn token_advice(auth: &Auth) -> String {
 pub fn of_token_call(cx: &Cx, answer: &Answer) -> ApiError {
     let told = Told::read(&answer.body);
     let message = cx.redact(&told.message.clone().unwrap_or_else(|| answer.excerpt()));
+    let limited = limit_advice(answer);
     let (kind, advice) = match (answer.status, told.key.as_deref()) {
         (_, Some("invalid_grant")) => (ErrorKind::Auth, "Tick \"This is a private consumer\" at the OAuth consumer."),
         (_, Some("unauthorized_client" | "invalid_client")) | (401, _) => (ErrorKind::Auth, "The consumer's key or secret is wrong."),
-        (429, _) => (ErrorKind::Throttled, "Wait a few minutes."),
+        (429, _) => (ErrorKind::Throttled, limited.as_str()),
         (500..=599 | 408, _) => (ErrorKind::Transient, "Try again later."),
         (400 | 403, _) => (ErrorKind::Auth, "Check the OAuth consumer in the workspace's settings."),
         _ => (ErrorKind::NotTheService, "Check tokenUrl."),

@@ -57,8 +57,13 @@ impl Walk {
         self.size.map_or(self.cut, |size| (self.rows.len() as u64) < size)
     }
 
+    /// As many entries came as the list says it has.
+    fn full(&self) -> bool {
+        self.size == Some(self.rows.len() as u64)
+    }
+
     fn steady(&self) -> bool {
-        !self.moved && !self.missing() && self.size.is_none_or(|size| self.rows.len() as u64 == size)
+        !self.moved && !self.missing() && (self.size.is_none() || self.full())
     }
 }
 
@@ -78,6 +83,7 @@ pub async fn list(api: &Api, cx: &Cx, call: &Call<'_>, id: fn(&Value) -> Option<
     let problem = match last.size {
         Some(size) if last.missing() => format!("the list is incomplete, {came} of {size} entries came"),
         None if last.missing() => format!("the list is incomplete, {came} entries came and the rest is said to be at another address"),
+        Some(size) if came as u64 > size => format!("the list contradicts itself, it says {size} entries and {came} came"),
         _ => "the list changed each time it was read".to_string(),
     };
     Err(ApiError::new(ErrorKind::Transient, SERVICE, format!("{what}: {problem}"))
@@ -112,6 +118,9 @@ async fn walk(
         if !answer.ok() {
             if page == 1 && seen.is_empty() {
                 return Ok(Err(Box::new(answer)));
+            }
+            if answer.status == 404 && walk.full() {
+                break;
             }
             if answer.status == 404 && (guessed || instead.is_some()) {
                 if let Some(by_number) = instead.take() {
@@ -156,7 +165,11 @@ async fn walk(
             )
             .advice("Nothing was written or deleted. This is not how Bitbucket pages: check the endpoint and the proxy settings."));
         }
-        if done {
+        let link = body.get("next").and_then(Value::as_str);
+        let next = link.and_then(next_query);
+        // `size` is reached, and yet a page ahead is named: which of the two is wrong, one call tells.
+        let more = walk.full() && fresh > 0 && matches!(&next, Some(Next::Page(number, _)) if *number > page);
+        if done && !more {
             break;
         }
         if fresh == 0 {
@@ -168,8 +181,6 @@ async fn walk(
             break;
         }
         // `page` is what was asked for: the answer's own word may be absent or wrong.
-        let link = body.get("next").and_then(Value::as_str);
-        let next = link.and_then(next_query);
         let ahead = match &next {
             Some(Next::Page(number, _)) => *number > page,
             Some(Next::Opaque(_)) | None => true,
@@ -188,9 +199,16 @@ async fn walk(
 
 /// The answer's JSON object.
 pub fn object(answer: &Answer) -> Result<serde_json::Map<String, Value>, ApiError> {
+    if answer.status == 203 {
+        return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "something between here and Bitbucket answered in its place")
+            .status(answer.status)
+            .advice("Check the endpoint and the proxy settings of the connection."));
+    }
     match answer.json::<Value>(SERVICE)? {
         Value::Object(map) => Ok(map),
-        _ => Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "the answer is not the JSON that the API documents").status(answer.status)),
+        _ => Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "the answer is not the JSON that the API documents")
+            .status(answer.status)
+            .advice("Check the endpoint and the proxy settings of the connection.")),
     }
 }
 

@@ -341,6 +341,10 @@ impl Session for Connected {
     fn budget(&self) -> Option<String> {
         Some(self.api.budget.text())
     }
+
+    fn refused(&self) -> bool {
+        self.api.refused()
+    }
 }
 
 /// Compares the granted scopes, where the server names them, with what writing needs.

@@ -223,19 +223,9 @@ impl Variables {
             n => format!("{n} secured values"),
         };
         Some(format!(
-            "{what} cannot be read back from Bitbucket: where the source did not change, the key is unchanged by our record, not by comparison."
+            "{what} cannot be read back from Bitbucket: where the source did not change, the key is unchanged by our record, not by comparison \
+             (`sync --rewrite` writes them again)."
         ))
-    }
-
-    fn budget_warning(&self, ask: &Listing<'_>) -> Option<String> {
-        let known = ask.ledger.rows.values().filter(|r| r.value_hash.is_some()).count();
-        let needed = ask.wanted.saturating_sub(known);
-        let left = self.api.budget.left() as usize;
-        if needed == 0 || needed <= left {
-            return None;
-        }
-        let rest = self.api.budget.resumes().map_or_else(|| "as calls leave the rolling hour".to_string(), |at| format!("from {at} on"));
-        Some(format!("Bitbucket's hourly budget: about {needed} calls are needed, {left} can be made now, the rest {rest}."))
     }
 }
 
@@ -260,7 +250,6 @@ impl Destination for Variables {
         let mut variables = self.fetch(cx).await?;
         variables.retain(|v| !self.buried(&v.uuid));
         let mut inventory = Inventory::default();
-        inventory.warnings.extend(self.budget_warning(ask));
         if self.address() != self.place.repository {
             inventory.warnings.push(format!("The repository {} was renamed or moved; update the sync's Repository.", self.place.full_name()));
         }
@@ -308,6 +297,15 @@ impl Destination for Variables {
             ));
         }
         out
+    }
+
+    fn outlook(&self, writes: usize) -> Option<String> {
+        let left = self.api.budget.left() as usize;
+        if writes <= left {
+            return None;
+        }
+        let rest = self.api.budget.resumes().map_or_else(|| "as calls leave the rolling hour".to_string(), |at| format!("from {at} on"));
+        Some(format!("Bitbucket's hourly budget: about {writes} calls are needed, {left} can be made now, the rest {rest}."))
     }
 
     async fn read(&self, _cx: &Cx, entries: &[&Entry]) -> Vec<(String, Result<Read, ApiError>)> {

@@ -19,6 +19,8 @@ pub struct Tempo {
     pub settle: Vec<Duration>,
     /// How long a deployment variable may be missing from lists after its creation.
     pub grace: Duration,
+    /// After this long a credential that was refused may be tried again by itself.
+    pub forgive: Duration,
 }
 
 impl Default for Tempo {
@@ -31,6 +33,7 @@ impl Default for Tempo {
             probes: seconds(&[60, 120, 300, 600, 900]),
             settle: seconds(&[2, 5, 10]),
             grace: Duration::from_secs(30),
+            forgive: Duration::from_secs(600),
         }
     }
 }
@@ -45,6 +48,7 @@ impl Tempo {
             probes: scale(real.probes),
             settle: scale(real.settle),
             grace: real.grace / factor.max(1),
+            forgive: real.forgive / factor.max(1),
             ..real
         }
     }

@@ -58,6 +58,9 @@ pub(super) async fn token(cx: &Cx, program: &str, resource: &str, tenant: Option
     let stdout = zeroize::Zeroizing::new(output.stdout);
     let printed: Printed =
         serde_json::from_slice(&stdout).map_err(|_| failed(ErrorKind::Auth, format!("{program} printed something else than a token document")))?;
+    if printed.access_token.trim().is_empty() {
+        return Err(failed(ErrorKind::Auth, format!("{program} printed a token document without a token")));
+    }
     let now = jiff::Timestamp::now();
     let until = printed.posix.or_else(|| local(printed.expires_on.as_deref()?));
     let left = until.map_or(300, |t| t.saturating_sub(now.as_second())).max(0);

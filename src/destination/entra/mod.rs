@@ -381,6 +381,8 @@ fn endpoint(authority: &url::Url, tenant: &str) -> (url::Url, &'static str) {
 struct TokenAnswer {
     access_token: String,
     #[serde(default)]
+    token_type: Option<String>,
+    #[serde(default)]
     expires_in: Option<Seconds>,
     /// Unix seconds or a date; only where `expires_in` is missing (App Service).
     #[serde(default)]
@@ -418,8 +420,14 @@ impl Seconds {
 
 fn parse(answer: &Answer, asked: Instant) -> Result<Token, ApiError> {
     let body: TokenAnswer = answer.json(SERVICE)?;
-    if body.access_token.trim().is_empty() {
+    // No header could carry it.
+    let sound = body.access_token.bytes().all(|b| b.is_ascii_graphic());
+    if body.access_token.is_empty() || !sound {
         return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "the token endpoint answered without a token").status(answer.status));
+    }
+    if let Some(kind) = body.token_type.as_deref().filter(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        let text = format!("the token endpoint gave a token of another kind than Bearer: {}", crate::model::text::brief(kind, 40));
+        return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, text).status(answer.status));
     }
     let stated = body.expires_in.as_ref().and_then(Seconds::duration).or_else(|| body.expires_on.as_ref()?.until());
     // Without a stated life the token is kept for a short while only.

@@ -126,6 +126,49 @@ async fn html_is_not_entra_and_passing_numbers_are_retried() {
     tokens.token(&cx).await.expect("the second attempt");
 }
 
+#[tokio::test]
+async fn an_answer_without_a_sound_token_is_none() {
+    let host = endpoint(3599.into()).await;
+    let cx = Cx::quiet();
+    for body in [
+        "",
+        "{}",
+        "[]",
+        "null",
+        r#"{"access_token":null,"expires_in":3599}"#,
+        r#"{"access_token":7,"expires_in":3599}"#,
+        r#"{"access_token":"","expires_in":3599}"#,
+        r#"{"access_token":"  ","expires_in":3599}"#,
+        r#"{"access_token":"a b\r\nx: y","expires_in":3599}"#,
+        r#"{"access_token":"t","expires_in":{}}"#,
+        r#"{"access_token":"t","expires_in":3599,"token_type":"pop"}"#,
+        r#"{"token":"t","expires_in":3599}"#,
+    ] {
+        host.faults.add(Fault::next("POST", 1, Effect::status(200, body)));
+        let error = tokens(&host).token(&cx).await.expect_err(body);
+        assert_eq!(error.kind, ErrorKind::NotTheService, "{body}: {error}");
+    }
+    host.faults.add(Fault::next("POST", 1, Effect::status(200, r#"{"access_token":"t","token_type":"bearer"}"#)));
+    assert_eq!(tokens(&host).token(&cx).await.expect("a token without a stated life").expose(), "t");
+    assert_eq!(host.log.count("POST"), 13, "none of them is asked for again");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_command_line_that_prints_no_token_gives_none() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    for (n, printed) in ["", "{}", "[]", r#"{"accessToken":""}"#, r#"{"accessToken":null}"#, "Opening a browser..."].iter().enumerate() {
+        let az = dir.path().join(format!("az{n}"));
+        std::fs::write(&az, format!("#!/bin/sh\necho '{printed}'\n")).expect("script");
+        std::fs::set_permissions(&az, std::fs::Permissions::from_mode(0o755)).expect("mode");
+        let grant = Grant::AzCli { program: az.display().to_string(), tenant: None, subscription: None };
+        let tokens = Tokens::new(Http::with(None, false), PUBLIC_AUTHORITY.parse().expect("url"), grant, "https://vault.azure.net/.default");
+        let error = tokens.token(&Cx::quiet()).await.expect_err(printed);
+        assert!(error.kind == ErrorKind::Auth && error.text().contains("token document"), "{printed}: {error}");
+    }
+}
+
 fn jwt(claims: serde_json::Value) -> SecretValue {
     use base64::Engine as _;
     let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims.to_string());

@@ -159,7 +159,7 @@ impl VaultTarget {
             let since = Instant::now();
             let answer = self.client.send(cx, &calls::UPDATE, Ask { path: &["secrets", id], body: Some(body), ..Ask::default() }).await;
             let error = match answer {
-                Ok(answer) if answer.ok() => match answer.json::<Secret>(SERVICE) {
+                Ok(answer) if super::client::genuine(&answer) => match answer.json::<Secret>(SERVICE) {
                     Ok(secret) => {
                         let mut written = self.landed(cx, op.key, id, secret, "UPDATING", since, None).await?;
                         if let Some(Ok(number)) = room {

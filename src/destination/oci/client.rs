@@ -51,6 +51,11 @@ pub(super) struct Ask<'a> {
     pub base: Option<&'a Url>,
 }
 
+/// True for a success of the service itself: 203 is the answer of something in between.
+pub(super) fn genuine(answer: &Answer) -> bool {
+    answer.ok() && answer.status != 203
+}
+
 impl Client {
     /// Oracle publishes no quota for secrets: start modestly (10 reads/s, 2 writes/s) and let
     /// clean answers raise it to 50 and 10; eight quick writes were seen to draw a 429. On the
@@ -129,7 +134,7 @@ impl Client {
     /// served as 200: nobody knows whether the service saw the call.
     pub async fn call(&self, cx: &Cx, call: &Call, ask: Ask<'_>) -> Result<Answer, ApiError> {
         let answer = self.send(cx, call, ask).await?;
-        if !answer.ok() {
+        if !genuine(&answer) {
             return Err(super::fault::error(cx, call, &answer));
         }
         if !answer.body.is_empty() {
@@ -168,7 +173,7 @@ impl Client {
                 limit = None;
                 continue;
             }
-            if !answer.ok() {
+            if !genuine(&answer) {
                 return Err(super::fault::error(cx, call, &answer));
             }
             all.extend(answer.json::<Vec<T>>(SERVICE)?);

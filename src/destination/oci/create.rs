@@ -41,7 +41,7 @@ impl VaultTarget {
             let headers = [("opc-retry-token", token.as_str())];
             let ask = Ask { path: &["secrets"], body: Some(body), headers: &headers, ..Ask::default() };
             let error = match self.client.send(cx, &calls::CREATE, ask).await {
-                Ok(answer) if answer.ok() => match answer.json::<Secret>(SERVICE) {
+                Ok(answer) if super::client::genuine(&answer) => match answer.json::<Secret>(SERVICE) {
                     Ok(secret) => {
                         let (id, version) = (secret.id.clone(), secret.current_version_number.unwrap_or(1));
                         let mut written = self.landed(cx, op.key, &id, secret, "CREATING", since, Some(version)).await?;

@@ -127,7 +127,7 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
         .status(answer.status)
         .request_id(answer.header("opc-request-id"))
         .retry_after(answer.retry_after())
-        .ambiguous(call.write && (answer.status >= 500 || answer.status == 408));
+        .ambiguous(call.write && (answer.ok() || answer.status >= 500 || answer.status == 408));
     if !advice.is_empty() {
         error = error.advice(advice);
     }

@@ -8,6 +8,7 @@
 //! | `calls`, `client`, `fault`, `wire` | the calls as data, sending and paging, errors, JSON |
 //! | `session` | connection test and pickers |
 //! | `vault`, `apply`, `create`, `settle` | list and read, write one key, wait for secrets between two states |
+//! | `proved` | when each value was last read, and what a run takes for granted |
 //! | `versions` | room for one more version of a secret that is full |
 //!
 //! What shapes everything here: every change is asynchronous, so the next call on a secret is
@@ -28,6 +29,7 @@ mod key;
 mod key_tests;
 mod names;
 mod ocid;
+mod proved;
 mod region;
 mod session;
 mod settle;
@@ -97,7 +99,7 @@ impl Provider for OciVault {
         ["compartmentOcid", "vaultOcid"].iter().all(|f| text(a, f) == text(b, f))
     }
 
-    fn connect(&self, connection: ResolvedConnection, _memory: Arc<dyn Memory>) -> Result<Arc<dyn Session>, ApiError> {
-        Ok(Arc::new(session::OciSession::new(&connection)?))
+    fn connect(&self, connection: ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Arc<dyn Session>, ApiError> {
+        Ok(Arc::new(session::OciSession::new(&connection, memory)?))
     }
 }

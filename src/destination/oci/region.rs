@@ -60,6 +60,11 @@ pub(super) fn name(word: &str) -> String {
     known(word.trim()).map_or_else(|| word.trim().to_ascii_lowercase(), |(name, _, _)| name.to_string())
 }
 
+/// The region in the name of one of Oracle's hosts: `vaults.eu-frankfurt-1.oci.oraclecloud.com`.
+fn of_host(host: &str) -> Option<&'static str> {
+    host.split('.').find_map(|label| known(label).filter(|(name, ..)| *name == label).map(|(name, ..)| name))
+}
+
 /// The domain of a region; for an unknown one the domain of the tenancy's realm.
 fn domain(region: &str, tenancy: &str) -> String {
     if let Some((_, _, domain)) = known(region) {
@@ -80,6 +85,8 @@ fn domain(region: &str, tenancy: &str) -> String {
 pub(super) struct Endpoints {
     /// Full region name, as the connection means it.
     pub region: String,
+    /// The region whose vaults are served: that of the host, where its name tells one.
+    pub vault_region: String,
     pub identity: Url,
     /// Lists vaults.
     pub kms: Url,
@@ -93,7 +100,7 @@ pub(super) struct Endpoints {
     pub domain: String,
     /// Hosts the operator named: a management endpoint there is trusted too.
     pub named_hosts: Vec<String>,
-    /// True when the secrets' two hosts are overridden: the region then decides nothing.
+    /// True when the secrets' two hosts are overridden: no host follows from the region then.
     pub overridden: bool,
     pub allow_insecure_http: bool,
 }
@@ -132,8 +139,10 @@ impl Endpoints {
         let vaults = pick("vaultEndpoint", Some(host("vaults", true)))?.ok_or_else(missing)?;
         let secrets = pick("secretsEndpoint", Some(host("secrets.vaults", true)))?.ok_or_else(missing)?;
         let overridden = all.is_some() || (connection.setting("vaultEndpoint").is_some() && connection.setting("secretsEndpoint").is_some());
+        let vault_region = vaults.host_str().and_then(of_host).unwrap_or(&region).to_string();
         Ok(Self {
             region,
+            vault_region,
             identity,
             kms,
             management,
@@ -144,6 +153,14 @@ impl Endpoints {
             overridden,
             allow_insecure_http: connection.allow_insecure_http,
         })
+    }
+
+    /// False when a vault of this region cannot be meant. Where the operator named the hosts, a
+    /// word that is no region of Oracle's may be an emulator's own.
+    pub fn serves(&self, region: &str) -> bool {
+        // A private region is told by its domain, which no OCID carries.
+        let private = self.vault_region.contains('.');
+        region == self.vault_region || private || (self.overridden && (known(region).is_none() || known(&self.vault_region).is_none()))
     }
 
     /// Checks a management endpoint that a server's answer named: signed requests go only to
@@ -228,6 +245,29 @@ mod tests {
         assert_eq!(e.identity.as_str(), "http://127.0.0.1:2/");
         assert_eq!(e.management.as_ref().map(Url::as_str), Some("http://127.0.0.1:1/oci"));
         assert!(e.overridden && e.local());
+    }
+
+    #[test]
+    fn a_vault_of_another_region_is_never_meant() {
+        let named = serde_json::json!({"vaultEndpoint": "https://vaults.us-phoenix-1.oci.oraclecloud.com", "secretsEndpoint": "https://secrets.vaults.us-phoenix-1.oci.oraclecloud.com"});
+        let local = serde_json::json!({"endpoint": "http://127.0.0.1:1/fra"});
+        for (region, settings, vault, served) in [
+            ("fra", serde_json::json!({}), "eu-frankfurt-1", true),
+            ("fra", serde_json::json!({}), "us-ashburn-1", false),
+            ("fra", serde_json::json!({}), "xx-new-1", false),
+            // An endpoint names no region: the connection's counts.
+            ("fra", local.clone(), "eu-frankfurt-1", true),
+            ("fra", local.clone(), "us-ashburn-1", false),
+            // A region that only an emulator knows, on either side.
+            ("fra", local.clone(), "test", true),
+            ("local", local, "us-ashburn-1", true),
+            ("region.private.example", serde_json::json!({}), "private-1", true),
+            // Hosts of another region than the account's home: theirs counts.
+            ("iad", named.clone(), "us-phoenix-1", true),
+            ("iad", named, "us-ashburn-1", false),
+        ] {
+            assert_eq!(endpoints(region, "ocid1.tenancy.oc1..a", settings.clone()).serves(vault), served, "{region} {settings} {vault}");
+        }
     }
 
     #[test]

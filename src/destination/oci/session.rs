@@ -19,7 +19,7 @@ use super::wire::{Compartment, Key, Named, Vault};
 use super::{SERVICE, text};
 use crate::http::{ApiError, Cx, ErrorKind, Http};
 use crate::model::connection::ResolvedConnection;
-use crate::model::{Map, SecretValue};
+use crate::model::{Map, Memory, SecretValue};
 
 pub(super) struct OciSession {
     client: Arc<Client>,
@@ -28,6 +28,7 @@ pub(super) struct OciSession {
     /// Key and passphrase, for the redactor.
     secrets: Vec<SecretValue>,
     pub(super) patience: Patience,
+    memory: Arc<dyn Memory>,
 }
 
 fn invalid(why: impl AsRef<str>) -> ApiError {
@@ -36,7 +37,7 @@ fn invalid(why: impl AsRef<str>) -> ApiError {
 
 impl OciSession {
     /// Reads the credentials and builds the signer. No call is made.
-    pub fn new(connection: &ResolvedConnection) -> Result<Self, ApiError> {
+    pub fn new(connection: &ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Self, ApiError> {
         let need = |field: &str| connection.text(field).map(str::to_string).ok_or_else(|| invalid(format!("credentials.{field} is missing")));
         let (user, tenancy, region, fingerprint, key, secrets) = if connection.method == "config-file" {
             let p = config_file::read(connection.text("path"), connection.text("profile")).map_err(invalid)?;
@@ -66,7 +67,7 @@ impl OciSession {
         let endpoints = Endpoints::new(connection, &region, &tenancy)?;
         let signer = Signer::new(&tenancy, &user, &fingerprint, key);
         let client = Arc::new(Client::new(Http::with(connection.ca_file.clone(), true), signer, endpoints));
-        Ok(Self { client, user, tenancy, secrets, patience: Patience::default() })
+        Ok(Self { client, user, tenancy, secrets, patience: Patience::default(), memory })
     }
 
     fn learn(&self, cx: &Cx) {
@@ -76,12 +77,12 @@ impl OciSession {
     }
 
     /// A vault of another region than the connection's is the commonest mistake: told before
-    /// any call. Where the operator named the hosts the region decides nothing.
+    /// any call.
     fn check_region(&self, config: &Map) -> Result<(), ApiError> {
-        let here = &self.client.endpoints.region;
+        let endpoints = &self.client.endpoints;
         for (field, label) in [("vaultOcid", "vault"), ("keyOcid", "encryption key")] {
-            if let Some(there) = ocid::region(text(config, field)).filter(|r| r != here && !self.client.endpoints.overridden) {
-                return Err(invalid(format!("the {label} lies in region {there}, and the connection works in {here}"))
+            if let Some(there) = ocid::region(text(config, field)).filter(|r| !endpoints.serves(r)) {
+                return Err(invalid(format!("the {label} lies in region {there}, and the connection works in {}", endpoints.vault_region))
                     .advice("Use a connection whose region is the vault's."));
             }
         }
@@ -178,7 +179,8 @@ impl OciSession {
         self.check_region(config)?;
         let (compartment, vault_id, key_id) = (text(config, "compartmentOcid"), text(config, "vaultOcid"), text(config, "keyOcid"));
         let query = [("compartmentId", compartment), ("limit", "1"), ("vaultId", vault_id)];
-        self.client.call(cx, &calls::LIST_SECRETS, Ask { path: &["secrets"], query: &query, ..Ask::default() }).await?;
+        let _: Vec<serde::de::IgnoredAny> =
+            self.client.get(cx, &calls::LIST_SECRETS, Ask { path: &["secrets"], query: &query, ..Ask::default() }).await?;
         notes.push("the vault's secrets can be listed in this compartment".into());
         let vault = match self.vault(cx, vault_id).await {
             Ok(vault) => vault,
@@ -212,7 +214,7 @@ impl OciSession {
 
     pub(super) fn target(&self, target: &Target) -> Result<VaultTarget, ApiError> {
         self.check_region(&target.config)?;
-        Ok(VaultTarget::new(self.client.clone(), target, self.patience.clone()))
+        Ok(VaultTarget::new(self.client.clone(), self.memory.clone(), target, self.patience.clone()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! One vault opened for one run: what it holds, and reading values.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -11,15 +11,17 @@ use super::super::{Destination, Entry, EntryState, Freshness, Inventory, KeySpac
 use super::calls;
 use super::client::{Ask, Client};
 use super::names::Names;
+use super::proved::Proved;
 use super::settle::{Board, Patience};
 use super::wire::{Bundle, Secret, State, mark_of, same_version, stamp, version_of};
 use super::{DELETION_DAYS, SERVICE, text};
 use crate::http::{ApiError, Cx, ErrorKind};
-use crate::model::Time;
-use crate::model::ledger::LedgerRow;
+use crate::model::ledger::{LedgerRow, Stamp};
+use crate::model::{Memory, Time};
 
 /// Up to so many wanted keys every value is read in every run: a few seconds at the modest
-/// starting pace. Above, only what may have changed is read, and the drift check reads all.
+/// starting pace. Above, only what may have changed is read, and what was not proved for hours
+/// ([`super::proved`]); the drift check reads all.
 const SMALL: usize = 200;
 /// Values read at once.
 const READERS: usize = 16;
@@ -43,6 +45,7 @@ pub(super) struct VaultTarget {
     pub(super) full: Mutex<Option<ApiError>>,
     /// Own keys whose value could not be read, and why: their versions were compared instead.
     blind: Mutex<BTreeMap<String, Blind>>,
+    proved: Proved,
 }
 
 /// Why the value of a secret that is there cannot be read.
@@ -76,11 +79,13 @@ impl Facts {
 }
 
 impl VaultTarget {
-    pub fn new(client: Arc<Client>, target: &Target, patience: Patience) -> Self {
+    pub fn new(client: Arc<Client>, memory: Arc<dyn Memory>, target: &Target, patience: Patience) -> Self {
+        let (compartment, vault) = (text(&target.config, "compartmentOcid"), text(&target.config, "vaultOcid"));
         Self {
             client,
-            compartment: text(&target.config, "compartmentOcid").to_string(),
-            vault: text(&target.config, "vaultOcid").to_string(),
+            proved: Proved::new(memory, vault, compartment, &target.sync_id),
+            compartment: compartment.to_string(),
+            vault: vault.to_string(),
             key: text(&target.config, "keyOcid").to_string(),
             sync_id: target.sync_id.clone(),
             deletion_days: target.options.extra.get("deletionDays").and_then(serde_json::Value::as_i64).unwrap_or(DELETION_DAYS).clamp(1, 30),
@@ -102,6 +107,10 @@ impl VaultTarget {
         let mut query = vec![("compartmentId", self.compartment.as_str()), ("vaultId", self.vault.as_str())];
         query.extend(name.map(|n| ("name", n)));
         let mut list: Vec<Secret> = self.client.list(cx, &calls::LIST_SECRETS, None, &["secrets"], &query, Some("1000")).await?;
+        // A server that does not filter must not put other vaults' secrets within our reach.
+        let here =
+            |s: &Secret| s.vault_id.as_ref().is_none_or(|v| *v == self.vault) && s.compartment_id.as_ref().is_none_or(|c| *c == self.compartment);
+        list.retain(here);
         let mut last = HashMap::new();
         for (i, secret) in list.iter().enumerate() {
             last.insert(secret.id.clone(), i);
@@ -122,7 +131,8 @@ impl VaultTarget {
 
     /// One secret without its value; `None` when it is gone or may not be seen.
     pub(super) async fn get(&self, cx: &Cx, id: &str) -> Result<Option<Secret>, ApiError> {
-        match self.client.get(cx, &calls::GET_SECRET, Ask { path: &["secrets", id], ..Ask::default() }).await {
+        match self.client.get::<Secret>(cx, &calls::GET_SECRET, Ask { path: &["secrets", id], ..Ask::default() }).await {
+            Ok(secret) if secret.id != id => Err(other(id)),
             Ok(secret) => Ok(Some(secret)),
             Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -131,7 +141,11 @@ impl VaultTarget {
 
     /// The current content.
     pub(super) async fn bundle(&self, cx: &Cx, id: &str) -> Result<Bundle, ApiError> {
-        self.client.get(cx, &calls::GET_BUNDLE, Ask { path: &["secretbundles", id], ..Ask::default() }).await
+        let bundle: Bundle = self.client.get(cx, &calls::GET_BUNDLE, Ask { path: &["secretbundles", id], ..Ask::default() }).await?;
+        if !bundle.secret_id.is_empty() && bundle.secret_id != id {
+            return Err(other(id));
+        }
+        Ok(bundle)
     }
 
     async fn read_named(&self, cx: &Cx, entry: &Entry) -> (String, Result<Read, ApiError>) {
@@ -209,7 +223,22 @@ impl VaultTarget {
         self.blind().values().any(|why| *why == Blind::Policy)
     }
 
-    fn entry(&self, secret: &Secret, ask: &Listing<'_>) -> Entry {
+    /// Names of entries whose values are taken for granted in this run: unchanged by the list,
+    /// and proved not long ago.
+    fn granted<'s>(&self, listed: impl Iterator<Item = &'s Secret>, ask: &Listing<'_>) -> HashSet<String> {
+        if ask.wanted <= SMALL {
+            return HashSet::new();
+        }
+        // A list that tells the version leaves nothing to take for granted.
+        let own = listed.filter(|s| s.state() == State::Active && s.current_version_number.is_none()).filter_map(|s| {
+            let row = ask.ledger.rows.get(&s.secret_name).filter(|r| r.value_hash.is_some() && r.remote_id.as_deref() == Some(&s.id))?;
+            Some((row, !ask.full && row.intent.is_none() && row.stamp.as_deref().and_then(mark_of) == Some(&s.mark())))
+        });
+        let (unchanged, others): (Vec<_>, Vec<_>) = own.partition(|(_, unchanged)| *unchanged);
+        self.proved.grant(unchanged.into_iter().map(|(row, _)| row), others.into_iter().map(|(row, _)| row), Time::now()).into_iter().collect()
+    }
+
+    fn entry(&self, secret: &Secret, ask: &Listing<'_>, granted: &HashSet<String>) -> Entry {
         let row = ask.ledger.rows.get(&secret.secret_name);
         let written = row.is_some_and(|r| r.remote_id.as_deref() == Some(&secret.id));
         let facts = Facts {
@@ -217,18 +246,29 @@ impl VaultTarget {
             mark: secret.mark(),
             key_id: secret.key_id.clone(),
             ours: written || secret.tag(TAG) == Some(&self.sync_id),
-            trusting: !ask.full && ask.wanted > SMALL,
+            trusting: granted.contains(&secret.secret_name),
         };
         Entry {
             key: secret.secret_name.clone(),
             id: Some(secret.id.clone()),
-            stamp: None,
+            stamp: secret.current_version_number.map(|v| stamp(&secret.id, v, &secret.mark())),
             state: entry_state(secret, written),
             value: None,
             facts: serde_json::to_value(facts).unwrap_or_default(),
             note: note(secret),
         }
     }
+}
+
+/// The error for an answer about another secret than the one asked for.
+fn other(id: &str) -> ApiError {
+    let text = format!("the answer is about another secret than {}", crate::model::text::brief(id, 120));
+    ApiError::new(ErrorKind::NotTheService, SERVICE, text).advice("Check the connection's endpoints and the proxies on the way.")
+}
+
+/// The end of an OCID, which tells two of one vault apart.
+fn tail(id: &str) -> String {
+    format!("…{}", id.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect::<String>())
 }
 
 /// How the planner sees a secret. `ours`: this sync wrote it.
@@ -288,13 +328,24 @@ impl Destination for VaultTarget {
     async fn list(&self, cx: &Cx, ask: &Listing<'_>) -> Result<Inventory, ApiError> {
         let list = self.list_secrets(cx).await?;
         let mut by_name: HashMap<&str, &Secret> = HashMap::new();
+        let mut twins: HashMap<&str, String> = HashMap::new();
         for secret in list.iter().filter(|s| s.secret_name.starts_with(ask.prefix) && s.state() != State::Deleted) {
             let best = by_name.entry(secret.secret_name.as_str()).or_insert(secret);
+            // OCI promises that there are no two.
+            if best.id != secret.id && best.state() == State::Active && secret.state() == State::Active {
+                twins.insert(secret.secret_name.as_str(), format!("{} and {}", tail(&best.id), tail(&secret.id)));
+            }
             if secret.state().rank() < best.state().rank() {
                 *best = secret;
             }
         }
-        let mut entries: Vec<Entry> = by_name.into_values().map(|s| self.entry(s, ask)).collect();
+        let granted = self.granted(by_name.values().copied(), ask);
+        let mut entries: Vec<Entry> = by_name.into_values().map(|s| self.entry(s, ask, &granted)).collect();
+        for entry in &mut entries {
+            if let Some(ids) = twins.get(entry.key.as_str()) {
+                entry.state = EntryState::Blocked(format!("two secrets of this vault have this name ({ids}): delete one of them in the OCI Console"));
+            }
+        }
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         let mut warnings = Vec::new();
         let other_key = entries.iter().filter(|e| ask.ledger.rows.contains_key(&e.key) && Facts::of(e).key_id.is_some_and(|k| k != self.key)).count();
@@ -307,7 +358,7 @@ impl Destination for VaultTarget {
     }
 
     fn freshness(&self, entry: &Entry, row: &LedgerRow) -> Freshness {
-        // The list tells no version: with one, reading was refused and the version told instead.
+        // Today's list tells no version: with one, reading was refused and the version told instead.
         if let Some(now) = &entry.stamp {
             return match &row.stamp {
                 Some(then) if same_version(now, then) => Freshness::Same,
@@ -325,7 +376,11 @@ impl Destination for VaultTarget {
 
     async fn read(&self, cx: &Cx, entries: &[&Entry]) -> Vec<(String, Result<Read, ApiError>)> {
         let work: Vec<_> = entries.iter().map(|entry| self.read_named(cx, entry)).collect();
-        futures::stream::iter(work).buffer_unordered(READERS).collect().await
+        let results: Vec<(String, Result<Read, ApiError>)> = futures::stream::iter(work).buffer_unordered(READERS).collect().await;
+        let stamp = |read: &'_ Result<Read, ApiError>| read.as_ref().ok().filter(|r| r.problem.is_none()).and_then(|r| r.stamp.clone());
+        let stamps: Vec<(&str, Option<Stamp>)> = results.iter().map(|(key, read)| (key.as_str(), stamp(read))).collect();
+        self.proved.read(stamps.iter().map(|(key, stamp)| (*key, stamp.as_ref())), Time::now());
+        results
     }
 
     fn shape(&self) -> Shape<'_> {
@@ -351,6 +406,11 @@ impl Destination for VaultTarget {
                 calls::GET_BUNDLE.right
             ));
         }
+        out.extend(self.unproved());
         out
+    }
+
+    fn unproved(&self) -> Option<String> {
+        self.proved.told()
     }
 }

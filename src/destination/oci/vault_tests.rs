@@ -30,7 +30,7 @@ async fn hasty(state: &State) -> (Host, VaultTarget) {
         ca_file: None,
         allow_insecure_http: false,
     };
-    let mut session = OciSession::new(&connection).expect("session");
+    let mut session = OciSession::new(&connection, std::sync::Arc::new(crate::model::Forgetful)).expect("session");
     session.patience = Patience { steps: vec![Duration::from_millis(50)], limit: Duration::from_millis(800) };
     let config = serde_json::json!({"compartmentOcid": state.compartment(), "vaultOcid": state.vault(), "keyOcid": state.key()});
     let target = Target {
@@ -102,9 +102,9 @@ async fn a_state_without_a_name_is_told_in_a_whole_sentence() {
     let ledger = Ledger::default();
     let entries = target.list(&cx, &Listing { prefix: "", ledger: &ledger, wanted: 1, full: true }).await.expect("listed").entries;
     let crate::destination::EntryState::Blocked(reason) = &entries[0].state else { panic!("{entries:?}") };
-    assert_eq!(reason, "it is in a state without a name at OCI Vault");
+    assert_eq!(reason, "it is in no state that the answer names at OCI Vault");
     let error = write(&cx, &target, Action::Update, "ODD", Some(&entries[0])).await.expect_err("blocked");
-    assert!(error.text().contains("ODD is in a state without a name"), "{error}");
+    assert!(error.text().contains("ODD is in no state that the answer names"), "{error}");
 }
 
 #[tokio::test]

@@ -21,10 +21,10 @@ impl State {
     pub fn of(word: &str) -> Self {
         match word.to_ascii_uppercase().as_str() {
             "ACTIVE" => Self::Active,
+            "" => Self::Failed("in no state that the answer names".into()),
             "CREATING" | "UPDATING" | "CANCELLING_DELETION" | "SCHEDULING_DELETION" | "DELETING" => Self::Moving(word.to_ascii_uppercase()),
             "PENDING_DELETION" => Self::PendingDeletion,
             "DELETED" => Self::Deleted,
-            "" => Self::Failed("in a state without a name".into()),
             _ => Self::Failed(crate::model::text::brief(word, 40)),
         }
     }
@@ -46,8 +46,11 @@ impl State {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Secret {
     pub id: String,
-    #[serde(default)]
     pub secret_name: String,
+    #[serde(default)]
+    pub vault_id: Option<String>,
+    #[serde(default)]
+    pub compartment_id: Option<String>,
     #[serde(default)]
     pub key_id: Option<String>,
     #[serde(default)]
@@ -79,7 +82,7 @@ pub(super) struct Secret {
     /// Not in the list.
     #[serde(default)]
     pub secret_rules: Option<serde_json::Value>,
-    /// Not in the list.
+    /// Not in the list of today's service; where a list has it, it is the exact stamp.
     #[serde(default)]
     pub current_version_number: Option<u64>,
 }
@@ -114,15 +117,18 @@ impl Secret {
     /// Everything of the list's entry that an outside change would move, short of the value
     /// itself: the list carries neither version nor time of change.
     pub fn mark(&self) -> String {
-        let facts = serde_json::json!([
-            self.id,
-            self.key_id,
-            self.time_created,
-            self.last_rotation_time,
-            self.description,
-            self.freeform_tags,
-            self.defined_tags
-        ]);
+        let mut facts = vec![
+            serde_json::json!(self.id),
+            serde_json::json!(self.key_id),
+            serde_json::json!(self.time_created),
+            serde_json::json!(self.last_rotation_time),
+            serde_json::json!(self.description),
+            serde_json::json!(self.freeform_tags),
+            serde_json::json!(self.defined_tags),
+        ];
+        // Under an expiry rule every version has an end of its own.
+        facts.extend(self.time_of_current_version_expiry.as_ref().map(|at| serde_json::json!(at)));
+        let facts = serde_json::Value::Array(facts);
         blake3::hash(facts.to_string().as_bytes()).to_hex()[..32].to_string()
     }
 }
@@ -205,7 +211,7 @@ impl Bundle {
         if !content.content_type.eq_ignore_ascii_case("BASE64") {
             return Err(format!("the content is of type {:?}, which is not known here", crate::model::text::brief(&content.content_type, 40)));
         }
-        let text = content.content.as_deref().unwrap_or_default();
+        let Some(text) = content.content.as_deref() else { return Err("the current version carries no content".into()) };
         let bytes = STANDARD.decode(text.trim()).map(zeroize::Zeroizing::new).map_err(|_| "the content is not valid base64".to_string())?;
         match std::str::from_utf8(&bytes) {
             Ok(text) => Ok(SecretValue::new(text)),
@@ -300,7 +306,11 @@ mod tests {
         assert!(value(serde_json::json!({"contentType": "BASE64", "content": "%%"})).is_err_and(|e| e.contains("base64")));
         assert!(value(serde_json::json!({"contentType": "BASE64", "content": "/w=="})).is_err_and(|e| e.contains("binary")));
         assert!(value(serde_json::json!({"contentType": "PKCS12", "content": "aGk="})).is_err_and(|e| e.contains("PKCS12")));
-        assert!(bundle(serde_json::Value::Null).value().is_err_and(|e| e.contains("no content")));
+        for none in
+            [serde_json::Value::Null, serde_json::json!({"contentType": "BASE64"}), serde_json::json!({"contentType": "BASE64", "content": null})]
+        {
+            assert!(bundle(none).value().is_err_and(|e| e.contains("no content")));
+        }
     }
 
     #[test]

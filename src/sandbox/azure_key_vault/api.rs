@@ -129,6 +129,9 @@ fn route(inner: &mut Inner, method: &Method, uri: &Uri, body: &[u8], base: Strin
     {
         return Err(bad(format!("The request URI contains an invalid name: {name}")));
     }
+    if method != Method::PUT && !inner.may_call() {
+        return Err(throttled());
+    }
     let name = parts.get(1).copied().unwrap_or_default();
     match (method.as_str(), &parts[..]) {
         ("GET", ["secrets"]) => list(inner, &asked, false),
@@ -178,6 +181,11 @@ fn get(inner: &mut Inner, asked: &Asked<'_>, name: &str, version: Option<&str>) 
     Ok(Json(bundle(inner, asked, held, shown, true)).into_response())
 }
 
+fn throttled() -> Fail {
+    let message = "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached";
+    fail(429, "Throttled", message)
+}
+
 /// Why a name cannot be written now.
 fn taken(held: &Held, verb: &str) -> Result<(), Fail> {
     let (inner, text) = match held.phase {
@@ -214,11 +222,7 @@ fn put(inner: &mut Inner, asked: &Asked<'_>, name: &str) -> Result<Response, Fai
         }
     }
     if !inner.may_create() {
-        return Err(fail(
-            429,
-            "Throttled",
-            "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached",
-        ));
+        return Err(throttled());
     }
     let now = inner.now();
     let version = Version {

@@ -4,7 +4,7 @@
 //! What is modelled: the challenge before anything else, names without case, pages of 25 with
 //! opaque tokens, asynchronous deletion, recovery and purge with the real inner codes, times
 //! in whole seconds, a PUT that forgets tags, disabled and certificate-backed secrets, rights
-//! switched off by their inner codes, the quota of creations.
+//! switched off by their inner codes, the quotas of creations and of all other calls.
 
 mod api;
 mod store;
@@ -45,8 +45,11 @@ pub(crate) struct Inner {
     vault: Vault,
     nature: Nature,
     forbidden: Vec<Forbidden>,
-    /// Moments of the latest creations, for the quota.
+    /// Moments of the latest creations, for the quota, and of the latest other calls.
     creations: VecDeque<Instant>,
+    calls: VecDeque<Instant>,
+    /// Moments of all requests to create, refused ones included.
+    asked: Vec<Instant>,
     /// A clock that stands, for tests of one-second stamps.
     frozen: Option<i64>,
     /// Seconds by which the vault's clock is ahead of this machine's.
@@ -85,6 +88,8 @@ impl State {
             nature: Nature::default(),
             forbidden: Vec::new(),
             creations: VecDeque::new(),
+            calls: VecDeque::new(),
+            asked: Vec::new(),
             frozen: None,
             ahead: 0,
             purges: 0,
@@ -135,7 +140,14 @@ impl State {
         self.inner().nature.empty_pages = on;
     }
 
-    /// The quota of creations in a span of time (the real one: 300 in 10 s); `None`: off.
+    /// The most requests to create, refused ones included, in any span of this length.
+    pub fn most_creations_in(&self, span: Duration) -> usize {
+        let inner = self.inner();
+        let within = |from: &Instant| inner.asked.iter().filter(|at| **at >= *from && **at < *from + span).count();
+        inner.asked.iter().map(within).max().unwrap_or(0)
+    }
+
+    /// The quota of creations in a span of time (300 in 10 s at first); `None`: off.
     pub fn set_creation_quota(&self, limit: Option<(usize, Duration)>) {
         self.inner().nature.creations = limit;
     }
@@ -291,17 +303,27 @@ impl Inner {
 
     /// Takes one creation from the quota.
     fn may_create(&mut self) -> bool {
-        let Some((limit, span)) = self.nature.creations else { return true };
-        let now = Instant::now();
-        while self.creations.front().is_some_and(|at| now.duration_since(*at) >= span) {
-            self.creations.pop_front();
-        }
-        let free = self.creations.len() < limit;
-        if free {
-            self.creations.push_back(now);
-        }
-        free
+        self.asked.push(Instant::now());
+        self.nature.creations.is_none_or(|quota| take(&mut self.creations, quota))
     }
+
+    /// Takes one other call from the quota.
+    fn may_call(&mut self) -> bool {
+        take(&mut self.calls, self.nature.calls)
+    }
+}
+
+/// Takes one from a quota of so many in a span of time. What is refused does not count.
+fn take(taken: &mut VecDeque<Instant>, (limit, span): (usize, Duration)) -> bool {
+    let now = Instant::now();
+    while taken.front().is_some_and(|at| now.duration_since(*at) >= span) {
+        taken.pop_front();
+    }
+    let free = taken.len() < limit;
+    if free {
+        taken.push_back(now);
+    }
+    free
 }
 
 /// The router of the vault's host.

@@ -120,6 +120,9 @@ impl Vault {
     }
 }
 
+/// Quotas count in spans of this length ("Azure Key Vault service limits").
+const SPAN: Duration = Duration::from_secs(10);
+
 /// What a vault is like.
 #[derive(Debug, Clone)]
 pub(super) struct Nature {
@@ -133,6 +136,8 @@ pub(super) struct Nature {
     pub empty_pages: bool,
     /// Creations allowed in a span of time.
     pub creations: Option<(usize, Duration)>,
+    /// Other calls allowed in a span of time.
+    pub calls: (usize, Duration),
 }
 
 impl Default for Nature {
@@ -145,7 +150,8 @@ impl Default for Nature {
             soft_delete: true,
             refuse_empty: false,
             empty_pages: false,
-            creations: None,
+            creations: Some((300, SPAN)),
+            calls: (4000, SPAN),
         }
     }
 }

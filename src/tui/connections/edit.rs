@@ -8,13 +8,13 @@ use serde_json::{Map, Value, json};
 use crate::destination::{TestReport, registry};
 use crate::model::connection::{AppSpec, Connection, ConnectionView, stored};
 use crate::service::ServiceError;
-use crate::tui::app::World;
 use crate::tui::form::{Form, FormEvent, Item, Kind, Opt, Origin, view as form_view};
 use crate::tui::fx::{Call, Fx, Level, Load, Move, Reply, Ticket};
 use crate::tui::keys::{Action, Context};
 use crate::tui::modal::{Modal, Question, Verdict};
 use crate::tui::theme::Role;
 use crate::tui::ui::Ui;
+use crate::tui::world::World;
 
 const BUTTONS: [&str; 4] = ["Test and save", "Test", "Save untested", "Back"];
 

@@ -9,13 +9,14 @@ use super::edit::Edit;
 use crate::destination::{TestReport, registry};
 use crate::model::connection::ConnectionView;
 use crate::service::ServiceErrorKind;
-use crate::tui::app::{Page, World};
+use crate::tui::app::Page;
 use crate::tui::fx::{Call, Effect, Fx, Load, Reply, Ticket};
 use crate::tui::keys::Action;
 use crate::tui::modal::{Modal, Question, Verdict, scrolled};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::{Hit, Ui};
+use crate::tui::world::World;
 
 /// The list's state.
 #[derive(Default)]

@@ -6,11 +6,11 @@ use super::{Dashboard, TABS, table};
 use crate::destination::registry;
 use crate::model::board::{Card, LiveRun};
 use crate::model::run::{Counts, Outcome, RunRecord, RunStatus, SecretOutcome};
-use crate::tui::app::World;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::{Hit, Ui};
 use crate::tui::words;
+use crate::tui::world::World;
 
 /// Writes the tabs' names over the frame's line, the one in front marked.
 pub fn draw_tabs(ui: &mut Ui<'_>, tab: usize, right: u16, y: u16, room: u16) {
@@ -132,7 +132,8 @@ fn last_run(ui: &mut Ui<'_>, card: &Card, area: &mut Rect) {
     let (symbol, word, role) = words::run_status(last.status);
     let when = ui.ago(last.at);
     labelled(ui, area, "Last run", &format!("{symbol} {} {word} {when}: {}", words::kind(last.kind), words::result(last.status, &last.counts)), role);
-    if let Some(message) = last.message.as_ref().filter(|_| last.status != RunStatus::Succeeded) {
+    if let Some(message) = &last.message {
+        let role = if last.status == RunStatus::Succeeded { Role::Dim } else { role };
         let used = ui.paragraph(Rect { height: area.height.min(5), ..*area }, message, role);
         skip(area, used);
     }
@@ -222,7 +223,8 @@ fn at_rest(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, mut area: Rect) 
     let text =
         format!("{symbol} {} {word} {when}: {}, {} same", words::kind(last.kind), words::result(last.status, &last.counts), last.counts.unchanged);
     line(ui, &mut area, &[(&text, role)]);
-    if let Some(message) = last.message.as_ref().filter(|_| last.status != RunStatus::Succeeded) {
+    if let Some(message) = &last.message {
+        let role = if last.status == RunStatus::Succeeded { Role::Dim } else { role };
         let used = ui.paragraph(Rect { height: area.height.min(4), ..area }, message, role);
         skip(&mut area, used);
     }

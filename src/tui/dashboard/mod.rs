@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crossterm::event::KeyEvent;
 
 use super::actions;
-use super::app::{Page, World};
+use super::app::Page;
 use super::connections::list::Connections;
 use super::form::line::Line;
 use super::form::picker::fuzzy;
@@ -20,6 +20,7 @@ use super::panes::engine::EnginePane;
 use super::panes::log::LogPane;
 use super::ui::Hit;
 use super::words;
+use super::world::World;
 use crate::destination::registry;
 use crate::model::Time;
 use crate::model::board::{Card, Event};

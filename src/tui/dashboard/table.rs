@@ -5,11 +5,11 @@ use ratatui::layout::Rect;
 use super::Dashboard;
 use crate::model::board::{Card, Phase};
 use crate::model::run::RunStatus;
-use crate::tui::app::World;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::{Hit, Ui};
 use crate::tui::words;
+use crate::tui::world::World;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Column {

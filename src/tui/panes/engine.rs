@@ -4,7 +4,6 @@
 use ratatui::layout::Rect;
 
 use crate::model::Finding;
-use crate::tui::app::World;
 use crate::tui::fx::{Call, Fx, Load, Move, Reply, Ticket};
 use crate::tui::keys::Action;
 use crate::tui::modal::{Verdict, scrolled};
@@ -13,6 +12,7 @@ use crate::tui::theme::Role;
 use crate::tui::ui::Ui;
 use crate::tui::wizard::review_view::{Row, draw_rows};
 use crate::tui::words;
+use crate::tui::world::World;
 
 /// The pane's state.
 #[derive(Default)]
@@ -50,35 +50,7 @@ impl EnginePane {
     }
 
     fn rows(&self, ui: &mut Ui<'_>, world: &World, width: usize) -> Vec<Row> {
-        let facts = &world.board.engine;
-        let mut rows: Vec<Row> = Vec::new();
-        let mut add = |label: &str, text: String, role: Role| rows.push(vec![(text::pad(label, 16), Role::Dim), (text, role)]);
-        let place = if facts.attached { "in another process (kms-sync run); this terminal is attached to it" } else { "in this process" };
-        add("Engine", place.into(), Role::Text);
-        let paused = if facts.paused { ("‖ paused: no sync starts by itself (P resumes)", Role::Warn) } else { ("✓ on", Role::Good) };
-        add("Auto-sync", paused.0.into(), paused.1);
-        add("Runs", format!("{} running, {} queued", facts.running, facts.queued), Role::Text);
-        if facts.rates.is_empty() {
-            add("Requests", "none in the last seconds".into(), Role::Dim);
-        }
-        for (i, (service, rate)) in facts.rates.iter().enumerate() {
-            add(if i == 0 { "Requests" } else { "" }, format!("{} {rate:>7.1}/s", text::pad(service, 20)), Role::Text);
-        }
-        for (i, (connection, budget)) in facts.budgets.iter().enumerate() {
-            add(if i == 0 { "Budgets" } else { "" }, format!("{} {budget}", text::pad(connection, 20)), Role::Text);
-        }
-        for card in world.board.cards.values() {
-            let Some(run) = &card.run else { continue };
-            let status = words::of_card(card);
-            let waits = match &run.waiting {
-                Some(w) => format!(": {}{}", w.reason, w.until.map(|at| format!(", {}", ui.countdown(at))).unwrap_or_default()),
-                None => format!(": {}", words::phase_sentence(run.phase)),
-            };
-            rows.push(vec![
-                (text::pad(&format!("{} {}", status.symbol, card.name), 30), status.role),
-                (format!("{}{waits}", status.word), Role::Text),
-            ]);
-        }
+        let mut rows = facts(ui, world);
         rows.push(Vec::new());
         if self.doctor.busy() {
             rows.push(vec![(format!("{} checking …", ui.spinner()), Role::Warn)]);
@@ -96,4 +68,36 @@ impl EnginePane {
         }
         rows
     }
+}
+
+/// What the engine is at, a row each: where it runs, what runs, requests, budgets, and what each
+/// run does or waits for.
+pub fn facts(ui: &mut Ui<'_>, world: &World) -> Vec<Row> {
+    let facts = &world.board.engine;
+    let mut rows: Vec<Row> = Vec::new();
+    let mut add = |label: &str, text: String, role: Role| rows.push(vec![(text::pad(label, 11), Role::Dim), (text, role)]);
+    let place = if facts.attached { "in another process (kms-sync run); this terminal is attached to it" } else { "in this process" };
+    add("Engine", place.into(), Role::Text);
+    let paused = if facts.paused { ("‖ paused: no sync starts by itself (P resumes)", Role::Warn) } else { ("✓ on", Role::Good) };
+    add("Auto-sync", paused.0.into(), paused.1);
+    add("Runs", format!("{} running, {} queued", facts.running, facts.queued), Role::Text);
+    if facts.rates.is_empty() {
+        add("Requests", "none in the last seconds".into(), Role::Dim);
+    }
+    for (i, (service, rate)) in facts.rates.iter().enumerate() {
+        add(if i == 0 { "Requests" } else { "" }, format!("{} {rate:>7.1}/s", text::pad(service, 16)), Role::Text);
+    }
+    for (i, (connection, budget)) in facts.budgets.iter().enumerate() {
+        add(if i == 0 { "Budgets" } else { "" }, format!("{} {budget}", text::pad(connection, 16)), Role::Text);
+    }
+    for card in world.board.cards.values() {
+        let Some(run) = &card.run else { continue };
+        let status = words::of_card(card);
+        let waits = match &run.waiting {
+            Some(w) => format!(": {}{}", w.reason, w.until.map(|at| format!(", {}", ui.countdown(at))).unwrap_or_default()),
+            None => format!(": {}", words::phase_sentence(run.phase)),
+        };
+        rows.push(vec![(text::pad(&format!("{} {}", status.symbol, card.name), 24), status.role), (format!("{}{waits}", status.word), Role::Text)]);
+    }
+    rows
 }

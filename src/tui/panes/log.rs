@@ -2,7 +2,6 @@
 
 use ratatui::layout::Rect;
 
-use crate::tui::app::World;
 use crate::tui::fx::Fx;
 use crate::tui::keys::Action;
 use crate::tui::modal::scrolled;
@@ -10,6 +9,7 @@ use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::Ui;
 use crate::tui::words;
+use crate::tui::world::World;
 
 /// How far the log is scrolled back from its end, in lines.
 #[derive(Default)]

@@ -6,7 +6,6 @@ use ratatui::layout::Rect;
 use crate::model::plan::PlanDoc;
 use crate::model::run::RunKind;
 use crate::service::PlanTarget;
-use crate::tui::app::World;
 use crate::tui::form::line::Line;
 use crate::tui::fx::{Call, Fx, Load, Move, Reply, Ticket};
 use crate::tui::keys::{Action, Context};
@@ -15,6 +14,7 @@ use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::Ui;
 use crate::tui::wizard::review_view::{draw_rows, plan_rows, totals};
+use crate::tui::world::World;
 
 /// The pane's state.
 pub struct PlanPane {

@@ -8,9 +8,9 @@ use crate::destination::registry;
 use crate::model::Problems;
 use crate::model::schema::{self, KeySchema};
 use crate::model::sync::SyncConfig;
-use crate::tui::app::World;
 use crate::tui::form::{Item, Kind};
 use crate::tui::theme::Role;
+use crate::tui::world::World;
 
 /// Members of an answer that must not travel into a new request.
 const STATE: &[&str] = &["id", "version", "createdAt", "updatedAt", "folderId", "connection", "folder"];
@@ -19,7 +19,7 @@ const STATE: &[&str] = &["id", "version", "createdAt", "updatedAt", "folderId", 
 fn said(base: &Value, object: &str, name: &str, value: &str) -> bool {
     match base.get(object).and_then(|o| o.get(name)) {
         Some(Value::String(text)) => text == value,
-        Some(other) => other.to_string() == value,
+        Some(other) => other.to_string().as_str() == value,
         None => false,
     }
 }

@@ -7,9 +7,9 @@ use super::{REVIEW, STEPS, Wizard};
 use crate::destination::registry;
 use crate::model::Time;
 use crate::service::Draft;
-use crate::tui::app::World;
 use crate::tui::fx::{Fx, Move};
 use crate::tui::modal::{Modal, Question, Verdict};
+use crate::tui::world::World;
 
 impl Wizard {
     /// What would be lost now; `None` when this is an edit, or nothing was filled in.

@@ -13,7 +13,7 @@ pub mod view;
 use crossterm::event::KeyEvent;
 use serde_json::Value;
 
-use super::app::{Page, World};
+use super::app::Page;
 use super::connections::edit::Edit;
 use super::form::{Form, FormEvent};
 use super::fx::{Call, Effect, Fx, Level, Load, Move, Reply, Ticket};
@@ -21,6 +21,7 @@ use super::keys::{Action, Context};
 use super::modal::{Decision, Modal, Question, Verdict, scrolled};
 use super::theme::Role;
 use super::ui::Hit;
+use super::world::World;
 use crate::destination::{Provider, TestReport, registry};
 use crate::model::Map;
 use crate::model::connection::ConnectionView;

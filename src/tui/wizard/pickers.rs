@@ -7,9 +7,9 @@ use crate::destination::Choice;
 use crate::destination::form::Input;
 use crate::model::Map;
 use crate::service::{ChoicesAsk, FolderAsk};
-use crate::tui::app::World;
 use crate::tui::form::picker::split_path;
 use crate::tui::fx::{Call, Fx, Move, Reply, Ticket};
+use crate::tui::world::World;
 
 fn choice(value: &str, label: &str, detail: Option<String>) -> Choice {
     Choice { value: value.into(), label: label.into(), detail }

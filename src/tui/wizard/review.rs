@@ -7,10 +7,10 @@ use crate::model::plan::PlanDoc;
 use crate::model::run::{RunKind, Trigger};
 use crate::model::sync::SyncDoc;
 use crate::service::{Approval, PlanTarget, RunRequest, ServiceError, SyncInput};
-use crate::tui::app::World;
 use crate::tui::fx::{Call, Fx, Level, Load, Move, Reply, Ticket};
 use crate::tui::keys::Action;
 use crate::tui::modal::{self, Decision, scrolled};
+use crate::tui::world::World;
 
 /// What is being done after a button was pressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

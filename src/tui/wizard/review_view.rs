@@ -6,12 +6,12 @@ use serde_json::Value;
 use super::Wizard;
 use super::review::Stage;
 use crate::model::plan::{Action, PlanDoc};
-use crate::tui::app::World;
 use crate::tui::form::view::{MASK, draw_buttons};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::Ui;
 use crate::tui::words;
+use crate::tui::world::World;
 
 /// One drawn row: pieces with roles.
 pub type Row = Vec<(String, Role)>;

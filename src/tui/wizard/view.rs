@@ -4,11 +4,11 @@ use ratatui::layout::Rect;
 
 use super::{REVIEW, STEPS, Wizard, review_view, steps};
 use crate::destination::registry;
-use crate::tui::app::World;
 use crate::tui::form::view as form_view;
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::{Hit, Ui};
+use crate::tui::world::World;
 
 /// Draws into the work area.
 pub fn draw(ui: &mut Ui<'_>, wizard: &Wizard, world: &World, area: Rect) {

@@ -1,7 +1,7 @@
 //! Drives a destination the way the engine does, in one place and without its machinery: list,
 //! compare with the ledger, read what must be read, apply, remember.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
@@ -57,6 +57,8 @@ pub struct Direct {
     pub approve: bool,
     /// Read all values.
     pub verify: bool,
+    /// Keys that may be restored: this sync deleted them, or the operator agreed.
+    pub restorable: HashSet<String>,
     hasher: Hasher,
 }
 
@@ -118,7 +120,7 @@ impl Direct {
             environment_slug: "dev".into(),
             environment_name: None,
         };
-        Self { session, target, ledger: Ledger::default(), approve: false, verify: false, hasher: Hasher::new([7; 32]) }
+        Self { session, target, ledger: Ledger::default(), approve: false, verify: false, restorable: HashSet::new(), hasher: Hasher::new([7; 32]) }
     }
 
     /// Changes an option between runs.
@@ -148,7 +150,7 @@ impl Direct {
         };
         let full = self.verify || self.ledger.rows.is_empty();
         let ask = Listing { prefix: &schema.prefix, ledger: &self.ledger, wanted: source.len(), full };
-        let inventory = dest.list(cx, &ask).await?;
+        let mut inventory = dest.list(cx, &ask).await?;
         let mut report = Report { warnings: inventory.warnings.clone(), ..Report::default() };
         let mut desired = Vec::new();
         let mut frozen = Vec::new();
@@ -164,6 +166,11 @@ impl Direct {
                     desired.push(Desired { source_key: key.clone(), fold, key: converted, value, metadata: metadata.to_vec() });
                 }
             }
+        }
+        let listed: HashSet<String> = inventory.entries.iter().map(|e| keys.fold(&e.key)).collect();
+        let missing: Vec<&str> = desired.iter().map(|d| d.fold.as_str()).filter(|f| !listed.contains(*f)).collect();
+        if !missing.is_empty() {
+            inventory.entries.extend(dest.hidden(cx, &missing).await?.entries);
         }
         let plan = self.plan(cx, dest.as_ref(), &inventory, &desired, &frozen, &schema, &mut report).await;
         let tokens: Vec<String> = plan.iter().map(|_| uuid::Uuid::new_v4().to_string()).collect();
@@ -220,7 +227,10 @@ impl Direct {
                         report.done.entry(really.to_string()).or_default().push(key.clone());
                     }
                     match want {
-                        None => drop(self.ledger.rows.remove(&fold)),
+                        None => {
+                            self.ledger.rows.remove(&fold);
+                            self.restorable.insert(fold);
+                        }
                         Some(want) => {
                             let row = self.row(want, written, entry.and_then(|e| e.stamp.clone()));
                             self.ledger.rows.insert(fold, row);
@@ -276,6 +286,9 @@ impl Direct {
             match &entry.state {
                 EntryState::Protected(why) => drop(report.skipped.insert(want.key.clone(), why.clone())),
                 EntryState::Blocked(why) => drop(report.conflicts.insert(want.key.clone(), why.clone())),
+                EntryState::Deleted { .. } if row.is_none() && !self.approve && !self.restorable.contains(&want.fold) => {
+                    report.foreign.push(want.key.clone())
+                }
                 EntryState::Deleted { .. } => plan.push((Action::Restore, want.key.clone(), Some(entry), Some(want), !hash_equal)),
                 EntryState::Empty => plan.push((Action::Update, want.key.clone(), Some(entry), Some(want), true)),
                 _ => {

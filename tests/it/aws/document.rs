@@ -149,3 +149,18 @@ async fn keys_deleted_by_this_sync_cost_no_reading_and_are_not_believed_to_be_th
     let again = sync.run(&[("A", "1")]).await.clean();
     assert_eq!((again.calls(), again.unchanged, again.done.len()), (calls(json!({"DescribeSecret": 1})), 1, 0), "{:?}", again.done);
 }
+
+#[tokio::test]
+async fn a_strangers_object_that_is_scheduled_for_deletion_is_asked_about() {
+    let lab = Lab::new().await;
+    lab.seed("prod", r#"{"F":"f"}"#);
+    lab.state.schedule(REGION, "prod", 30);
+    let mut sync = lab.object("prod", json!({}));
+    let report = sync.run(&[("A", "1"), ("B", "2")]).await.clean();
+    assert_eq!((report.foreign.clone(), report.calls()), (vec!["A".to_string(), "B".to_string()], calls(json!({"DescribeSecret": 1}))));
+    assert!(lab.view("prod").deleted);
+    sync.approve = true;
+    let report = sync.run(&[("A", "1"), ("B", "2")]).await.clean();
+    assert_eq!(report.count("restore"), 2);
+    assert_eq!(lab.value("prod").as_deref(), Some(r#"{"A":"1","B":"2","F":"f"}"#));
+}

@@ -130,6 +130,72 @@ async fn answers_that_are_not_awss() {
     assert!(error.advice.is_some_and(|a| a.contains("proxy")));
 }
 
+/// Nothing of this is an answer of AWS, however well it parses: the SDK leaves what is missing
+/// empty, and an empty list would have everything created anew.
+#[tokio::test]
+async fn answers_that_lack_what_every_answer_has_are_refused() {
+    let lab = Lab::new().await;
+    let mut sync = lab.sync(json!({}));
+    let source = [("A", "1"), ("B", "1")];
+    sync.run(&source).await.clean();
+    let nameless = [json!({"SecretList": [{}]}), json!({"SecretList": [{"Name": "A"}]}), json!({"SecretList": [{"ARN": "arn:aws:x"}]})];
+    let wrong = [json!({"SecretList": "x"}), json!({"SecretList": {}}), json!({"SecretList": [], "NextToken": 7}), json!([]), json!("x")];
+    let empty = [json!({}), json!({"SecretList": null}), json!({"NextToken": null}), json!({"secretList": []})];
+    for body in nameless.iter().chain(&wrong).chain(&empty) {
+        lab.host.faults.add(Fault::next("ListSecrets", 1, Effect::status(200, body.to_string())));
+        let error = sync.try_run(&[("A".into(), "1".into()), ("NEW".into(), "1".into())], &[]).await.expect_err(&body.to_string());
+        assert_eq!(error.kind, ErrorKind::NotTheService, "{body}: {error}");
+        assert!(error.advice.as_deref().is_some_and(|a| a.contains("proxy")), "{body}: {error}");
+    }
+    assert!(lab.state.view(REGION, "NEW").is_none());
+    // Values: one that does not come is no missing one.
+    sync.verify = true;
+    for (call, body) in [
+        ("BatchGetSecretValue", json!({})),
+        ("BatchGetSecretValue", json!({"SecretValues": [{}]})),
+        ("BatchGetSecretValue", json!({"SecretValues": [{"ARN": lab.view("A").arn, "Name": "A"}]})),
+    ] {
+        lab.host.faults.add(Fault::next(call, 1, Effect::status(200, body.to_string())));
+        let report = sync.run(&source).await;
+        assert!(!report.failed.is_empty() && report.failed.values().all(|e| e.kind == ErrorKind::NotTheService), "{body}: {report:?}");
+        assert!(report.done.is_empty(), "{body}: nothing is written over what could not be read");
+    }
+    let mut one = lab.sync(json!({"keySchema": "A{{secretKey}}"}));
+    lab.seed("AX", "1");
+    for body in [json!({}), json!({"ARN": "arn:aws:x", "Name": "AX", "VersionId": "v"}), json!({"SecretString": "1"})] {
+        lab.host.faults.add(Fault::next("GetSecretValue", 1, Effect::status(200, body.to_string())));
+        let report = one.run(&[("X", "2")]).await;
+        assert_eq!(report.failed["AX"].kind, ErrorKind::NotTheService, "{body}");
+        assert_eq!(lab.value("AX").as_deref(), Some("1"));
+    }
+    // Many-to-one: a description of nothing is no secret without a value.
+    lab.seed("prod", r#"{"F":"f"}"#);
+    for body in [json!({}), json!({"ARN": "arn:aws:x"}), json!({"Name": "prod"}), json!([])] {
+        lab.host.faults.add(Fault::next("DescribeSecret", 1, Effect::status(200, body.to_string())));
+        let error = lab.object("prod", json!({})).try_run(&[("K".into(), "1".into())], &[]).await.expect_err("no description");
+        assert_eq!(error.kind, ErrorKind::NotTheService, "{body}: {error}");
+        assert_eq!(lab.value("prod").as_deref(), Some(r#"{"F":"f"}"#));
+    }
+}
+
+#[tokio::test]
+async fn success_without_a_sign_of_it_is_none() {
+    let lab = Lab::new().await;
+    let mut sync = lab.sync(json!({}));
+    sync.run(&[("A", "1"), ("GONE", "1")]).await.clean();
+    for (call, source, key) in [
+        ("CreateSecret", &[("A", "1"), ("GONE", "1"), ("NEW", "1")][..], "NEW"),
+        ("PutSecretValue", &[("A", "2"), ("GONE", "1")], "A"),
+        ("DeleteSecret", &[("A", "1")], "GONE"),
+    ] {
+        lab.host.faults.add(Fault::next(call, 1, Effect::status(200, "{}")));
+        let report = sync.run(source).await;
+        assert_eq!(report.failed[key].kind, ErrorKind::NotTheService, "{call}: {report:?}");
+    }
+    assert_eq!((lab.value("A").as_deref(), lab.value("GONE").as_deref()), (Some("1"), Some("1")));
+    assert!(lab.state.view(REGION, "NEW").is_none());
+}
+
 #[tokio::test]
 async fn a_cut_answer_shows_no_value() {
     let marker = "MARKER-hunter2-value";

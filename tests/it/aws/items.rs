@@ -155,18 +155,42 @@ async fn deletion_has_a_window_and_a_returning_key_is_restored() {
 
 #[tokio::test]
 async fn a_strangers_scheduled_secret_is_not_restored_unasked() {
+    // A blanket agreement does not cover what no plan has shown.
+    for agreed in [false, true] {
+        let lab = Lab::new().await;
+        // The listing stops before the secret is made and removed: the creation runs into its name.
+        lab.state.set_lagging(true);
+        lab.seed("A", "foreign");
+        lab.state.schedule(REGION, "A", 30);
+        let mut sync = lab.sync(json!({}));
+        sync.approve = agreed;
+        let report = sync.run(&[("A", "1"), ("B", "1")]).await;
+        assert_eq!(report.failed["A"].kind, ErrorKind::Conflict);
+        assert!(report.failed["A"].text().contains("asks before it is restored"), "{}", report.failed["A"]);
+        assert!(lab.view("A").deleted && lab.value("B").is_some());
+        // What the creation met, the next plan shows, and asks.
+        sync.approve = false;
+        let report = sync.run(&[("A", "1"), ("B", "1")]).await.clean();
+        assert_eq!((report.foreign, lab.view("A").deleted), (vec!["A".to_string()], true));
+        sync.approve = true;
+        let report = sync.run(&[("A", "1"), ("B", "1")]).await.clean();
+        assert_eq!((report.count("restore"), lab.value("A").as_deref()), (1, Some("1")));
+    }
+}
+
+#[tokio::test]
+async fn a_strangers_secret_that_the_list_hides_is_shown_before_it_is_overwritten() {
     let lab = Lab::new().await;
-    // The listing stops before the secret is made and removed: the creation runs into its name.
     lab.state.set_lagging(true);
     lab.seed("A", "foreign");
-    lab.state.schedule(REGION, "A", 30);
     let mut sync = lab.sync(json!({}));
-    let report = sync.run(&[("A", "1")]).await;
-    assert_eq!(report.failed["A"].kind, ErrorKind::Conflict);
-    assert!(lab.view("A").deleted);
     sync.approve = true;
+    let report = sync.run(&[("A", "1")]).await;
+    assert_eq!((report.failed["A"].kind, lab.value("A").as_deref()), (ErrorKind::Conflict, Some("foreign")));
     let report = sync.run(&[("A", "1")]).await.clean();
-    assert_eq!((report.count("restore"), lab.value("A").as_deref()), (1, Some("1")));
+    assert_eq!((report.count("update"), lab.value("A").as_deref()), (1, Some("1")), "the plan saw it, and the operator agreed");
+    lab.state.set_lagging(false);
+    assert_eq!(sync.run(&[("A", "1")]).await.clean().calls(), calls(json!({"ListSecrets": 1})));
 }
 
 #[tokio::test]

@@ -119,6 +119,7 @@ async fn what_boto3_left_there_is_read_compared_and_repaired() {
     place.boto("create_secret", json!({"Name": "PLANNED", "SecretString": "old"}));
     place.boto("delete_secret", json!({"SecretId": "PLANNED"}));
     let mut sync = place.sync(json!({"tags": [{"key": "ours", "value": "o"}]}));
+    sync.restorable.insert("PLANNED".into());
     let source = [("SAME", "1"), ("OTHER", "1"), ("EMPTY", "1"), ("BINARY", "1"), ("PLANNED", "1"), ("NEW", "1")];
     let report = sync.run(&source).await.clean();
     assert_eq!(report.conflicts.keys().collect::<Vec<_>>(), ["BINARY"]);

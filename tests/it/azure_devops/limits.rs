@@ -69,6 +69,43 @@ async fn too_many_names_are_refused_before_anything_is_sent() {
     assert!(ran.warnings.iter().any(|n| n.contains("30,000")), "{:?}", ran.warnings);
 }
 
+/// As many as still fit in the list of names that a job's agent is given.
+#[tokio::test]
+async fn ten_thousand_variables_are_one_group_and_two_calls() {
+    let rig = rig().await;
+    let keys: Vec<String> = (0..10_000).map(|i| format!("SECRET{i:04}")).collect();
+    let value = "v".repeat(256);
+    let want: Vec<(&str, &str)> = keys.iter().map(|k| (k.as_str(), value.as_str())).collect();
+    let begun = std::time::Instant::now();
+    let mut sync = rig.sync("a");
+    let ran = sync.run(&want).await;
+    assert_eq!((ran.created.len(), methods(&rig.requests()).as_str()), (10_000, "GET POST"));
+    for word in ["30,000 characters", "KiB large"] {
+        assert!(ran.warnings.iter().any(|w| w.contains(word)), "{:?}", ran.warnings);
+    }
+    let ran = sync.run(&want).await;
+    assert_eq!((ran.writes(), ran.unchanged, methods(&rig.requests()).as_str()), (0, 10_000, "GET"));
+    let mut changed = want.clone();
+    changed[5_000].1 = "new";
+    rig.state.set(rig.group(), "THEIRS", Variable::secret("x"));
+    let ran = sync.run(&changed).await;
+    assert_eq!((ran.updated.as_slice(), methods(&rig.requests()).as_str()), ([keys[5_000].clone()].as_slice(), "GET PUT"));
+    let stored = rig.state.variables(rig.group());
+    assert_eq!((stored.len(), stored["THEIRS"].value.as_deref()), (10_001, Some("x")));
+    assert_eq!(stored[&keys[5_000]].value.as_deref(), Some("new"));
+    assert!(stored[&keys[9_999]].value.as_deref() == Some(value.as_str()), "carried along");
+    // A build without optimisation, and the stand-in's own work counted: what is a second there
+    // must not be a minute here.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+    // With one character more per name they are too many: that is said before anything is sent.
+    let longer: Vec<String> = keys.iter().map(|k| format!("{k}X")).collect();
+    let want: Vec<(&str, &str)> = longer.iter().map(|k| (k.as_str(), value.as_str())).collect();
+    let mut other = rig.sync("b");
+    other.environment = Some("Other".into());
+    let error = other.try_run(&Cx::quiet(), &want).await.expect_err("too many");
+    assert_eq!((error.kind, methods(&rig.requests()).as_str()), (ErrorKind::Quota, "GET"));
+}
+
 #[tokio::test]
 async fn a_body_the_service_will_not_take_is_told_with_its_size() {
     let rig = rig().await;

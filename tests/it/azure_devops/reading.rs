@@ -5,6 +5,7 @@ use kms_sync::http::{Cx, ErrorKind};
 use kms_sync::model::{Forgetful, Map};
 use kms_sync::sandbox::azure_devops::{Identity, Scopes, Variable};
 use kms_sync::sandbox::host::{Effect, Fault};
+use serde_json::json;
 
 use super::rig::{TOKEN, config, connection, methods, rig};
 
@@ -156,6 +157,33 @@ async fn projects_are_picked_over_all_pages() {
 }
 
 #[tokio::test]
+async fn a_picker_that_fails_says_why_and_what_to_do() {
+    let rig = rig().await;
+    let answer =
+        |status: u16, kind: &str, body: &str| Effect::Answer { status, headers: vec![("content-type".into(), kind.into())], body: body.into() };
+    let denied = r#"{"$id":"1","message":"TF50309: no permission","typeKey":"AccessDeniedException"}"#;
+    for (effect, kind, word) in [
+        (answer(200, "text/html", "<html>Sign in</html>"), ErrorKind::Auth, "personal access token"),
+        (answer(200, "text/html", "<html>proxy</html>"), ErrorKind::NotTheService, "proxy settings"),
+        (answer(203, "application/json", "{\"count\":0,\"value\":[]}"), ErrorKind::Auth, "personal access token"),
+        (answer(302, "text/html", ""), ErrorKind::Auth, "personal access token"),
+        (answer(200, "application/json", "{\"count\":0,\"value\":null}"), ErrorKind::NotTheService, "endpoint"),
+        (answer(200, "application/json", "{\"count\":3,\"value\":[]}"), ErrorKind::NotTheService, "0 of 3 came"),
+        (answer(403, "application/json", denied), ErrorKind::Permission, "Type the project's id by hand"),
+        (answer(404, "text/html", "<html>"), ErrorKind::NotTheService, "orgName"),
+    ] {
+        rig.host.faults.add(Fault::always("/_apis/projects", 1.0, effect.clone()));
+        let error = rig.session().choices(&Cx::quiet(), "devopsProjectId", &Map::new()).await.expect_err("no list");
+        assert_eq!(error.kind, kind, "{effect:?}: {error}");
+        assert!(error.text().contains(word) && !error.text().contains('<'), "{effect:?}: {error}");
+        rig.host.faults.clear();
+    }
+    // Nothing to pick from is a truthful answer.
+    rig.host.faults.add(Fault::next("/_apis/projects", 1, answer(200, "application/json", "{\"count\":0,\"value\":[]}")));
+    assert!(rig.session().choices(&Cx::quiet(), "devopsProjectId", &Map::new()).await.expect("truthful").is_empty());
+}
+
+#[tokio::test]
 async fn the_connection_test_proves_what_it_can() {
     let rig = rig().await;
     let report = rig.session().test(&Cx::quiet(), None).await.expect("good");
@@ -219,4 +247,114 @@ async fn an_organisation_is_found_in_any_case_and_a_typo_is_explained() {
             }
         }
     }
+}
+
+/// Ways in which a group may come in part, or not as documented, and what is said of each.
+fn not_whole(id: i64) -> Vec<(serde_json::Value, &'static str)> {
+    let group = |member: &str, value: Option<serde_json::Value>| {
+        let mut group = json!({"id": id, "name": "Production Environment", "type": "Vsts", "modifiedOn": "2026-03-01T10:00:00.08Z",
+            "variables": {"A": {"isSecret": true, "value": null}, "THEIRS": {"isSecret": true, "value": null}}});
+        match value {
+            Some(value) => group[member] = value,
+            None => drop(group.as_object_mut().expect("an object").remove(member)),
+        }
+        group
+    };
+    vec![
+        (group("variables", None), "without its variables"),
+        (group("variables", Some(json!(null))), "without its variables"),
+        (group("variables", Some(json!([]))), "not the object"),
+        (group("variables", Some(json!("A"))), "not the object"),
+        (group("variables", Some(json!({"A": {"isSecret": true}, "THEIRS": null}))), "THEIRS"),
+        (group("variables", Some(json!({"A": {"isSecret": true}, "THEIRS": "x"}))), "THEIRS"),
+        (group("variables", Some(json!({"A": {"isSecret": true}, "THEIRS": {"isSecret": "yes"}}))), "THEIRS"),
+        (group("type", Some(json!(7))), "type"),
+    ]
+}
+
+#[tokio::test]
+async fn a_group_that_did_not_come_whole_is_never_written() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    let id = rig.group();
+    rig.state.set(id, "THEIRS", Variable::secret("x"));
+    let whole = rig.state.variables(id);
+    let untouched = |rig: &super::rig::Rig, what: &dyn std::fmt::Display| {
+        assert_eq!(rig.state.variables(id), whole, "{what}");
+        let lines = rig.requests();
+        assert!(!lines.iter().any(|l| !l.starts_with("GET")), "{what}: {lines:?}");
+    };
+    rig.requests();
+    for (group, word) in not_whole(id) {
+        // As the listing that the plan is made on.
+        rig.host.faults.add(Fault::next("GET", 1, json_answer(&json!({"count": 1, "value": [group]}).to_string(), None)));
+        let error = sync.try_run(&Cx::quiet(), &[("A", "2"), ("B", "1")]).await.expect_err("not whole");
+        assert_eq!(error.kind, ErrorKind::NotTheService, "{group}: {error}");
+        assert!(error.text().contains(word) && error.text().contains("none is sent"), "{group}: {error}");
+        untouched(&rig, &group);
+        // And for a removal, which would leave nothing of the group.
+        rig.host.faults.add(Fault::next("GET", 1, json_answer(&group.to_string(), None)));
+        let error = sync.remove().await.expect_err("not whole");
+        assert!(error.text().contains(word), "{group}: {error}");
+        untouched(&rig, &group);
+    }
+    // Not as long as it says, twice of one name, another one than asked for.
+    let two = |a: i64, b: i64| {
+        let group = |id: i64| json!({"id": id, "name": "Production Environment", "type": "Vsts", "variables": {"A": {"isSecret": true}}});
+        json!({"count": 2, "value": [group(a), group(b)]}).to_string()
+    };
+    for (body, word) in [
+        (json!({"count": 1, "value": []}).to_string(), "0 of 1 came"),
+        (json!({"count": 0, "value": null}).to_string(), "list of variable groups"),
+        (json!({"count": 0, "value": {}}).to_string(), "list of variable groups"),
+        (json!({"count": 1, "value": [null]}).to_string(), "list of variable groups"),
+        (json!({"count": 1, "value": [{"id": "1", "name": "Production Environment"}]}).to_string(), "list of variable groups"),
+        (two(id, id + 1), "several variable groups"),
+    ] {
+        rig.host.faults.add(Fault::next("GET", 1, json_answer(&body, None)));
+        let error = sync.try_run(&Cx::quiet(), &[("A", "2")]).await.expect_err("no list");
+        assert!(error.text().contains(word), "{body}: {error}");
+        untouched(&rig, &body);
+    }
+    rig.host.faults.clear();
+    assert_eq!(sync.run(&[("A", "2")]).await.updated, ["A"]);
+    assert_eq!(rig.state.variables(id)["THEIRS"], Variable::secret("x"));
+}
+
+#[tokio::test]
+async fn the_second_look_before_a_write_must_be_whole_too() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    let id = rig.group();
+    rig.state.set(id, "THEIRS", Variable::plain("x"));
+    let cx = Cx::quiet();
+    let one = |id: i64| json!({"id": id, "name": "Production Environment", "type": "Vsts"}).to_string();
+    for (body, word) in [(one(id), "without its variables"), (one(id + 7), "another one came")] {
+        let destination = sync.open(&cx).await;
+        let inventory = sync.list(&cx, destination.as_ref()).await.expect("a list");
+        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        rig.host.faults.add(Fault::next("GET", 1, json_answer(&body, None)));
+        rig.requests();
+        let error = sync.apply(&cx, destination.as_ref(), &inventory, &[("A", "2")]).await.expect_err("not whole");
+        assert!(error.text().contains(word), "{error}");
+        assert_eq!(methods(&rig.requests()), "GET");
+    }
+    // After a lost answer the group is looked at again: that look counts no less.
+    rig.host.faults.add(Fault::next("PUT", 1, Effect::Reset));
+    rig.host.faults.add(Fault::next("GET", 1, json_answer(&one(id), None)).after(1));
+    let error = sync.try_run(&cx, &[("A", "2")]).await.expect_err("not whole");
+    assert!(error.text().contains("without its variables"), "{error}");
+    assert_eq!(methods(&rig.requests()), "GET PUT GET");
+    assert_eq!(rig.state.variables(id)["THEIRS"], Variable::plain("x"));
+    // The answer to a write for another group proves nothing.
+    rig.host.faults.add(Fault::next(
+        "PUT",
+        1,
+        json_answer(&json!({"id": id + 7, "name": "x", "variables": {"A": {"isSecret": true}}}).to_string(), None),
+    ));
+    assert_eq!(sync.run(&[("A", "2")]).await.updated, ["A"]);
+    assert_eq!(methods(&rig.requests()), "GET PUT GET PUT");
+    assert_eq!(rig.value("A").as_deref(), Some("2"));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kms_sync::sandbox::azure_key_vault::{State, router};
 use kms_sync::sandbox::entra;
-use kms_sync::sandbox::host::Host;
+use kms_sync::sandbox::host::{Effect, Fault, Host};
 use serde_json::{Value, json};
 
 use super::{CLIENT, TENANT};
@@ -75,7 +75,8 @@ async fn a_vault_from_the_first_sync_to_removal() {
     assert_eq!(plan["changes"].as_array().map(Vec::len), Some(30));
     let first = lab.sync(0, 0).await;
     assert_eq!(first["counts"]["created"], 30);
-    assert_eq!(calls(&first), json!({"GET /secrets": 1, "PUT /secrets/{name}": 30, "GET /secrets/{name}": 30}), "each write is looked at once more");
+    let expected = json!({"GET /secrets": 1, "GET /deletedsecrets": 1, "PUT /secrets/{name}": 30, "GET /secrets/{name}": 30});
+    assert_eq!(calls(&first), expected, "new names are looked for among the deleted ones, and each write is looked at once more");
     assert!(first["requests"]["waitedMs"].as_u64().is_some_and(|ms| ms < 2_000), "one wait for all: {first:#}");
     assert_eq!(first["requests"]["byCall"]["entra"], json!({"POST /{tenant}/oauth2/v2.0/token": 1}));
     let second = lab.sync(0, 0).await;
@@ -110,20 +111,115 @@ async fn a_vault_from_the_first_sync_to_removal() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_foreign_deleted_secret_is_asked_about_before_it_comes_back() {
     let lab = Lab::new().await;
+    lab.rig.set("OTHER", "v");
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    lab.sync(0, 0).await;
     lab.rig.set("DB_PASS", "ours");
+    lab.rig.set("NEW", "v");
     lab.vault.put("DB-PASS", "theirs");
     lab.vault.delete("DB-PASS");
-    tokio::time::sleep(Duration::from_millis(60)).await;
-    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
-    let run = lab.sync(0, 1).await;
-    assert_eq!((&run["counts"]["failed"], &run["counts"]["restored"]), (&json!(1), &json!(0)), "{run:#}");
+    let plan = lab.rig.run(&["plan", "kv", "--json"]).await.expect(10);
+    let question = &plan["needsApproval"][0];
+    assert_eq!((plan["needsApproval"].as_array().map(Vec::len), &question["key"]), (Some(1), &json!("DB-PASS")), "{plan:#}");
+    assert!(question["reason"].as_str().is_some_and(|r| r.contains("deleted") && r.contains("not written by this sync")), "{plan:#}");
+    // Without an answer the rest is done, and it stays where it is.
+    let run = lab.sync(10, 1).await;
+    assert_eq!((&run["counts"]["created"], &run["counts"]["restored"], &run["counts"]["withheld"]), (&json!(1), &json!(0), &json!(1)), "{run:#}");
     assert_eq!(lab.vault.deleted(), ["db-pass"]);
-    let plan = lab.rig.run(&["plan", "kv", "--json"]).await.json();
-    assert!(plan.to_string().contains("a deleted secret of this name, not written by this sync"), "{plan:#}");
-    lab.vault.set_clock_ahead(10 - BEHIND);
+    assert_eq!(lab.host.log.count("recover"), 0);
+    lab.vault.set_clock_ahead(20 - BEHIND);
     let agreed = lab.rig.run(&["sync", "kv", "--json", "--allow-delete"]).await.expect(0);
     assert_eq!(agreed["runs"][0]["counts"]["restored"], 1, "{agreed:#}");
     assert_eq!(lab.vault.secrets()["db-pass"].value, "ours");
+    let quiet = lab.sync(60, 0).await;
+    assert_eq!((&quiet["counts"]["unchanged"], calls(&quiet)), (&json!(3), json!({"GET /secrets": 1})), "{quiet:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agreement_covers_no_deleted_secret_that_no_plan_could_show() {
+    let lab = Lab::new().await;
+    lab.rig.set("DB_PASS", "ours");
+    lab.rig.set("NEW", "v");
+    lab.vault.put("DB-PASS", "theirs");
+    lab.vault.delete("DB-PASS");
+    let body = json!({"error": {"code": "Forbidden", "message": "no", "innererror": {"code": "ForbiddenByRbac"}}}).to_string();
+    lab.host.faults.add(Fault::always("GET /deletedsecrets", 1.0, Effect::status(403, body)));
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    let plan = lab.rig.run(&["plan", "kv", "--json"]).await.expect(10);
+    assert!(plan["warnings"].to_string().contains("Deleted secrets cannot be looked for"), "{plan:#}");
+    let run = lab.rig.run(&["sync", "kv", "--json", "--allow-delete"]).await.expect(1)["runs"][0].clone();
+    assert_eq!((&run["counts"]["created"], &run["counts"]["restored"], &run["counts"]["failed"]), (&json!(1), &json!(0), &json!(1)), "{run:#}");
+    let told = run["secrets"].as_array().and_then(|s| s.iter().find(|s| s["key"] == "DB-PASS")).cloned().unwrap_or_default();
+    assert!(told["reason"].as_str().is_some_and(|r| r.contains("did not write") && r.contains("Run again")), "{run:#}");
+    assert_eq!(lab.vault.deleted(), ["db-pass"]);
+    // What the write met, the next plan shows.
+    let plan = lab.rig.run(&["plan", "kv", "--json"]).await.expect(10);
+    assert!(plan["needsApproval"].to_string().to_lowercase().contains("db-pass"), "{plan:#}");
+    lab.vault.set_clock_ahead(10 - BEHIND);
+    lab.rig.run(&["sync", "kv", "--json", "--allow-delete"]).await.expect(0);
+    assert_eq!(lab.vault.secrets()["db-pass"].value, "ours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_a_list_is_no_empty_vault() {
+    let lab = Lab::new().await;
+    for i in 0..3 {
+        lab.rig.set(&format!("K{i}"), "v");
+    }
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    lab.sync(0, 0).await;
+    for body in ["{}", r#"{"value":null}"#, r#"{"value":{}}"#, r#"{"value":[{"attributes":{}}]}"#, r#"{"value":[],"nextLink":1}"#] {
+        lab.host.log.clear();
+        lab.host.faults.add(Fault::next("GET /secrets?", 2, Effect::status(200, body)));
+        let run = lab.sync(10, 1).await;
+        assert!(run["message"].as_str().is_some_and(|m| m.contains("not an answer of Key Vault")), "{body}: {run:#}");
+        let plan = lab.rig.run(&["plan", "kv", "--json"]).await.expect(1);
+        assert!(plan["error"]["message"].as_str().is_some_and(|m| m.contains("not an answer of Key Vault")), "{body}: {plan:#}");
+        assert_eq!((lab.host.log.count("PUT"), lab.host.log.count("DELETE")), (0, 0), "{body}");
+    }
+    assert!(lab.vault.secrets().values().all(|s| s.versions == 1));
+    assert_eq!(lab.sync(20, 0).await["counts"]["unchanged"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vaults_quota_of_creations_is_kept_wherever_it_answers() {
+    let lab = Lab::new().await;
+    for i in 0..320 {
+        lab.rig.set(&format!("KEY_{i:03}"), "v");
+    }
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    let begun = std::time::Instant::now();
+    let run = lab.sync(0, 0).await;
+    assert!(begun.elapsed() > Duration::from_secs(9), "more than a span's quota takes more than a span: {:?}", begun.elapsed());
+    assert_eq!((&run["counts"]["created"], &run["requests"]["retries"]), (&json!(320), &json!(0)), "nothing is refused: {}", run["requests"]);
+    let most = lab.vault.most_creations_in(Duration::from_secs(10));
+    assert!(most <= 300, "{most} in ten seconds");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_tagged_as_the_syncs_own_where_it_asks_for_that() {
+    let lab = Lab::new().await;
+    for (key, value) in [("A", "1"), ("B", "2"), ("FULL", "3")] {
+        lab.rig.set(key, value);
+    }
+    lab.vault.put_with("B", "2", |s| drop(s.tags.insert("team".into(), "red".into())));
+    lab.vault.put_with("FULL", "3", |s| (0..15).for_each(|i| drop(s.tags.insert(format!("t{i}"), "v".into()))));
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination", "ownershipTag": true})).await;
+    lab.vault.set_clock_ahead(10 - BEHIND);
+    let first = lab.rig.run(&["sync", "kv", "--json", "--allow-delete"]).await.expect(0)["runs"][0].clone();
+    assert_eq!(
+        (&first["counts"]["created"], &first["counts"]["updated"], &first["counts"]["unchanged"]),
+        (&json!(1), &json!(1), &json!(1)),
+        "{first:#}"
+    );
+    assert_eq!((&calls(&first)["PUT /secrets/{name}"], &calls(&first)["PATCH /secrets/{name}"]), (&json!(1), &json!(1)), "{first:#}");
+    let seen = lab.vault.secrets();
+    assert!(seen["a"].tags.contains_key("kms-sync") && seen["b"].tags.len() == 2 && seen["full"].tags.len() == 15);
+    assert!(seen.values().all(|s| s.versions == 1));
+    let second = lab.sync(60, 0).await;
+    assert_eq!((&second["counts"]["unchanged"], calls(&second)), (&json!(3), json!({"GET /secrets": 1})), "{second:#}");
+    let shown = lab.rig.run(&["show", "kv", "--json"]).await.expect(0);
+    assert_eq!(shown["secretSync"]["syncOptions"]["ownershipTag"], true);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

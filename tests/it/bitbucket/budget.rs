@@ -34,6 +34,94 @@ async fn a_refusal_pauses_and_the_run_goes_on_where_it_stood() {
     }
 }
 
+/// The wait as it is shown, and the error of a screen, for a 429 that tells more or less.
+async fn told(headers: &[(&str, &str)], hourly: Option<u32>) -> (String, String) {
+    let mut rig = Rig::new().await;
+    rig.pace(Tempo { probes: vec![Duration::from_secs(600)], ..quick() });
+    if let Some(hourly) = hourly {
+        rig.connection.settings.insert("hourlyBudget".into(), json!(hourly));
+        rig.reconnect();
+    }
+    rig.sync(&refs(&many(20))).await;
+    rig.host.faults.add(Fault::next("GET /2.0/repositories", 1, refusal(headers, REFUSAL)));
+    let cx = rig.cx();
+    rig.waits.lock().expect("waits").clear();
+    let (token, waits) = (cx.cancel_token().clone(), rig.waits.clone());
+    let cancel = tokio::spawn(async move {
+        while waits.lock().expect("waits").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        token.cancel();
+    });
+    assert_eq!(rig.run(&cx, &[("A", "1")], true).await.err().expect("cancelled").kind, ErrorKind::Cancelled);
+    cancel.await.expect("joins");
+    let waited = rig.waits.lock().expect("waits")[0].clone();
+    let filled = json!({"workspaceSlug": "acme"});
+    let error = rig.session.choices(&rig.cx(), "repositorySlug", filled.as_object().expect("object")).await.expect_err("paused");
+    assert_eq!(error.kind, ErrorKind::Throttled);
+    (waited, error.text())
+}
+
+/// A moment on the operator's clock, some seconds from now.
+fn in_seconds(from: i64, to: i64) -> Vec<String> {
+    (from..=to).map(|s| (jiff::Zoned::now() + jiff::SignedDuration::from_secs(s)).strftime("%H:%M:%S").to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_as_what_it_is_and_until_when() {
+    // Nothing is known but that it was refused: a single 429 is no spent hour.
+    let (waited, error) = told(&[], None).await;
+    for text in [&waited, &error] {
+        assert!(text.contains("without saying why or for how long") && text.contains("22 of the 1000 calls"), "{text}");
+        assert!(!text.contains("used up") && !text.contains("spent"), "{text}");
+        assert!(text.contains("one call tries again at ") && in_seconds(590, 601).iter().any(|at| text.contains(at)), "{text}");
+    }
+    assert!(error.contains("Try again after "), "{error}");
+    // It says for how long.
+    let (waited, _) = told(&[("retry-after", "120")], None).await;
+    assert!(waited.contains("asks to wait 120 s; goes on at ") && in_seconds(110, 121).iter().any(|at| waited.contains(at)), "{waited}");
+    assert!(!waited.contains("used up"), "{waited}");
+    // The headers of access tokens tell whether it is the hour.
+    let (waited, _) = told(&[("X-RateLimit-Limit", "2500"), ("X-RateLimit-NearLimit", "true")], None).await;
+    assert!(waited.contains("the 2500 calls of this hour are used up, 22 of them by kms-sync, the others by other tools"), "{waited}");
+    let (waited, _) = told(&[("X-RateLimit-Limit", "2500"), ("X-RateLimit-NearLimit", "false")], None).await;
+    assert!(waited.contains("hourly limit not near") && waited.contains("22 of the 2500 calls"), "{waited}");
+    // All of them were ours.
+    let (waited, _) = told(&[("X-RateLimit-Limit", "22")], None).await;
+    assert!(waited.contains("the 22 calls of this hour are used up, 22 of them by kms-sync") && waited.contains("goes on at "), "{waited}");
+    assert!(in_seconds(3580, 3625).iter().any(|at| waited.contains(at)), "{waited}");
+}
+
+#[tokio::test]
+async fn the_hours_own_end_is_told_with_its_time() {
+    let mut rig = Rig::new().await;
+    rig.pace(Tempo { budget: 20, ..quick() });
+    let cx = rig.cx();
+    let (token, waits) = (cx.cancel_token().clone(), rig.waits.clone());
+    let cancel = tokio::spawn(async move {
+        while waits.lock().expect("waits").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        token.cancel();
+    });
+    rig.run(&cx, &refs(&many(40)), true).await.expect("runs until it is cancelled");
+    cancel.await.expect("joins");
+    let waits = rig.waits.lock().expect("waits").clone();
+    let told = waits.iter().find(|w| w.contains("hourly budget is used up")).unwrap_or_else(|| panic!("{waits:?}"));
+    assert!(told.contains("; goes on at ") && in_seconds(3580, 3625).iter().any(|at| told.contains(at)), "{told}");
+}
+
+#[tokio::test]
+async fn a_limit_on_other_calls_is_told_by_what_the_answer_says() {
+    let rig = Rig::new().await;
+    for (headers, says) in [(vec![("retry-after", "30")], "asks to wait 30 s: try again after "), (vec![], "did not say why or for how long")] {
+        rig.host.faults.add(Fault::next("/user/workspaces", 1, refusal(&headers, REFUSAL)));
+        let error = rig.session.choices(&rig.cx(), "workspaceSlug", &Default::default()).await.expect_err("limited");
+        assert!(error.kind == ErrorKind::Throttled && error.text().contains(says), "{error}");
+        assert!(!error.text().contains("hourly limit is reached"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn repeated_refusals_are_tried_by_one_call_at_a_time_and_ever_later() {
     let mut rig = Rig::new().await;

@@ -1,13 +1,20 @@
 //! Credentials of every kind, good and bad; pickers; endpoints that are something else.
 
+use std::time::Duration;
+
+use kms_sync::destination::bitbucket::Tempo;
 use kms_sync::destination::registry;
 use kms_sync::http::ErrorKind;
 use kms_sync::model::connection::Connection;
+use kms_sync::model::run::RunStatus;
 use kms_sync::sandbox::bitbucket::{API_SCOPES, OAUTH_SCOPES};
 use kms_sync::sandbox::host::{Effect, Fault};
+use kms_sync::service::{Service as _, SyncInput};
 use serde_json::{Value, json};
 
-use super::rig::{EMAIL, REPO, Rig};
+use super::rig::{EMAIL, REPO, Rig, quick};
+use crate::conformance::bench::Bench;
+use crate::conformance::places;
 
 fn filled(workspace: &str) -> serde_json::Map<String, Value> {
     json!({"workspaceSlug": workspace, "repositorySlug": "api"}).as_object().cloned().expect("object")
@@ -50,6 +57,128 @@ async fn wrong_credentials_stop_at_once_with_fitting_advice() {
     rig.credentials(json!({"method": "api-token", "email": EMAIL, "apiToken": "scopeless"}));
     let error = rig.session.test(&rig.cx(), None).await.expect_err("refused");
     assert!(error.text().contains("without Bitbucket scopes"), "{error}");
+}
+
+fn refused() -> Effect {
+    let body = json!({"type": "error", "error": {"message": "Token is invalid, expired, or not supported for this endpoint."}});
+    Effect::Answer { status: 401, headers: vec![("content-type".into(), "application/json".into())], body: body.to_string() }
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_not_asked_with_again() {
+    let mut rig = Rig::new().await;
+    rig.pace(Tempo { forgive: Duration::from_millis(400), ..quick() });
+    rig.host.faults.add(Fault::always("", 1.0, refused()));
+    let first = rig.refused(&[("A", "1")]).await;
+    assert!(first.kind == ErrorKind::Auth && first.text().contains("expired or revoked"), "{first}");
+    rig.host.log.clear();
+    // Another sync of the connection, with another target.
+    rig.state.add_repository("acme", "web");
+    rig.target(json!({"workspaceSlug": "acme", "repositorySlug": "web"}));
+    let again = rig.refused(&[("A", "1")]).await;
+    assert_eq!((again.kind, again.status), (ErrorKind::Auth, Some(401)));
+    for word in ["was refused at ", "nothing more is asked with it", "expired or revoked", "run by hand"] {
+        assert!(again.text().contains(word), "{word}: {again}");
+    }
+    assert_eq!(rig.host.log.lines(), Vec::<String>::new());
+    // A question is always asked: that is how one finds out. And time forgives.
+    rig.session.test(&rig.cx(), None).await.expect_err("still refused");
+    assert_eq!(rig.host.log.lines().len(), 1);
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    rig.host.log.clear();
+    rig.refused(&[("A", "1")]).await;
+    assert_eq!(rig.host.log.lines().len(), 1);
+    // A success, of whomever, ends it.
+    rig.host.faults.clear();
+    rig.session.test(&rig.cx(), None).await.expect("good again");
+    assert_eq!(rig.sync(&[("A", "1")]).await.created, ["A"]);
+    // An OAuth consumer is refused where it asks for its token.
+    let mut other = Rig::new().await;
+    other.credentials(json!({"method": "oauth-client-credentials", "clientId": "none", "clientSecret": "wrong-secret"}));
+    for (calls, word) in [(1, "key or secret is wrong"), (0, "was refused at ")] {
+        other.host.log.clear();
+        let error = other.refused(&[("A", "1")]).await;
+        assert!(error.kind == ErrorKind::Auth && error.text().contains(word), "{error}");
+        assert_eq!(other.host.log.lines().len(), calls, "{error}");
+    }
+    // What refuses a right or a way of signing in says nothing of the credential.
+    let scope = json!({"type": "error", "error": {"message": "lacking", "detail": {"required": ["admin:pipeline:bitbucket"], "granted": []}}});
+    let way = json!({"type": "error", "error": {"message": "This API is not accessible by this authentication mechanism"}});
+    for body in [scope, way] {
+        rig.host.faults.add(Fault::next("POST", 1, Effect::status(401, body.to_string())));
+        let done = rig.sync(&[("A", "1"), ("B", "1")]).await;
+        assert_eq!(done.error("B").kind, ErrorKind::Permission);
+        assert!(rig.sync(&[("A", "1")]).await.failed.is_empty());
+    }
+}
+
+/// The whole engine: many syncs of one connection whose token was revoked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_refusal_stops_all_syncs_of_the_connection() {
+    let b = Bench::new(places::bitbucket::start().await).await;
+    b.set("A", "1");
+    for n in 0..12 {
+        let mut document = b.document(&format!("sync-{n}"), "/app", &json!({}));
+        document["destinationConfig"]["repositorySlug"] = format!("repository-{n}").into();
+        b.local().create_sync(SyncInput { document, destination: None }).await.expect("a good sync");
+    }
+    let all = || async {
+        b.mark();
+        let mut runs = Vec::new();
+        for n in 0..12 {
+            runs.push(b.local().start(Bench::request(&format!("sync-{n}"))).await.expect("a run starts"));
+        }
+        let mut records = Vec::new();
+        for id in runs {
+            records.push(b.local().finished(&id).await.expect("a run ends"));
+        }
+        (records, b.place.host().log.lines())
+    };
+    b.place.host().faults.add(Fault::always("", 1.0, refused()));
+    let (records, lines) = all().await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for record in &records {
+        let message = record.message.as_deref().unwrap_or_default();
+        assert!(record.status == RunStatus::Failed && message.contains("401") && message.contains("expired or revoked"), "{record:#?}");
+    }
+    // The operator asks again: it is asked once more, and no oftener.
+    let (_, lines) = all().await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    // Another token, at once. (The repositories are not there: that is another matter.)
+    b.place.host().faults.clear();
+    let mut connection = b.place.connection();
+    connection["credentials"]["apiToken"] = "ATATT-another".into();
+    b.local().save_connection(connection, true).await.expect("stored");
+    let (records, lines) = all().await;
+    assert!(!lines.is_empty(), "asked with the new one");
+    assert!(records.iter().all(|r| r.status == RunStatus::Failed), "{records:#?}");
+    b.local().save_connection(b.place.connection(), true).await.expect("stored");
+    let (records, lines) = all().await;
+    assert!(lines.len() >= 12 && records.iter().all(|r| r.message.as_deref().is_some_and(|m| m.contains("404"))), "{records:#?}");
+}
+
+#[tokio::test]
+async fn a_picker_that_fails_says_why_and_what_to_do() {
+    let rig = Rig::new().await;
+    let html = |status| Effect::Answer { status, headers: vec![("content-type".into(), "text/html".into())], body: "<h1>Sign in</h1>".into() };
+    for (picker, path) in [("workspaceSlug", "/user/workspaces"), ("repositorySlug", "/2.0/repositories/acme?"), ("environmentId", "/environments")] {
+        for (effect, kind) in [
+            (html(200), ErrorKind::NotTheService),
+            (html(203), ErrorKind::NotTheService),
+            (html(302), ErrorKind::NotTheService),
+            (Effect::status(200, ""), ErrorKind::NotTheService),
+            (Effect::status(200, "{}"), ErrorKind::NotTheService),
+            (Effect::status(200, r#"{"values":null}"#), ErrorKind::NotTheService),
+            (Effect::status(403, r#"{"type":"error","error":{"message":"Forbidden"}}"#), ErrorKind::Permission),
+            (refused(), ErrorKind::Auth),
+        ] {
+            rig.host.faults.add(Fault::always(path, 1.0, effect.clone()));
+            let error = rig.session.choices(&rig.cx(), picker, &filled("acme")).await.expect_err("no list");
+            assert_eq!(error.kind, kind, "{picker} {effect:?}: {error}");
+            assert!(error.advice.as_ref().is_some_and(|a| a.len() > 20) && !error.text().contains('<'), "{picker} {effect:?}: {error}");
+            rig.host.faults.clear();
+        }
+    }
 }
 
 #[tokio::test]

@@ -228,6 +228,59 @@ async fn an_incomplete_list_leads_to_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_no_list_leads_to_nothing() {
+    let mut rig = Rig::new().await;
+    rig.sync(&[("A", "1"), ("B", "1")]).await;
+    let before = rig.variables(REPO);
+    let typed = |status: u16, kind: &str, body: &str| Effect::Answer {
+        status,
+        headers: vec![("content-type".into(), kind.into()), ("location".into(), "https://id.example/login".into())],
+        body: body.into(),
+    };
+    let json = |body: &str| typed(200, "application/json", body);
+    let row = r#"{"type":"pipeline_variable","uuid":"{u}","key":"A","secured":true}"#;
+    for effect in [
+        json("{}"),
+        json("null"),
+        json("[]"),
+        json(r#"{"size":0,"values":null}"#),
+        json(r#"{"size":0,"values":{}}"#),
+        json(r#"{"size":2,"values":[]}"#),
+        json(r#"{"size":1,"values":[null]}"#),
+        json(r#"{"size":1,"values":["A"]}"#),
+        json(r#"{"size":1,"values":[{"key":"A","secured":true}]}"#),
+        json(r#"{"size":1,"values":[{"uuid":"{u}","key":7,"secured":true}]}"#),
+        json(r#"{"size":1,"values":[{"uuid":"","key":"A","secured":true}]}"#),
+        json(r#"{"size":1,"values":[{"uuid":"{u}","key":"A""#),
+        json(""),
+        json("<html>Sign in</html>"),
+        typed(200, "text/html", "<html>Sign in</html>"),
+        typed(203, "application/json", &format!(r#"{{"size":1,"values":[{row}]}}"#)),
+        typed(302, "text/html", ""),
+        // Two that contradict themselves: full, and more follows; more than there are.
+        json(&format!(r#"{{"size":1,"values":[{row}],"next":"https://api.bitbucket.org/2.0/x?page=2"}}"#)),
+        json(&format!(r#"{{"size":0,"values":[{row}]}}"#)),
+    ] {
+        let further = json(r#"{"size":1,"values":[{"type":"pipeline_variable","uuid":"{v}","key":"B","secured":true}]}"#);
+        rig.host.faults.add(Fault::always("page=2", 1.0, further));
+        rig.host.faults.add(Fault::always("GET ", 1.0, effect.clone()));
+        rig.host.log.clear();
+        let error = rig.refused(&[("A", "2"), ("C", "1")]).await;
+        assert!(error.advice.is_some(), "{effect:?}: {error}");
+        rig.host.faults.clear();
+        assert_eq!(rig.sent("POST") + rig.sent("PUT") + rig.sent("DELETE"), 0, "{effect:?}");
+    }
+    let uuids = |list: &[kms_sync::sandbox::bitbucket::Variable]| list.iter().map(|v| v.uuid.clone()).collect::<Vec<_>>();
+    assert_eq!(uuids(&rig.variables(REPO)), uuids(&before));
+    // A page that is named and not there is no contradiction.
+    let uuid = &before[0].uuid;
+    let whole = json!({"size": 2, "next": "https://api.bitbucket.org/2.0/x?page=2", "values": [
+        {"uuid": uuid, "key": before[0].key, "secured": true}, {"uuid": before[1].uuid, "key": before[1].key, "secured": true}]});
+    rig.host.faults.add(Fault::next("GET ", 1, json(&whole.to_string())));
+    assert_eq!(rig.sync(&[("A", "1"), ("B", "1")]).await.writes(), 0);
+}
+
+#[tokio::test]
 async fn secured_values_left_out_in_three_ways_and_unknown_fields() {
     for hidden in [Hidden::Absent, Hidden::Null, Hidden::Empty] {
         let mut rig = Rig::new().await;

@@ -129,6 +129,37 @@ async fn history(yard: &Yard) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_made_anew_by_a_dead_run_is_its_own() {
+    let yard = Yard::new().await;
+    for place in &yard.places {
+        yard.create(&yard.document(&format!("to-{}", place.kind()), &**place, "/app", true, Some(SCHEMA))).await;
+    }
+    for place in &yard.places {
+        place.put(&place.key("OTHERS_OWN"), "theirs");
+    }
+    let mut model = BTreeMap::from([("KEY_0".to_string(), "stays".to_string())]);
+    yard.rig.set("KEY_0", "stays");
+    yard.rig.set("KEY_1", "first");
+    yard.rig.run(&["sync", "--all"]).await.expect(0);
+    yard.rig.unset("KEY_1");
+    converges(&yard, &model, 0).await;
+    yard.rig.set("KEY_1", "again");
+    model.insert("KEY_1".into(), "again".into());
+    // At OCI nothing is made anew: the deletion, still pending, is cancelled.
+    for place in yard.places.iter().filter(|p| p.kind() != "oci-vault") {
+        let late = kms_sync::sandbox::host::Effect::LateAnswer(Duration::from_secs(60));
+        place.host().faults.add(kms_sync::sandbox::host::Fault::always(place.nature().creation, 1.0, late));
+    }
+    let mut run = yard.spawn(&["sync", "--all"]);
+    for place in &yard.places {
+        super::yard::sure(place.kind(), || place.values().get(&place.key("S_KEY_1")).is_some_and(|v| v == "again")).await;
+    }
+    run.kill();
+    yard.places.iter().for_each(|p| p.host().faults.clear());
+    converges(&yard, &model, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_run_is_told_as_interrupted_at_once() {
     let yard = Yard::aws().await;
     for i in 0..20 {

@@ -174,7 +174,14 @@ async fn a_vault_of_another_region_is_told_before_any_call() {
     target.config.insert("vaultOcid".into(), "ocid1.vault.oc1.iad.seg.abc".into());
     let error = session.open(&bench.cx, &target).await.err().expect("refused");
     assert!(error.text().contains("us-ashburn-1") && error.text().contains("eu-frankfurt-1"), "{error}");
-    assert_eq!(bench.cx.meter().total(), 0);
+    // Where the operator named the hosts, too: they tell no region, and the connection does.
+    let error = bench.session.open(&bench.cx, &target).await.err().expect("refused");
+    assert!(error.text().contains("us-ashburn-1") && error.text().contains("Use a connection whose region"), "{error}");
+    let error = bench.session.test(&bench.cx, Some(&target.config)).await.expect_err("refused");
+    assert!(error.text().contains("us-ashburn-1"), "{error}");
+    target.config.insert("vaultOcid".into(), "ocid1.vault.oc1.emulated.seg.abc".into());
+    bench.session.open(&bench.cx, &target).await.map(drop).expect("an emulator's own word");
+    assert_eq!(bench.host.log.count("/secrets"), 0);
 }
 
 #[tokio::test]
@@ -253,6 +260,30 @@ async fn a_screen_is_not_kept_waiting_for_a_service_that_is_down() {
     assert_eq!(error.kind, ErrorKind::Transient);
     assert!(error.text().contains("503") && error.text().contains("busy") && !error.text().contains('<'), "{error}");
     assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_picker_that_fails_says_why_and_what_to_do() {
+    let bench = bench().await;
+    let page = |status, body: &str| Effect::Answer { status, headers: vec![("content-type".into(), "text/html".into())], body: body.into() };
+    let refusal = r#"{"code":"NotAuthorizedOrNotFound","message":"Authorization failed or requested resource not found."}"#;
+    for (field, path) in [("compartmentOcid", "/compartments?"), ("vaultOcid", "/vaults?"), ("keyOcid", "/keys?")] {
+        for (effect, kind) in [
+            (page(200, "<html>Sign in</html>"), ErrorKind::NotTheService),
+            (page(302, ""), ErrorKind::NotTheService),
+            (Effect::status(203, "[]"), ErrorKind::NotTheService),
+            (Effect::status(200, "{}"), ErrorKind::NotTheService),
+            (Effect::status(404, refusal), ErrorKind::NotFound),
+            (Effect::status(403, r#"{"code":"NotAllowed","message":"no"}"#), ErrorKind::Permission),
+            (Effect::status(401, r#"{"code":"NotAuthenticated","message":"no"}"#), ErrorKind::Auth),
+        ] {
+            bench.host.faults.add(Fault::always(path, 1.0, effect.clone()));
+            let error = bench.session.choices(&bench.cx, field, &bench.config()).await.expect_err("no list");
+            assert_eq!(error.kind, kind, "{field} {effect:?}: {error}");
+            assert!(error.advice.as_ref().is_some_and(|a| a.len() > 20) && !error.text().contains('<'), "{field} {effect:?}: {error}");
+            bench.host.faults.clear();
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use kms_sync::destination::{EntryState, Freshness, Listing};
 use kms_sync::http::ErrorKind;
 use kms_sync::model::ledger::Ledger;
+use kms_sync::model::plan::Action;
 use kms_sync::sandbox::host::{Effect, Fault};
 
 use super::{bench, list, row};
@@ -58,6 +59,66 @@ async fn odd_pages() {
 }
 
 #[tokio::test]
+async fn what_is_no_list_is_refused() {
+    let bench = bench().await;
+    let secret = |more: serde_json::Value| {
+        let mut secret = serde_json::json!({"id": "1", "secretName": "A", "lifecycleState": "ACTIVE"});
+        more.as_object().expect("members").iter().for_each(|(k, v)| secret[k] = v.clone());
+        serde_json::json!([secret])
+    };
+    let answer = |status, body: &str| Effect::Answer { status, headers: vec![("content-type".into(), "application/json".into())], body: body.into() };
+    for effect in [
+        answer(200, "{}"),
+        answer(200, "null"),
+        answer(200, r#"{"items":[]}"#),
+        answer(200, "[null]"),
+        answer(200, r#"[{"id":"1","lifecycleState":"ACTIVE"}]"#),
+        answer(200, &secret(serde_json::json!({"id": null})).to_string()),
+        answer(200, &secret(serde_json::json!({"secretName": 7})).to_string()),
+        answer(200, r#"[{"id":"1","#),
+        answer(200, ""),
+        answer(203, "[]"),
+        answer(302, "[]"),
+    ] {
+        bench.host.faults.add(Fault::always("GET /20180608/secrets?", 1.0, effect.clone()));
+        let error = bench.list().await.expect_err("no list");
+        assert_eq!(error.kind, ErrorKind::NotTheService, "{effect:?}: {error}");
+        bench.host.faults.clear();
+    }
+    // A secret without a state is blocked by itself.
+    bench.host.faults.add(Fault::next("GET /20180608/secrets?", 1, page(secret(serde_json::json!({"lifecycleState": null})), None)));
+    assert!(bench.list().await.is_err(), "a state of null is no state");
+    bench.host.faults.add(Fault::next("GET /20180608/secrets?", 1, page(serde_json::json!([{"id": "1", "secretName": "A"}]), None)));
+    let entries = bench.list().await.expect("listed").entries;
+    assert!(matches!(&entries[0].state, EntryState::Blocked(why) if why.contains("no state")), "{entries:?}");
+    // A server that does not filter shows what is none of this sync's business.
+    let mixed = serde_json::json!([
+        {"id": "1", "secretName": "OURS", "lifecycleState": "ACTIVE", "vaultId": bench.state.vault(), "compartmentId": bench.state.compartment()},
+        {"id": "2", "secretName": "OTHER_VAULT", "lifecycleState": "ACTIVE", "vaultId": "ocid1.vault.oc1.x.y.z", "compartmentId": bench.state.compartment()},
+        {"id": "3", "secretName": "ELSEWHERE", "lifecycleState": "ACTIVE", "vaultId": bench.state.vault(), "compartmentId": "ocid1.compartment.oc1..z"},
+    ]);
+    bench.host.faults.add(Fault::next("GET /20180608/secrets?", 1, page(mixed, None)));
+    let keys: Vec<String> = bench.list().await.expect("listed").entries.into_iter().map(|e| e.key).collect();
+    assert_eq!(keys, ["OURS"]);
+}
+
+#[tokio::test]
+async fn an_answer_about_another_secret_proves_nothing() {
+    let bench = bench().await;
+    bench.create("A", "one").await;
+    let entry = bench.entry("A").await;
+    let other = serde_json::json!({"secretId": "ocid1.vaultsecret.oc1.x.y", "versionNumber": 1, "stages": ["CURRENT"],
+        "secretBundleContent": {"contentType": "BASE64", "content": "dHdv"}});
+    bench.host.faults.add(Fault::always("/secretbundles/", 1.0, page(other, None)));
+    let target = bench.open().await;
+    let error = target.read(&bench.cx, &[&entry]).await.remove(0).1.expect_err("another secret");
+    assert_eq!(error.kind, ErrorKind::NotTheService, "{error}");
+    let error = bench.apply(Action::Update, "A", Some("two"), Some(&entry)).await.expect_err("another secret");
+    assert!(error.text().contains("another secret"), "{error}");
+    assert_eq!((bench.state.value("A").as_deref(), bench.host.log.count("PUT ")), (Some("one"), 0));
+}
+
+#[tokio::test]
 async fn a_refused_page_size_is_dropped() {
     let bench = bench().await;
     bench.state.put("A", b"v");
@@ -104,7 +165,7 @@ async fn nine_states_and_what_they_mean() {
 #[tokio::test]
 async fn of_two_with_one_name_the_living_one_counts() {
     let bench = bench().await;
-    for states in [["DELETED", "ACTIVE"], ["ACTIVE", "PENDING_DELETION"], ["FAILED", "UPDATING"]] {
+    for states in [["DELETED", "ACTIVE"], ["CREATING", "PENDING_DELETION"], ["FAILED", "UPDATING"]] {
         for state in states {
             bench.state.put("TWICE", b"v");
             bench.state.edit("TWICE", |s| {
@@ -116,6 +177,38 @@ async fn of_two_with_one_name_the_living_one_counts() {
     let entries = bench.list().await.expect("listed").entries;
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].state, EntryState::Active);
+    // Of two living ones neither is touched.
+    let twins = serde_json::json!([
+        {"id": "ocid1.vaultsecret.oc1.x.one", "secretName": "TWINS", "lifecycleState": "ACTIVE"},
+        {"id": "ocid1.vaultsecret.oc1.x.two", "secretName": "TWINS", "lifecycleState": "ACTIVE"},
+    ]);
+    bench.host.faults.add(Fault::next("GET /20180608/secrets?", 1, page(twins, None)));
+    let entries = bench.list().await.expect("listed").entries;
+    assert!(matches!(&entries[..], [one] if matches!(&one.state, EntryState::Blocked(why) if why.contains(".x.two"))), "{entries:?}");
+}
+
+#[tokio::test]
+async fn what_a_list_reveals_of_a_change_is_noticed() {
+    let bench = bench().await;
+    let written = bench.create("A", "one").await;
+    let ledger = Ledger { rows: [("A".to_string(), row("A", &written))].into(), ..Ledger::default() };
+    let target = bench.open().await;
+    let id = written.id.as_deref().expect("an id");
+    let listed = |more: serde_json::Value| {
+        let (bench, target, ledger) = (&bench, &target, &ledger);
+        let mut secret = serde_json::json!({"id": id, "secretName": "A", "lifecycleState": "ACTIVE"});
+        more.as_object().expect("members").iter().for_each(|(k, v)| secret[k] = v.clone());
+        async move {
+            bench.host.faults.add(Fault::next("GET /20180608/secrets?", 1, page(serde_json::json!([secret]), None)));
+            let inventory = target.list(&bench.cx, &Listing { prefix: "", ledger, wanted: 300, full: false }).await.expect("listed");
+            target.freshness(&inventory.entries[0], &ledger.rows["A"])
+        }
+    };
+    // A service whose list tells the version leaves no doubt, of however many secrets.
+    assert_eq!(listed(serde_json::json!({"currentVersionNumber": 1})).await, Freshness::Same);
+    assert_eq!(target.warnings(), Vec::<String>::new(), "nothing is taken for granted");
+    let changed = listed(serde_json::json!({"currentVersionNumber": 2})).await;
+    assert!(matches!(&changed, Freshness::Changed(why) if why.contains("version 2 where 1")), "{changed:?}");
 }
 
 #[tokio::test]

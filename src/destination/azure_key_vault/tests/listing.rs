@@ -51,7 +51,7 @@ fn a_link_may_name_the_port_that_is_understood() {
     let connection = World::bare();
     let vault = KeyVaultSession::new(connection, Arc::new(Forgetful)).expect("session").vault("kv-one").expect("vault");
     let hidden = super::super::hidden::Hidden::new(Arc::new(Forgetful), "s", "v");
-    let target = super::super::target::KeyVaultTarget::new(vault, hidden, &SyncOptions::default());
+    let target = super::super::target::KeyVaultTarget::new(vault, hidden, &super::target(Map::new(), SyncOptions::default()));
     let from = "https://kv-one.vault.azure.net/secrets".parse().expect("url");
     let link = "https://kv-one.vault.azure.net:443/secrets?api-version=7.4&$skiptoken=x";
     assert_eq!(target.follow(&from, link).expect("the same place").query(), Some("api-version=7.4&$skiptoken=x"));

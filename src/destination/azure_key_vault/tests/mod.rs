@@ -1,8 +1,11 @@
 //! The provider against the embedded vault and directory.
 
+mod hidden;
 mod listing;
 mod sessions;
 mod stamps;
+mod strict;
+mod tags;
 mod writing;
 
 use std::collections::{BTreeMap, HashMap};
@@ -113,7 +116,12 @@ impl World {
         target.list(&self.cx, &Listing { prefix: "", ledger, wanted, full: false }).await
     }
 
-    /// One operation on one key, to which the operator agreed.
+    /// What a listing does not show of the names that a source wants and the vault does not list.
+    pub async fn hidden(&self, target: &dyn Destination, missing: &[&str]) -> Result<Inventory, ApiError> {
+        target.hidden(&self.cx, missing).await
+    }
+
+    /// One operation on one key that this sync wrote before.
     pub async fn apply(
         &self,
         target: &dyn Destination,
@@ -122,16 +130,30 @@ impl World {
         value: Option<&str>,
         entry: Option<&Entry>,
     ) -> Result<Written, ApiError> {
+        self.carry_out(target, action, key, value, entry, true).await
+    }
+
+    /// The same, where perhaps something besides the value differs.
+    pub async fn carry_out(
+        &self,
+        target: &dyn Destination,
+        action: Action,
+        key: &str,
+        value: Option<&str>,
+        entry: Option<&Entry>,
+        value_differs: bool,
+    ) -> Result<Written, ApiError> {
         let desired = value.map(|v| desired(target, key, v));
+        let row = row(&super::tests::desired(target, key, ""), None, "");
         let op = Op {
             action,
             key: entry.map_or_else(|| desired.as_ref().map_or(key, |d| d.key.as_str()), |e| e.key.as_str()),
             entry,
-            row: None,
+            row: Some(&row),
             desired: desired.as_ref(),
-            value_differs: true,
+            value_differs,
             token: "6f1b1b1e-0000-4000-8000-000000000000",
-            approved: true,
+            approved: false,
         };
         itemised(target).apply(&self.cx, &op).await
     }
@@ -172,7 +194,13 @@ pub(super) struct Ran {
 /// The engine does the same with more care; here it shows what the provider's answers lead to.
 pub(super) async fn run(world: &World, target: &dyn Destination, ledger: &mut Ledger, source: &[(&str, &str)]) -> Ran {
     let mut ran = Ran::default();
-    let inventory = world.list(target, ledger, source.len()).await.expect("list");
+    let mut inventory = world.list(target, ledger, source.len()).await.expect("list");
+    let listed: Vec<String> = inventory.entries.iter().map(|e| target.keys().fold(&e.key)).collect();
+    let wanted: Vec<String> = source.iter().map(|(k, v)| desired(target, k, v).fold).collect();
+    let missing: Vec<&str> = wanted.iter().map(String::as_str).filter(|w| !listed.iter().any(|l| l == w)).collect();
+    if !missing.is_empty() {
+        inventory.entries.extend(world.hidden(target, &missing).await.expect("hidden").entries);
+    }
     let mut entries: HashMap<String, Entry> = inventory.entries.into_iter().map(|e| (target.keys().fold(&e.key), e)).collect();
     for (key, value) in source {
         let wish = desired(target, key, value);
@@ -181,6 +209,10 @@ pub(super) async fn run(world: &World, target: &dyn Destination, ledger: &mut Le
         let known = row.as_ref().and_then(|r| r.value_hash.clone());
         let action = match entry.as_mut().map(|e| (e.state.clone(), e)) {
             None => Action::Create,
+            Some((EntryState::Deleted { .. }, e)) if row.is_none() => {
+                ran.left.push(format!("{}: deleted by another hand", e.key));
+                continue;
+            }
             Some((EntryState::Deleted { .. }, _)) => Action::Restore,
             Some((EntryState::Active, e)) => {
                 let fresh = row.as_ref().map(|r| target.freshness(e, r));
@@ -231,7 +263,11 @@ pub(super) async fn run(world: &World, target: &dyn Destination, ledger: &mut Le
 
 /// The tests keep the value itself where the engine keeps a keyed hash.
 fn remember(ledger: &mut Ledger, wish: &Desired, stamp: Option<String>, value: &str) {
-    let row = LedgerRow {
+    ledger.rows.insert(wish.fold.clone(), row(wish, stamp, value));
+}
+
+fn row(wish: &Desired, stamp: Option<String>, value: &str) -> LedgerRow {
+    LedgerRow {
         fold: wish.fold.clone(),
         key: wish.key.clone(),
         source_key: wish.source_key.clone(),
@@ -242,6 +278,5 @@ fn remember(ledger: &mut Ledger, wish: &Desired, stamp: Option<String>, value: &
         written_at: jiff::Timestamp::now(),
         intent: None,
         detail: Value::Null,
-    };
-    ledger.rows.insert(wish.fold.clone(), row);
+    }
 }

@@ -29,45 +29,6 @@ async fn a_deleted_name_is_recovered_awaited_and_set() {
 }
 
 #[tokio::test]
-async fn a_deleted_secret_of_somebody_else_is_not_brought_back_unasked() {
-    let world = World::new().await;
-    world.vault.set_delays(Duration::from_millis(1), Duration::from_millis(20), Duration::ZERO);
-    world.vault.put("DB-PASS", "theirs");
-    world.vault.put("OTHER", "theirs");
-    world.vault.delete("DB-PASS");
-    world.vault.delete("OTHER");
-    tokio::time::sleep(Duration::from_millis(40)).await;
-    let memory: Arc<dyn Memory> = Arc::new(Notebook::default());
-    let open = || async {
-        world.session_with(world.connection(), memory.clone()).open(&world.cx, &super::target(world.config(), SyncOptions::default())).await
-    };
-    let mut ledger = Ledger::default();
-    let target = open().await.expect("target");
-    let ran = run(&world, &*target, &mut ledger, &[("DB_PASS", "ours"), ("NEW", "v")]).await;
-    let (key, error) = &ran.failed[0];
-    assert_eq!((ran.created, ran.failed.len(), key.as_str(), error.kind), (1, 1, "DB-PASS", ErrorKind::Conflict), "{ran:?}");
-    assert!(error.text().contains("Run again"), "{error}");
-    assert_eq!((world.host.log.count("recover"), world.host.log.count("GET /deletedsecrets")), (0, 0));
-    assert_eq!(world.vault.deleted(), ["db-pass", "other"]);
-
-    // The next run, perhaps of another process, sees it and can ask.
-    let target = open().await.expect("target");
-    let seen = world.list(&*target, &ledger, 2).await.expect("list").entries;
-    let deleted: Vec<&str> = seen.iter().filter(|e| matches!(e.state, EntryState::Deleted { .. })).map(|e| e.key.as_str()).collect();
-    assert_eq!(deleted, ["DB-PASS"]);
-    let entry = seen.iter().find(|e| e.key == "DB-PASS");
-    world.apply(&*target, Action::Restore, "DB_PASS", Some("ours"), entry).await.expect("the operator agreed");
-    assert_eq!(world.vault.secrets()["db-pass"].value, "ours");
-
-    // Settled: the list of deleted secrets costs nothing any more.
-    world.host.log.clear();
-    let target = open().await.expect("target");
-    world.list(&*target, &ledger, 2).await.expect("list");
-    world.list(&*open().await.expect("target"), &ledger, 2).await.expect("list");
-    assert_eq!((world.host.log.count("GET /secrets"), world.host.log.count("GET /deletedsecrets")), (2, 0));
-}
-
-#[tokio::test]
 async fn a_name_being_deleted_is_awaited_first() {
     let world = World::new().await;
     world.vault.put("A", "old");
@@ -132,11 +93,21 @@ async fn what_others_set_survives_an_update() {
     });
     let target = world.target().await;
     let entries = world.list(&*target, &Ledger::default(), 1).await.expect("list").entries;
-    world.apply(&*target, Action::Update, "A", Some("new"), Some(&entries[0])).await.expect("written");
+    let written = world.apply(&*target, Action::Update, "A", Some("new"), Some(&entries[0])).await.expect("written");
     let seen = &world.vault.secrets()["a"];
     assert_eq!((seen.value.as_str(), seen.tags.len(), seen.exp), ("new", 15, Some(1_999_999_999)));
+    assert_eq!(written.note, None);
     assert_eq!(seen.content_type.as_deref(), Some("text/plain"));
     assert_eq!(world.host.log.count("GET /secrets/"), 0, "the list carried them");
+    // A date that has passed is kept like any other, and told: readers may heed it.
+    world.vault.put_with("B", "old", |s| (s.nbf, s.exp) = (Some(1_000_000_000), Some(1_100_000_000)));
+    let entries = world.list(&*target, &Ledger::default(), 1).await.expect("list").entries;
+    let entry = entries.iter().find(|e| e.key == "B").expect("listed");
+    assert!(entry.note.as_deref().is_some_and(|n| n.contains("expired 2004-11-09")), "{entry:?}");
+    let written = world.apply(&*target, Action::Update, "B", Some("new"), Some(entry)).await.expect("written");
+    let seen = &world.vault.secrets()["b"];
+    assert_eq!((seen.value.as_str(), seen.nbf, seen.exp), ("new", Some(1_000_000_000), Some(1_100_000_000)));
+    assert!(written.note.as_deref().is_some_and(|n| n.contains("2004-11-09")), "{written:?}");
 }
 
 #[tokio::test]

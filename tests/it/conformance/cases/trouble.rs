@@ -298,16 +298,15 @@ pub async fn sentences_are_whole(b: Bench) {
         let hole = [": :", "  ", "()", ": (request", ":.", ": ."].iter().any(|h| text.contains(h));
         !hole && !text.trim_end().ends_with(':') && !text.starts_with(':')
     };
-    for on in [b.nature().listing, b.nature().creation] {
-        for effect in
-            [Effect::HalfBody, Effect::Reset, Effect::status(400, ""), Effect::status(403, ""), Effect::status(404, ""), Effect::status(409, " ")]
-        {
-            b.place.host().faults.add(Fault::always(on, 1.0, effect.clone()));
-            let record = b.sync().await;
-            b.place.host().faults.clear();
-            for text in record.message.iter().chain(record.secrets.iter().filter_map(|s| s.reason.as_ref())) {
-                assert!(whole(text), "{effect:?}: {text:?}");
-            }
+    // An answer that breaks off is asked for again, with growing pauses: one kind of it is enough.
+    let (listing, creation) = (b.nature().listing, b.nature().creation);
+    let refused = [400, 403].into_iter().flat_map(|s| [listing, creation].map(|on| (on, Effect::status(s, ""))));
+    for (on, effect) in std::iter::once((listing, Effect::HalfBody)).chain(refused) {
+        b.place.host().faults.add(Fault::always(on, 1.0, effect.clone()));
+        let record = b.sync().await;
+        b.place.host().faults.clear();
+        for text in record.message.iter().chain(record.secrets.iter().filter_map(|s| s.reason.as_ref())) {
+            assert!(whole(text), "{effect:?}: {text:?}");
         }
     }
 }
