@@ -214,17 +214,18 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
         let d = d.get("secretSync").unwrap_or(d);
         !["isEnabled", "isAutoSyncEnabled"].iter().any(|k| d.get(k) == Some(&Value::Bool(false)))
     };
+    let mut told = Vec::new();
     if !no_run && enabled(&document) {
         // Nothing is stored before both sides have answered: a missing folder or a wrong
         // credential is found now, not by auto-sync at night.
         let input = SyncInput { document: document.clone(), destination: destination.clone() };
         editing.service.check_sync(input, None).await?;
         let plan = editing.service.plan(PlanTarget::Draft { document: with_kind(&document, destination.as_deref()), replaces: None }, false).await?;
-        for warning in &plan.warnings {
-            note(&format!("warning: {}", crate::model::text::sanitise(warning)));
-        }
+        told = plan.warnings;
+        warn(&told);
     }
     let doc = editing.service.create_sync(SyncInput { document, destination }).await?;
+    warn(doc.warnings.iter().filter(|w| !told.contains(w)));
     if !out.json {
         note(&format!("{} created", doc.name));
     }
@@ -238,9 +239,15 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
     let followed = follow(&mut access, vec![request]).await;
     access.close().await;
     let records = followed?.records;
-    let doc = access::reading(args)?.service.sync(&doc.name).await?;
+    let doc = SyncDoc { warnings: doc.warnings, ..access::reading(args)?.service.sync(&doc.name).await? };
     print_created(out, &doc, records.first());
     Ok(code(&records))
+}
+
+fn warn<'w>(warnings: impl IntoIterator<Item = &'w String>) {
+    for warning in warnings {
+        note(&format!("warning: {}", crate::model::text::sanitise(warning)));
+    }
 }
 
 /// The document with the destination that the command line names.
@@ -275,6 +282,7 @@ async fn update(args: &Args, out: &Out, name: &str, file: &Path) -> Outcome {
     } else {
         note(&format!("{} updated", doc.name));
     }
+    warn(&doc.warnings);
     if let Some(left) = doc.left_behind {
         let name = &doc.name;
         note(&format!(

@@ -69,7 +69,8 @@ pub async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> 
             if out.json {
                 print_json(&json!({ "connection": name, "ok": true, "identity": report.identity, "notes": report.notes }));
             } else {
-                out.text(&format!("✓ {name} works: {}", crate::model::text::sanitise(&report.identity)));
+                let identity = crate::model::text::sanitise(&report.identity);
+                out.text(&if identity.is_empty() { format!("✓ {name} works") } else { format!("✓ {name} works: {identity}") });
                 for text in &report.notes {
                     out.text(&format!("  {}", crate::model::text::sanitise(text)));
                 }

@@ -79,6 +79,11 @@ pub trait Provider: Send + Sync {
     /// True when two configurations over connections of equal identity write the same place.
     fn overlaps(&self, a: &Map, b: &Map) -> bool;
 
+    /// True when a configuration alone names the place, over whatever connection it is reached.
+    fn names_place(&self) -> bool {
+        false
+    }
+
     /// Opens a connection. Offline: no request is made here. `memory` keeps small facts over
     /// restarts (prefix keys with the provider's word and the credential's public part).
     fn connect(&self, connection: ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Arc<dyn Session>, ApiError>;

@@ -133,7 +133,8 @@ impl Execution<'_> {
         let change = task.change;
         self.progress.started(&change.key, doing(change.action));
         let wish = change.desired.map(|i| &desired[i]);
-        let result = target.apply(self.cx, &self.op(task, desired)).await;
+        let cx = self.cx.sending(wish.map(|w| &w.value));
+        let result = target.apply(&cx, &self.op(task, desired)).await;
         match result {
             Ok(written) => {
                 let done = self::done(change, &written);
@@ -166,7 +167,7 @@ impl Execution<'_> {
     }
 
     fn failed(&self, change: &Change, error: &ApiError, committer: &Committer) {
-        let text = self.cx.redact(&error.text());
+        let text = self.cx.redact_told(&error.text());
         if error.kind.passing() || error.ambiguous {
             self.progress.may_pass_later();
         }
@@ -205,7 +206,8 @@ impl Execution<'_> {
             ledger: self.ledger,
             inventory: self.inventory,
         };
-        match target.apply(self.cx, &batch).await {
+        let cx = self.cx.sending(plan.desired.iter().map(|d| &d.value));
+        match target.apply(&cx, &batch).await {
             Ok(done) => self.document_done(plan, &tasks, done, committer).await,
             Err(error) => {
                 if !error.ambiguous && error.kind != ErrorKind::Cancelled {

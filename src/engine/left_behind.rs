@@ -64,6 +64,7 @@ impl Runner {
             let matcher = Matcher::new(&spec.config, opened.destination.keys());
             plan.changes.retain(|c| !matcher.matches(&c.key));
             plan.skipped.retain(|s| s.key.as_deref().is_some_and(|k| !matcher.matches(k)));
+            plan.forget.retain(|f| opened.ledger.rows.get(f).is_some_and(|r| !matcher.matches(&r.key)));
             held += self.take_away(spec, cx, progress, &opened, &plan).await?;
         }
         for place in self.earlier(spec, &present).await? {
@@ -76,7 +77,7 @@ impl Runner {
                     // One place that cannot be reached does not keep the others.
                     let ledger = self.ledger_at(spec, &place).await?;
                     for row in ledger.rows.into_values().filter(|r| r.stands()) {
-                        let reason = Some(cx.redact(&error.text()));
+                        let reason = Some(cx.redact_told(&error.text()));
                         progress.done(SecretOutcome { key: row.key, source_key: Some(row.source_key), outcome: Outcome::Failed, reason });
                     }
                 }
@@ -121,8 +122,8 @@ impl Runner {
         Ok(held)
     }
 
-    /// Leaves alone what is this sync's own at its present target as well (two targets may be
-    /// two names of one place), and what another sync has taken over.
+    /// Leaves alone what is this sync's own at its present target as well: two targets may be two
+    /// names of one place.
     fn spare(&self, present: &Opened, there: &Opened, plan: &mut Plan) {
         let own: HashSet<&str> = present.ledger.rows.values().filter(|r| r.stands()).filter_map(|r| r.remote_id.as_deref()).collect();
         let entry = |at: Option<usize>| at.and_then(|at| there.inventory.entries[at].id.as_deref());
@@ -133,13 +134,6 @@ impl Runner {
             let reason = "is what this sync writes at its present target".to_string();
             plan.skipped.push(Skipped { key: Some(change.key), source_key: change.source_key, reason });
             plan.forget.push(change.fold);
-        }
-        for row in there.ledger.rows.values().filter(|r| r.stands()) {
-            if let Some(other) = there.ledger.others.get(&row.fold) {
-                let reason = format!("belongs to the sync {other} now");
-                plan.skipped.push(Skipped { key: Some(row.key.clone()), source_key: Some(row.source_key.clone()), reason });
-                plan.forget.push(row.fold.clone());
-            }
         }
     }
 

@@ -163,7 +163,7 @@ fn told(mut secrets: Vec<SecretOutcome>, redactor: &Redactor) -> Vec<SecretOutco
             secret.outcome = Outcome::Failed;
         }
         if let Some(reason) = secret.reason.as_ref().filter(|_| !secret.outcome.written()) {
-            secret.reason = Some(redactor.redact(reason));
+            secret.reason = Some(redactor.redact_told(reason));
         }
     }
     secrets.sort_by(|a, b| (a.outcome.rank(), &a.key).cmp(&(b.outcome.rank(), &b.key)));

@@ -168,7 +168,7 @@ impl Runner {
             Err(Stopped::Cancelled) => (RunStatus::Cancelled, Some("cancelled; what was written stays, the next run goes on from here".to_string())),
             Err(Stopped::NeedsApproval(text)) => (RunStatus::NeedsApproval, Some(text)),
         };
-        Ended { status, message: message.map(|m| cx.redact(&m)), retryable, login_refused, credentials_refused, learned }
+        Ended { status, message: message.map(|m| cx.redact_told(&m)), retryable, login_refused, credentials_refused, learned }
     }
 
     /// Answers what the run took for granted, where there is something to tell.
@@ -190,7 +190,7 @@ impl Runner {
         }
         progress.phase(Phase::Planning);
         let mut plan = self.compute(spec, cx, &mut opened, full, first).await?;
-        withdraw_frozen(&mut plan, &frozen);
+        withdraw_frozen(&mut plan, &frozen, opened.destination.keys());
         self.report(&plan, progress);
         if let Some(reason) = plan.stops().filter(|_| !spec.withhold) {
             self.withhold(&plan, progress);
@@ -244,7 +244,7 @@ impl Runner {
     pub async fn plan(&self, spec: &RunSpec, cx: &Cx) -> Result<PlanDoc, ApiError> {
         let mut planned = self.planned(spec, cx).await;
         if let Err(error) = &mut planned {
-            error.message = cx.redact(&error.message);
+            error.message = cx.redact_told(&error.message);
         }
         planned
     }
@@ -272,13 +272,13 @@ impl Runner {
             opened.source = importing::merged(std::mem::take(&mut opened.source), &all);
         }
         let mut plan = self.compute(spec, cx, &mut opened, full, first).await.map_err(api)?;
+        withdraw_frozen(&mut plan, &frozen, opened.destination.keys());
         plan.skipped.extend(skipped);
         plan.warnings.extend(self.elsewhere(spec, &opened).await.map_err(api)?);
-        withdraw_frozen(&mut plan, &frozen);
         let mut document = plan.document(&spec.config.name, &opened.source, imports);
         document.requests = cx.meter().snapshot();
         for text in document.warnings.iter_mut().chain(document.conflicts.iter_mut().map(|c| &mut c.reason)) {
-            *text = cx.redact(text);
+            *text = cx.redact_told(text);
         }
         Ok(document)
     }

@@ -7,16 +7,16 @@ use super::executor::{Execution, blocking};
 use super::pool;
 use super::progress::Progress;
 use super::runner::{Learned, RunSpec, Runner, Stopped};
-use crate::destination::{Destination, Entry, Inventory, Listing, Target};
-use crate::http::{Cx, ErrorKind};
+use crate::destination::{Destination, Entry, Freshness, Inventory, KeySpace, Listing, Target};
+use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::Memory;
 use crate::model::board::Phase;
 use crate::model::ledger::{Ledger, PlaceSettings};
 use crate::model::plan::Action;
 use crate::model::run::{Outcome, RunKind, SecretOutcome, Trigger};
 use crate::model::sync::{SyncConfig, SyncState};
-use crate::plan::import::{self as importing, ImportPlan};
-use crate::plan::{self, Change, Inputs, Matcher, Plan, Policy, count};
+use crate::plan::import::{self as importing, ImportChange, ImportPlan};
+use crate::plan::{self, Inputs, Matcher, Plan, Policy, count};
 use crate::source::{Source, SourceMap, SourceWrite, WriteOutcome};
 use crate::store::StoreError;
 
@@ -165,7 +165,7 @@ impl Runner {
                 }
                 Err(error) if error.kind.whole_connection() => return Err(error.into()),
                 Err(error) => {
-                    failed.insert(key, cx.redact(&error.text()));
+                    failed.insert(key, cx.redact_told(&error.text()));
                 }
             }
         }
@@ -176,12 +176,22 @@ impl Runner {
     }
 
     pub(super) fn import_plan(&self, spec: &RunSpec, opened: &Opened, wins: bool, failed: &HashMap<String, String>) -> ImportPlan {
-        let check = |name: &str| opened.account.check_name(name);
-        importing::plan(&spec.config, &opened.source, &opened.inventory, opened.destination.keys(), &check, wins, failed)
+        let as_left = |entry: &Entry| {
+            let row = opened.ledger.rows.get(&opened.destination.keys().fold(&entry.key)).filter(|r| r.value_hash.is_some());
+            row.is_some_and(|r| matches!(opened.destination.freshness(entry, r), Freshness::Same | Freshness::Unseen))
+        };
+        let rules = importing::Rules {
+            as_left: &as_left,
+            check_name: &|name| opened.account.check_name(name),
+            check_value: &|value| opened.account.check_value(value),
+            destination_wins: wins,
+        };
+        importing::plan(&spec.config, &opened.source, &opened.inventory, opened.destination.keys(), &opened.ledger, &rules, failed)
     }
 
-    /// Writes an import into the source and merges what was written. Answers the folded keys
-    /// that a sync must leave alone, because they exist at the destination only.
+    /// Writes an import into the source, reads back what the source holds then, and goes on with
+    /// that. Answers the folded keys that a sync must leave alone, because their value exists at
+    /// the destination only; the outcome of each has been told.
     pub(super) async fn write_source(
         &self,
         spec: &RunSpec,
@@ -191,6 +201,13 @@ impl Runner {
         plan: ImportPlan,
     ) -> Result<Vec<String>, Stopped> {
         let mut frozen = plan.frozen;
+        let target = opened.destination.identity();
+        // Before anything is sent: a run that is cut off now must not leave half a value that the
+        // next one takes for the truth.
+        let doubted: Vec<String> = plan.stranded.into_iter().chain(plan.changes.iter().map(|c| c.fold.clone())).collect();
+        let (store, id, at, folds) = (self.store.clone(), spec.state.id.clone(), target.clone(), doubted.clone());
+        blocking(move || store.doubt(&id, &at, &folds)).await?;
+        opened.ledger.unproven.extend(doubted);
         for skipped in plan.skipped {
             let key = skipped.key.unwrap_or_default();
             progress.done(SecretOutcome { key, source_key: skipped.source_key, outcome: Outcome::Skipped, reason: Some(skipped.reason) });
@@ -199,16 +216,23 @@ impl Runner {
             return Ok(frozen);
         }
         progress.total(plan.changes.len(), 0);
-        let writes: Vec<SourceWrite> =
-            plan.changes.iter().map(|c| SourceWrite { key: c.source_key.clone(), value: c.value.clone(), create: c.create }).collect();
-        let outcomes: HashMap<String, WriteOutcome> = opened.account.write(cx, &pool::place(&spec.config), &writes).await?.into_iter().collect();
-        let mut done = Vec::new();
+        let write =
+            |c: &ImportChange| SourceWrite { key: c.source_key.clone(), value: c.value.clone(), create: c.create, yields: !plan.destination_wins };
+        let writes: Vec<SourceWrite> = plan.changes.iter().map(write).collect();
+        let place = pool::place(&spec.config);
+        let sending = cx.sending(writes.iter().map(|w| &w.value));
+        let outcomes: HashMap<String, WriteOutcome> = opened.account.write(&sending, &place, &writes).await?.into_iter().collect();
+        let now = if outcomes.values().any(|o| *o == WriteOutcome::Done) { Some(opened.account.read(cx, &place).await) } else { None };
+        let mut proved = Vec::new();
         for change in &plan.changes {
             let (outcome, reason) = match outcomes.get(&change.source_key) {
-                Some(WriteOutcome::Done) => {
-                    done.push(change);
-                    (Outcome::Imported, change.reason.clone())
-                }
+                Some(WriteOutcome::Done) => match kept(change, now.as_ref(), &spec.config, opened.destination.keys()) {
+                    Ok(()) => {
+                        proved.push(change.fold.clone());
+                        (Outcome::Imported, change.reason.clone())
+                    }
+                    Err(reason) => (Outcome::Failed, format!("{reason}; here it stays as it is")),
+                },
                 Some(WriteOutcome::AwaitsApproval(text)) => (Outcome::Skipped, text.clone()),
                 Some(WriteOutcome::Failed(text)) => (Outcome::Failed, text.clone()),
                 None => (Outcome::Failed, "the KMS did not say what became of it".to_string()),
@@ -219,7 +243,12 @@ impl Runner {
             let source_key = Some(change.source_key.clone());
             progress.done(SecretOutcome { key: change.key.clone(), source_key, outcome, reason: Some(reason) });
         }
-        opened.source = importing::merged(std::mem::take(&mut opened.source), &done);
+        if let Some(Ok(map)) = now {
+            opened.source = map.selected(&spec.config.sync_options.filter());
+        }
+        opened.ledger.unproven.retain(|fold| !proved.contains(fold));
+        let (store, id) = (self.store.clone(), spec.state.id.clone());
+        blocking(move || store.trust(&id, &target, &proved)).await?;
         self.record(cx, progress).await;
         Ok(frozen)
     }
@@ -320,8 +349,12 @@ impl Runner {
         if spec.config.sync_options.initial_sync_behavior.imports() {
             self.store.put(&imported_key(&id, &target), true.into());
         }
+        // Both sides hold the same now, except where the operator is asked or a key stays as it is.
+        let open: HashSet<&str> = plan.asks().map(|c| c.fold.as_str()).chain(plan.frozen.iter().map(String::as_str)).collect();
+        let agreed: Vec<String> = opened.ledger.unproven.iter().filter(|f| !open.contains(f.as_str())).cloned().collect();
         blocking(move || {
             store.settle(&id, &target)?;
+            store.trust(&id, &target, &agreed)?;
             store.clear_approved(&id, &target)
         })
         .await?;
@@ -383,20 +416,40 @@ pub(super) fn target(config: &SyncConfig, state: &SyncState, environment_name: O
     }
 }
 
+/// Whether the source holds an imported value exactly as it was sent; otherwise what it made of it.
+fn kept(change: &ImportChange, now: Option<&Result<SourceMap, ApiError>>, config: &SyncConfig, keys: &dyn KeySpace) -> Result<(), String> {
+    let map = match now {
+        Some(Ok(map)) => map,
+        Some(Err(error)) => return Err(format!("it was sent to the KMS, and could not be read back: {}", error.text())),
+        None => return Err("it was not read back from the KMS".into()),
+    };
+    let schema = plan::schema_of(config, keys);
+    let target = |name: &str| keys.convert(&schema.apply(name)).ok().map(|k| keys.fold(&k));
+    let named =
+        |name: &str| name == change.source_key || (name.eq_ignore_ascii_case(&change.source_key) && target(name).as_ref() == Some(&change.fold));
+    match map.secrets.iter().find(|s| named(&s.key)) {
+        Some(secret) if secret.value.same_as(&change.value) => Ok(()),
+        Some(_) => Err("the KMS changed the value that the import wrote: it holds another one now".into()),
+        None if map.unreadable.iter().any(|(key, _)| named(key)) => Err("it was sent to the KMS, which does not show what it holds now".into()),
+        None => match map.secrets.iter().find(|s| s.key.trim().eq_ignore_ascii_case(change.source_key.trim())) {
+            Some(secret) => Err(format!("the KMS keeps it under another name, {}", secret.key)),
+            None => Err("it was sent to the KMS, which does not list it".into()),
+        },
+    }
+}
+
 /// Keys whose import failed or waits stay as they are at the destination: neither deleted, for
-/// the source has them not yet, nor overwritten, for the destination's value may be the chosen one.
-pub(super) fn withdraw_frozen(plan: &mut Plan, frozen: &[String]) {
+/// the source has them not yet, nor overwritten, for the destination's value may be the chosen
+/// one. What became of them was told with the import, and is not told again.
+pub(super) fn withdraw_frozen(plan: &mut Plan, frozen: &[String], keys: &dyn KeySpace) {
     if frozen.is_empty() {
         return;
     }
-    let (stay, go): (Vec<Change>, Vec<Change>) = std::mem::take(&mut plan.changes).into_iter().partition(|c| !frozen.contains(&c.fold));
-    plan.changes = stay;
-    plan.adopt.retain(|r| !frozen.contains(&r.fold));
-    for change in go.into_iter().filter(|c| c.action != Action::Delete) {
-        let reason = "left as it is: its import failed, or waits for approval".to_string();
-        plan.skipped.push(plan::Skipped { key: Some(change.key), source_key: change.source_key, reason });
-    }
-    plan.frozen.extend(frozen.iter().cloned());
+    let frozen: HashSet<&str> = frozen.iter().map(String::as_str).collect();
+    plan.changes.retain(|c| !frozen.contains(c.fold.as_str()));
+    plan.adopt.retain(|r| !frozen.contains(r.fold.as_str()));
+    plan.skipped.retain(|s| s.key.as_deref().is_none_or(|k| !frozen.contains(keys.fold(k).as_str())));
+    plan.frozen.extend(frozen.into_iter().map(str::to_string));
 }
 
 /// An error when keys failed, with their number and the first of them.

@@ -9,8 +9,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use unpoisoned::Lock;
 
+use super::redact::repeats;
 use super::seat::{Busy, Seat};
 use super::{ApiError, Redactor};
+use crate::model::SecretValue;
 use crate::model::board::Waiting;
 use crate::model::run::Requests;
 
@@ -19,6 +21,8 @@ const RETRY_BUDGET: i64 = 500;
 
 /// What a run waits for whose own wait is over while others are at work.
 const FOR_A_SEAT: &str = "its wait is over; other runs are at work (maxRuns)";
+/// Stands for a server's text that repeats a value too short to be masked in it.
+const WITHHELD: &str = "(what it said is not shown, for it repeats the value)";
 
 /// Told when a wait begins (`Some`) and ends (`None`).
 pub type WaitSink = Arc<dyn Fn(Option<Waiting>) + Send + Sync>;
@@ -27,6 +31,8 @@ pub type WaitSink = Arc<dyn Fn(Option<Waiting>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Cx {
     inner: Arc<Inner>,
+    /// Short values that the call under way carries.
+    sent: Arc<[SecretValue]>,
 }
 
 struct Inner {
@@ -54,7 +60,15 @@ impl Cx {
                 seat: Seat::default(),
                 retries_left: AtomicI64::new(RETRY_BUDGET),
             }),
+            sent: Arc::default(),
         }
+    }
+
+    /// The same context for a call that carries these values: the answer may repeat them, and
+    /// those too short to be masked wherever they occur by chance are known here.
+    pub fn sending<'v>(&self, values: impl IntoIterator<Item = &'v SecretValue>) -> Self {
+        let short = values.into_iter().filter(|v| v.expose().trim().len() < super::redact::SHORTEST);
+        Self { inner: self.inner.clone(), sent: short.cloned().collect() }
     }
 
     /// A context for a single question: nobody watches its waits.
@@ -87,9 +101,18 @@ impl Cx {
         &self.inner.redactor
     }
 
-    /// A server's text with every known secret masked.
+    /// A server's text with every known secret masked. Where it repeats a short value that was
+    /// sent, all of it is left out: a word masked in a sentence is easily guessed.
     pub fn redact(&self, text: &str) -> String {
+        if self.sent.iter().any(|value| repeats(text, value)) {
+            return WITHHELD.into();
+        }
         self.inner.redactor.redact(text)
+    }
+
+    /// A sentence of ours, whose server's part went through [`Self::redact`] before.
+    pub fn redact_told(&self, text: &str) -> String {
+        self.inner.redactor.redact_told(text)
     }
 
     /// Takes one retry from the run's budget; false when it is spent.
@@ -297,6 +320,16 @@ mod unpoisoned {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_repeats_a_short_value_is_not_shown() {
+        let cx = Cx::quiet();
+        let values = ["7", "longer than that", "on"].map(SecretValue::new);
+        let sending = cx.sending(&values);
+        assert_eq!(sending.redact("\"on\" is no number"), WITHHELD);
+        assert_eq!(sending.redact("one of 70 is no number"), "one of 70 is no number");
+        assert_eq!(cx.redact("\"on\" is no number"), "\"on\" is no number", "another call says what it says");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn waits_at_the_same_time_count_once() {

@@ -44,6 +44,13 @@ impl ErrorKind {
     }
 }
 
+/// A sentence without the separator of a part that was empty, before or behind it.
+fn whole(message: &str) -> String {
+    let message = message.trim().trim_start_matches(':').trim_start();
+    let cut = message.strip_suffix("()").unwrap_or(message).trim_end().trim_end_matches(':').trim_end();
+    if cut.is_empty() { "no reason was given".to_string() } else { cut.to_string() }
+}
+
 /// A failed call. The texts are sanitised and hold no secret: build them through
 /// [`super::Cx::redact`] wherever a server's text goes in.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,7 +78,7 @@ impl ApiError {
         Self {
             kind,
             service: service.to_string(),
-            message: brief(message.as_ref(), 600),
+            message: whole(&brief(message.as_ref(), 600)),
             code: None,
             status: None,
             request_id: None,
@@ -125,12 +132,13 @@ impl ApiError {
         if let Some(code) = &self.code {
             facts.push(code.clone());
         }
+        let message = whole(&self.message);
         let mut out = if self.service == "kms-sync" {
-            self.message.clone()
+            message
         } else if facts.is_empty() {
-            format!("{}: {}", self.service, self.message)
+            format!("{}: {message}", self.service)
         } else {
-            format!("{} {}: {}", self.service, facts.join(" "), self.message)
+            format!("{} {}: {message}", self.service, facts.join(" "))
         };
         if let Some(id) = &self.request_id {
             out.push_str(&format!(" (request {id})"));
@@ -143,5 +151,26 @@ impl ApiError {
             out.push_str(advice);
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_is_empty_leaves_no_hole() {
+        for (message, text) in [
+            (": the connection broke", "x: the connection broke"),
+            ("set KEY: ", "x: set KEY"),
+            ("it broke ()", "x: it broke"),
+            ("  ", "x: no reason was given"),
+            ("set KEY: refused", "x: set KEY: refused"),
+        ] {
+            assert_eq!(ApiError::new(ErrorKind::Invalid, "x", message).text(), text);
+        }
+        let mut error = ApiError::new(ErrorKind::Invalid, "x", "refused");
+        error.message = format!("set KEY: {}", "");
+        assert_eq!(error.status(400).advice("Look.").text(), "x 400: set KEY. Look.");
     }
 }

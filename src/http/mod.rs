@@ -288,13 +288,14 @@ impl Http {
         let client = self.client(request.url())?.clone();
         let _busy = cx.enter(service).await?;
         cx.meter().request(service, call, sent, retry);
+        let host = request.url().host_str().unwrap_or("the server").to_string();
         let work = async {
-            let mut response = client.execute(request).await.map_err(|e| self.transport(cx, service, &e))?;
+            let mut response = client.execute(request).await.map_err(|e| self.transport(cx, service, &host, &e))?;
             let status = response.status().as_u16();
             let headers = response.headers().clone();
             let announced = response.content_length().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
             let mut body = Zeroizing::new(Vec::with_capacity(announced.min(FIRST_BUFFER)));
-            while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(cx, service, &e))? {
+            while let Some(chunk) = response.chunk().await.map_err(|e| self.transport(cx, service, &host, &e))? {
                 if body.len() + chunk.len() > BODY_CAP {
                     return Err(
                         ApiError::new(ErrorKind::NotTheService, service, format!("the answer is larger than {} MiB", BODY_CAP >> 20)).status(status)
@@ -314,8 +315,7 @@ impl Http {
         work.await
     }
 
-    fn transport(&self, cx: &Cx, service: &str, error: &reqwest::Error) -> ApiError {
-        let host = error.url().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default();
+    fn transport(&self, cx: &Cx, service: &str, host: &str, error: &reqwest::Error) -> ApiError {
         let mut deepest = String::new();
         let mut source = std::error::Error::source(error);
         while let Some(inner) = source {

@@ -1,4 +1,9 @@
 //! Masks every secret the run knows in texts that will be shown, logged or stored.
+//!
+//! A server's text is masked where it comes in ([`Redactor::redact`]). Sentences of ours pass
+//! once more before they are told ([`Redactor::redact_told`]), as a net: there a secret that is
+//! a common word stays, for it stands in the sentence whatever the secret is, and a masked word
+//! beside its plain twin would give the secret away.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -9,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::model::SecretValue;
 
 /// Shorter texts are not masked: they occur by chance, and masking would give them away.
-const SHORTEST: usize = 4;
+pub(super) const SHORTEST: usize = 4;
 /// A shorter text of letters and digits is masked where it stands as a word of its own: within
 /// longer words (`prod` in `production`, `5432` in `15432`) it occurs by chance.
 const WITHIN_WORDS: usize = 8;
@@ -17,6 +22,10 @@ const WITHIN_WORDS: usize = 8;
 const CUT: &str = "...";
 /// A cut secret is told from chance by this many characters.
 const CUT_SHORTEST: usize = 6;
+/// Words of ours are not longer.
+const LONGEST_WORD: usize = 24;
+/// Numbers of ours (limits, counts, ports) have no more digits.
+const LONGEST_NUMBER: usize = 5;
 
 /// Knows every value, token and credential of a run.
 #[derive(Default)]
@@ -36,11 +45,11 @@ struct Known {
 
 impl Known {
     /// Masks the beginning of a secret where a text was cut to size in the middle of it.
-    fn mask_cut(&self, mut text: String) -> String {
+    fn mask_cut(&self, mut text: String, spared: fn(&str) -> bool) -> String {
         let mut from = text.len();
         while let Some(end) = text[..from].rfind(CUT) {
             from = end;
-            let begin = self.forms.iter().filter_map(|form| {
+            let begin = self.forms.iter().filter(|form| !spared(form)).filter_map(|form| {
                 let head = form.char_indices().nth(CUT_SHORTEST).map(|(at, _)| &form[..at])?;
                 text[..end].match_indices(head).map(|(at, _)| at).find(|at| form.starts_with(&text[*at..end]))
             });
@@ -69,6 +78,16 @@ impl Redactor {
     /// Replaces each known secret by `***`: as it is, JSON-escaped, percent-encoded, base64, and
     /// each longer line of a multi-line secret.
     pub fn redact(&self, text: &str) -> String {
+        self.mask_all(text, |_| false)
+    }
+
+    /// Masks in a sentence of ours, whose server's part was masked before, what cannot be a
+    /// word of the sentence.
+    pub fn redact_told(&self, text: &str) -> String {
+        self.mask_all(text, common)
+    }
+
+    fn mask_all(&self, text: &str, spared: fn(&str) -> bool) -> String {
         let mut known = self.lock();
         if !known.fresh.is_empty() {
             let fresh = std::mem::take(&mut known.fresh);
@@ -78,16 +97,45 @@ impl Redactor {
         }
         let mut out = text.to_string();
         for form in &known.forms {
-            if form.len() <= out.len() && out.contains(form.as_str()) {
+            if form.len() <= out.len() && out.contains(form.as_str()) && !spared(form) {
                 out = mask(&out, form);
             }
         }
-        if out.contains(CUT) { known.mask_cut(out) } else { out }
+        if out.contains(CUT) { known.mask_cut(out, spared) } else { out }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// True for what may be a word, a name or a number in a sentence of ours: words of one case
+/// (`source`, `Production`, `DB_HOST`, `aws-secrets-manager`) and short numbers.
+fn common(form: &str) -> bool {
+    if form.chars().all(|c| c.is_ascii_digit()) {
+        return form.len() <= LONGEST_NUMBER;
+    }
+    let word = |part: &str| {
+        let letters = part.trim_end_matches(|c: char| c.is_ascii_digit());
+        let tail = letters.get(1..).unwrap_or_default();
+        part.len() - letters.len() <= 2
+            && letters.chars().all(|c| c.is_ascii_alphabetic())
+            && (tail.chars().all(|c| c.is_ascii_lowercase()) || letters.chars().all(|c| c.is_ascii_uppercase()))
+    };
+    form.split_whitespace().all(|w| w.len() <= LONGEST_WORD) && form.split([' ', '-', '_', '.', ',', ':', '/', '(', ')']).all(word)
+}
+
+/// True when a text holds a secret too short to be masked, as a word of its own.
+pub(super) fn repeats(text: &str, secret: &SecretValue) -> bool {
+    let value = secret.expose().trim();
+    if value.is_empty() || value.len() >= SHORTEST {
+        return false;
+    }
+    let glued = |mine: Option<char>, next: Option<char>| mine.is_some_and(char::is_alphanumeric) && next.is_some_and(char::is_alphanumeric);
+    text.match_indices(value).any(|(at, _)| {
+        let (before, after) = (text[..at].chars().next_back(), text[at + value.len()..].chars().next());
+        !glued(value.chars().next(), before) && !glued(value.chars().next_back(), after)
+    })
 }
 
 fn mask(text: &str, form: &str) -> String {
@@ -165,6 +213,38 @@ mod tests {
             ("éprod prod", "éprod ***"),
         ] {
             assert_eq!(redactor.redact(text), masked);
+        }
+    }
+
+    #[test]
+    fn words_of_our_own_sentences_stay() {
+        let redactor = Redactor::default();
+        for secret in
+            ["source", "Production", "could not", "DB_HOST", "eu-west-1", "1024", "configuration", "x9K-source", "hunter2hunter2", "sourceControl"]
+        {
+            redactor.learn(&SecretValue::new(secret));
+        }
+        let told = "The source eu-west-1 could not be read: DB_HOST holds 1024 bytes (Production configuration)";
+        assert_eq!(redactor.redact_told(told), told);
+        assert_eq!(redactor.redact("no DB_HOST"), "no ***", "a server's text is masked as ever");
+        for leak in ["x9K-source", "hunter2hunter2", "sourceControl"] {
+            assert_eq!(redactor.redact_told(&format!("refused: {leak}.")), "refused: ***.");
+        }
+    }
+
+    #[test]
+    fn a_short_secret_is_found_as_a_word() {
+        for (text, secret, found) in [
+            ("\"a7\" is not allowed", "a7", true),
+            ("value a7.", " a7\n", true),
+            ("a72 is not allowed", "a7", false),
+            ("cat", "a", false),
+            ("é1 1é", "1", false),
+            ("cost: $1", "$1", true),
+            ("anything", "", false),
+            ("long is masked", "long", false),
+        ] {
+            assert_eq!(repeats(text, &SecretValue::new(secret)), found, "{text:?} {secret:?}");
         }
     }
 

@@ -57,6 +57,8 @@ pub struct LedgerRow {
 
 /// Member of a row's `detail` that keeps the hash of a value this sync deleted.
 const LAST_HASH: &str = "deletedHash";
+/// Member of a row's `detail`: the key held the wanted value already, and another sync stood for it.
+const BESIDE: &str = "besideAnother";
 
 impl LedgerRow {
     /// True for a key that this sync wrote, or was about to write, and did not delete since.
@@ -73,17 +75,37 @@ impl LedgerRow {
     /// Turns the row into the memory of a key this sync deleted: it proves ownership, and saves
     /// a read, when the key comes back while its deletion is pending.
     pub fn bury(&mut self) {
+        self.stand_beside(false);
         if !self.detail.is_object() {
             self.detail = serde_json::json!({});
         }
         self.detail[LAST_HASH] = self.value_hash.take().into();
     }
 
-    /// Forgets that the key was deleted.
+    /// Forgets what a write of this sync ends: that the key was deleted, or another's.
     pub fn revive(&mut self) {
         if let Some(detail) = self.detail.as_object_mut() {
             detail.remove(LAST_HASH);
+            detail.remove(BESIDE);
         }
+    }
+
+    /// Marks a row of a key that was found as wanted and that another sync stands for: this one
+    /// carries the key as well, so that the other does not delete it, and has written nothing.
+    pub fn stand_beside(&mut self, beside: bool) {
+        if !self.detail.is_object() && beside {
+            self.detail = serde_json::json!({});
+        }
+        match (beside, self.detail.as_object_mut()) {
+            (true, Some(detail)) => _ = detail.insert(BESIDE.into(), true.into()),
+            (false, Some(detail)) => _ = detail.remove(BESIDE),
+            (_, None) => {}
+        }
+    }
+
+    /// True for a row that only stands beside another sync's.
+    pub fn stands_beside(&self) -> bool {
+        self.detail.get(BESIDE).is_some()
     }
 
     /// The hash of the value that was deleted.
@@ -105,13 +127,22 @@ pub struct Intent {
     pub at: Time,
 }
 
+/// What another local sync stands for at the same target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Other {
+    /// The sync's name.
+    pub sync: String,
+    pub row: LedgerRow,
+}
+
 /// What the planner may know of the past of one sync at one target.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// Rows by folded key.
     pub rows: std::collections::HashMap<String, LedgerRow>,
-    /// Folded keys that other local syncs own at the same target, with the sync's name.
-    pub others: std::collections::HashMap<String, String>,
+    /// Folded keys that other local syncs stand for at the same target: what they wrote, and what
+    /// they found there as they want it. Of several, the one that wrote last.
+    pub others: std::collections::HashMap<String, Other>,
     /// Objects (by their handle) that other local syncs wrote through another target, which this
     /// one's listing may reach: an object that holds many keys, a wider or narrower place.
     pub other_objects: std::collections::HashMap<String, String>,
@@ -119,6 +150,9 @@ pub struct Ledger {
     pub approved: std::collections::HashSet<String>,
     /// Folded foreign keys the operator chose to keep, always.
     pub kept: std::collections::HashSet<String>,
+    /// Folded keys whose value an import was to carry into the source and did not, or not
+    /// provably: nothing overwrites or deletes them before the operator agreed.
+    pub unproven: std::collections::HashSet<String>,
     /// True once a run of this sync at this target has succeeded.
     pub settled: bool,
 }

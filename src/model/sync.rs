@@ -168,6 +168,7 @@ const ANSWER_FIELDS: &[&str] = &[
     "folder",
     "waiting",
     "leftBehind",
+    "warnings",
 ];
 const OPTION_FIELDS: &[&str] = &["initialSyncBehavior", "keySchema", "disableSecretDeletion", "includeAllSubFolders", "includeKeys", "excludeKeys"];
 
@@ -535,6 +536,10 @@ pub struct SyncDoc {
     /// After an edit: keys this sync wrote that its settings no longer reach. Absent when none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_behind: Option<usize>,
+    /// In the answer to a creation or an edit: what speaks against it (another sync that writes
+    /// the same keys). Absent when nothing does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What keeps a sync from going on: its run is queued or stands in a wait, its source cannot be
@@ -605,6 +610,7 @@ impl SyncDoc {
             source_connection: config.source_connection.clone(),
             waiting: None,
             left_behind: None,
+            warnings: Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! done? [`import`] answers the same for the way back, from destination to source.
 
 mod compute;
+mod deletion;
 pub mod import;
 pub mod removal;
 mod want;

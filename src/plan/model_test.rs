@@ -9,7 +9,7 @@ use super::testing::{Keys, Memory, config, hasher, settled, source};
 use super::*;
 use crate::destination::KeySpace;
 use crate::model::SecretValue;
-use crate::model::ledger::{Intent, LedgerRow};
+use crate::model::ledger::{Intent, LedgerRow, Other};
 
 /// Plans once; values that the planner wants read are read.
 fn planned(world: &Memory, ledger: &Ledger, config: &SyncConfig, source: &SourceMap, policy: Policy) -> (Plan, Inventory) {
@@ -67,6 +67,7 @@ fn run(world: &mut Memory, ledger: &mut Ledger, config: &SyncConfig, source: &So
                 row.remote_id = Some(id);
                 row.stamp = Some(stamp);
                 row.value_hash = Some(hasher.hash(&wish.value));
+                row.revive();
             }
             None => {
                 world.writes += 1;
@@ -244,10 +245,106 @@ fn two_source_keys_that_collapse_are_a_conflict_and_nothing_is_deleted_for_it() 
 fn a_key_of_another_sync_is_left_alone() {
     let mut world = Memory { readable: true, ..Memory::default() };
     world.put("THEIRS", "x");
-    let mut ledger = Ledger { others: HashMap::from([("theirs".to_string(), "other-sync".to_string())]), ..settled() };
+    let mut theirs = Ledger::default();
+    announced(&mut theirs, "theirs", "create", "x");
+    let mut ledger = Ledger { others: stands("other-sync", &theirs), ..settled() };
     let plan = run(&mut world, &mut ledger, &config(None, true), &source(&[("A", "1")]), true, None);
     assert_eq!(living(&world).len(), 2);
     assert!(plan.warnings.iter().any(|w| w.contains("other-sync")));
+}
+
+/// What another sync's ledger looks like from here.
+fn stands(sync: &str, ledger: &Ledger) -> HashMap<String, Other> {
+    let rows = ledger.rows.values().filter(|r| r.stands());
+    rows.map(|r| (r.fold.clone(), Other { sync: sync.to_string(), row: r.clone() })).collect()
+}
+
+/// Two syncs at one destination; each sees the other's rows. A run of one of them.
+fn turn(world: &mut Memory, mine: &mut Ledger, other: &Ledger, source: &SourceMap, allow: bool) -> Plan {
+    mine.others = stands("other", other);
+    let plan = run(world, mine, &config(None, true), source, allow, None);
+    plan.forget.iter().for_each(|fold| _ = mine.rows.remove(fold));
+    plan
+}
+
+#[test]
+fn two_syncs_carry_one_key_and_neither_deletes_it_for_the_other() {
+    for readable in [true, false] {
+        let mut world = Memory { readable, ..Memory::default() };
+        let (mut a, mut b) = (Ledger::default(), Ledger::default());
+        let (both, left) = (source(&[("ONE", "1"), ("SHARED", "v")]), source(&[("ONE", "1")]));
+        let other = source(&[("SHARED", "v")]);
+        turn(&mut world, &mut a, &b, &both, false);
+        let writes = world.writes;
+        let plan = turn(&mut world, &mut b, &a, &other, false);
+        assert_eq!((plan.changes.len(), plan.unchanged.len(), world.writes), (0, 1, writes), "readable: {readable}: taken over as it is");
+        // The one that wrote it drops it.
+        let plan = turn(&mut world, &mut a, &b, &left, true);
+        assert_eq!((plan.changes.len(), world.writes), (0, writes));
+        assert!(plan.skipped.iter().any(|s| s.key.as_deref() == Some("SHARED") && s.reason.contains("other")), "{:?}", plan.skipped);
+        // The other one has it alone now: it may change it, and it may delete it.
+        turn(&mut world, &mut b, &a, &other, false);
+        let plan = turn(&mut world, &mut b, &a, &source(&[("SHARED", "w"), ("X", "x")]), false);
+        assert_eq!((plan.asks().count(), living(&world)["shared"].as_str()), (0, "w"));
+        let plan = turn(&mut world, &mut b, &a, &source(&[("X", "x")]), false);
+        assert_eq!(plan.asks().count(), 0);
+        assert_eq!(living(&world).into_keys().collect::<Vec<_>>(), ["one", "x"]);
+        assert_eq!(turn(&mut world, &mut a, &b, &left, false).changes.len(), 0);
+    }
+}
+
+#[test]
+fn a_key_that_two_syncs_carry_comes_back_to_both_without_a_question() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let (mut a, mut b) = (Ledger::default(), Ledger::default());
+    let shared = source(&[("SHARED", "v")]);
+    turn(&mut world, &mut a, &b, &shared, false);
+    turn(&mut world, &mut b, &a, &shared, false);
+    world.held.get_mut("SHARED").expect("a key").deleted = true;
+    let plan = turn(&mut world, &mut b, &a, &shared, false);
+    assert_eq!(plan.changes.iter().map(|c| (c.action, c.ask.is_some())).collect::<Vec<_>>(), [(crate::model::plan::Action::Restore, false)]);
+    let plan = turn(&mut world, &mut a, &b, &shared, false);
+    assert_eq!((plan.changes.len(), plan.unchanged.len()), (0, 1));
+}
+
+#[test]
+fn two_syncs_with_other_values_do_not_fight() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let (mut a, mut b) = (Ledger::default(), Ledger::default());
+    let (ours, theirs) = (source(&[("SHARED", "a")]), source(&[("SHARED", "b")]));
+    turn(&mut world, &mut a, &b, &ours, false);
+    turn(&mut world, &mut b, &a, &ours, false);
+    // The one that stands beside does not overwrite what the other wrote, unless told to.
+    assert_eq!(turn(&mut world, &mut b, &a, &theirs, false).asks().count(), 1);
+    assert_eq!(living(&world)["shared"], "a");
+    turn(&mut world, &mut b, &a, &theirs, true);
+    assert_eq!(living(&world)["shared"], "b");
+    // Nor does the first one then.
+    let plan = turn(&mut world, &mut a, &b, &ours, false);
+    assert!(plan.asks().all(|c| c.ask.as_ref().is_some_and(|q| q.reason.contains("other"))) && plan.asks().count() == 1, "{:?}", plan.changes);
+    assert_eq!(living(&world)["shared"], "b");
+    assert_eq!(turn(&mut world, &mut b, &a, &theirs, false).changes.len(), 0);
+    // A stranger's edit is mended as ever, by the one that wrote last.
+    world.put("SHARED", "edited");
+    assert_eq!(turn(&mut world, &mut b, &a, &theirs, false).asks().count(), 0);
+    assert_eq!(living(&world)["shared"], "b");
+    // And the writer goes on to write what its source says.
+    assert_eq!(turn(&mut world, &mut b, &a, &source(&[("SHARED", "c")]), false).asks().count(), 0);
+    assert_eq!(living(&world)["shared"], "c");
+}
+
+#[test]
+fn what_an_import_left_in_doubt_is_asked_about() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let mut ledger = Ledger::default();
+    run(&mut world, &mut ledger, &config(None, true), &source(&[("A", "1"), ("B", "2")]), false, None);
+    world.put("A", " edited ");
+    ledger.unproven.extend(["a".to_string(), "b".to_string()]);
+    let agreed = Policy { overwrite_agreed: true, ..Policy::default() };
+    let (plan, _) = planned(&world, &ledger, &config(None, true), &source(&[("A", "1"), ("C", "3")]), agreed);
+    assert_eq!(plan.asks().map(|c| c.key.as_str()).collect::<Vec<_>>(), ["A", "B"], "neither overwritten nor deleted");
+    let (plan, _) = planned(&world, &ledger, &config(None, true), &source(&[("A", " edited "), ("B", "2")]), agreed);
+    assert_eq!((plan.changes.len(), plan.unchanged.len()), (0, 2), "equal values need no question");
 }
 
 #[test]

@@ -32,11 +32,18 @@ pub fn plan(inputs: &Inputs<'_>, wanted: &Wanted, failed_reads: &HashMap<String,
         let fold = keys.fold(&entry.key);
         let row = inputs.ledger.rows.get(&fold).filter(|r| r.stands());
         let source_key = named.get(fold.as_str()).map(|s| (*s).to_string()).or_else(|| row.map(|r| r.source_key.clone()));
-        if (row.is_none() && !named.contains_key(fold.as_str())) || inputs.ledger.others.contains_key(&fold) {
+        if row.is_none() && !named.contains_key(fold.as_str()) {
             continue;
         }
         match &entry.state {
             EntryState::Deleted { .. } => continue,
+            _ if inputs.ledger.others.contains_key(&fold) => {
+                // It is that sync's alone from now on.
+                let reason = format!("not removed: the sync {} carries it, too", inputs.ledger.others[&fold].sync);
+                plan.skipped.push(Skipped { key: Some(entry.key.clone()), source_key, reason });
+                plan.forget.extend(row.map(|r| r.fold.clone()));
+                continue;
+            }
             EntryState::Protected(reason) | EntryState::Blocked(reason) => {
                 plan.skipped.push(Skipped { key: Some(entry.key.clone()), source_key, reason: reason.clone() });
                 continue;
@@ -45,6 +52,7 @@ pub fn plan(inputs: &Inputs<'_>, wanted: &Wanted, failed_reads: &HashMap<String,
         }
         let foreign = match row {
             None => Some("not written by this sync".to_string()),
+            Some(_) if inputs.ledger.unproven.contains(&fold) => Some("its value was to be imported, and the KMS does not hold it".to_string()),
             Some(row) if !same_object(entry, row) => Some("made anew by somebody else".to_string()),
             Some(_) if failed_reads.contains_key(&entry.key) => Some(format!("its value could not be read ({})", failed_reads[&entry.key])),
             Some(row) => tampered(inputs, entry, row).map(str::to_owned),
@@ -68,6 +76,6 @@ pub fn plan(inputs: &Inputs<'_>, wanted: &Wanted, failed_reads: &HashMap<String,
     // Rows of keys that somebody else took away prove nothing any more.
     let there: HashSet<String> = inputs.inventory.entries.iter().map(|e| keys.fold(&e.key)).collect();
     let gone = inputs.ledger.rows.values().filter(|r| live(r) && r.intent.is_none() && !there.contains(&r.fold));
-    plan.forget = gone.filter(|r| inputs.destination.missing(r) == Missing::Gone).map(|r| r.fold.clone()).collect();
+    plan.forget.extend(gone.filter(|r| inputs.destination.missing(r) == Missing::Gone).map(|r| r.fold.clone()));
     plan
 }

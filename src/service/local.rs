@@ -145,7 +145,7 @@ impl Service for Local {
         }
         self.publish_card(&config);
         self.clocks.wake();
-        self.doc(&config)
+        Ok(SyncDoc { warnings: self.rivals(&config), ..self.doc(&config)? })
     }
 
     async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc> {
@@ -186,7 +186,7 @@ impl Service for Local {
         }
         self.publish_card(&config);
         self.clocks.wake();
-        self.whole_doc(&config)
+        Ok(SyncDoc { warnings: self.rivals(&config), ..self.whole_doc(&config)? })
     }
 
     async fn delete_sync(&self, name: &str) -> Result<()> {
@@ -239,7 +239,7 @@ impl Service for Local {
                 (config, state, replaces)
             }
         };
-        let overlaps = self.overlaps(&config, replaces.as_deref());
+        let overlaps = self.overlaps(&config, replaces.as_deref()).into_iter().map(|o| o.text);
         let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &Cx::quiet()).await?;
         plan.warnings.extend(overlaps);
         Ok(plan)

@@ -199,6 +199,16 @@ pub(super) fn unexpanded(value: &str) -> Option<String> {
     None
 }
 
+/// True when the KMS would take part of a value for a reference: names, environments, paths and
+/// projects are letters, digits and `-_.@:` in all its versions.
+pub(super) fn refers(value: &str) -> bool {
+    let name = |rest: &str| {
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "-_.@:".contains(c)));
+        end.is_some_and(|end| end > 0 && rest[end..].starts_with('}'))
+    };
+    value.match_indices("${").any(|(at, _)| name(&value[at + 2..]))
+}
+
 /// True when an expanded value may have been wrapped because its row asks to skip multi-line
 /// encoding: quoted, with its line breaks written as two characters.
 pub(super) fn maybe_wrapped(row: &Row) -> bool {

@@ -183,6 +183,8 @@ pub struct SourceWrite {
     pub value: SecretValue,
     /// False: the key exists in the folder and is updated.
     pub create: bool,
+    /// True when a value that somebody else gives the key meanwhile stays.
+    pub yields: bool,
 }
 
 /// What became of a key written to the source.
@@ -236,10 +238,26 @@ pub trait Source: Send + Sync {
         if key.trim().is_empty() {
             return Err("a KMS secret name must not be empty".into());
         }
+        if key.trim() != key {
+            return Err("a KMS secret name must not begin or end with white space".into());
+        }
         match key.chars().find(|c| matches!(c, ':' | '/')) {
             Some(c) => Err(format!("a KMS secret name must not hold {c:?}")),
             None => Ok(()),
         }
+    }
+
+    /// Whether the KMS holds a value exactly as it is written; otherwise what it makes of it.
+    fn check_value(&self, value: &str) -> Result<(), String> {
+        if stored_form(value) != value {
+            return Err(
+                "the KMS takes white space off both ends of a value (of line breaks at its end it keeps one), and would change this one".into()
+            );
+        }
+        if merge::refers(value) {
+            return Err("it holds text of the form ${NAME}, which the KMS takes for a reference to another secret and may replace".into());
+        }
+        Ok(())
     }
 
     /// `host`, for the header.

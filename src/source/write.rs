@@ -28,14 +28,20 @@ const MOST_BYTES: usize = 512 * 1024;
 /// Single refusals in a row, without a success, after which the rest is taken to fail alike.
 const HOPELESS: usize = 5;
 
+/// White space as ECMAScript trims it: the byte order mark counts, NEXT LINE does not
+/// (ECMA-262, `String.prototype.trim`).
+fn white(c: char) -> bool {
+    c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}')
+}
+
 /// What the server keeps of a value: it trims the outer white space of every written value,
-/// and a value that ends with a line break keeps one. Compare in this form after an import.
+/// and a value that ends with a line break keeps one.
 pub fn stored_form(value: &str) -> Cow<'_, str> {
-    let trimmed = value.trim();
+    let trimmed = value.trim_matches(white);
     if !value.ends_with('\n') {
         return Cow::Borrowed(trimmed);
     }
-    let start = value.len() - value.trim_start().len();
+    let start = value.len() - value.trim_start_matches(white).len();
     match value.get(start..start + trimmed.len() + 1) {
         Some(kept) if kept.ends_with('\n') && !trimmed.is_empty() => Cow::Borrowed(kept),
         _ => Cow::Owned(format!("{trimmed}\n")),
@@ -121,6 +127,10 @@ impl Kms {
                 None => missing.push(*write),
                 Some(row) if row.secret_value.as_ref().is_some_and(|v| stored_form(v.0.expose()) == stored_form(write.value.expose())) => {
                     progress.outcomes.push((write.key.clone(), WriteOutcome::Done));
+                }
+                Some(_) if write.yields => {
+                    let why = "the KMS got a value for it while the import was going, and that one stays".to_string();
+                    progress.outcomes.push((write.key.clone(), WriteOutcome::Failed(why)));
                 }
                 Some(_) => different.push(*write),
             }
@@ -281,7 +291,7 @@ mod tests {
     use super::*;
 
     fn write(key: &str, bytes: usize) -> SourceWrite {
-        SourceWrite { key: key.into(), value: SecretValue::new("x".repeat(bytes)), create: true }
+        SourceWrite { key: key.into(), value: SecretValue::new("x".repeat(bytes)), create: true, yields: false }
     }
 
     #[test]
@@ -298,9 +308,19 @@ mod tests {
 
     #[test]
     fn the_servers_trimming_is_known() {
-        for (given, kept) in
-            [("a", "a"), (" a ", "a"), ("a\n", "a\n"), ("a\n\n", "a\n"), ("\n a \n", "a\n"), ("", ""), ("\n", "\n"), ("a\r\n", "a\n")]
-        {
+        for (given, kept) in [
+            ("a", "a"),
+            (" a ", "a"),
+            ("a\n", "a\n"),
+            ("a\n\n", "a\n"),
+            ("\n a \n", "a\n"),
+            ("", ""),
+            ("\n", "\n"),
+            ("a\r\n", "a\n"),
+            ("\u{feff}a\u{a0}", "a"),
+            ("\u{85}a", "\u{85}a"),
+            ("a\r\nb", "a\r\nb"),
+        ] {
             assert_eq!(stored_form(given), kept, "{given:?}");
         }
     }

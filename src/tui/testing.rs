@@ -459,6 +459,7 @@ fn document(name: &str) -> SyncDoc {
         source_connection: None,
         waiting: None,
         left_behind: None,
+        warnings: Vec::new(),
     }
 }
 

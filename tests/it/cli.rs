@@ -94,6 +94,14 @@ async fn short_commands_print_json_when_asked() {
     let rig = Rig::new().await;
     connect(&rig, "http://127.0.0.1:9").await;
     rig.run_with(&["create", "-f", "-", "--destination", "aws-secrets-manager", "--no-run"], &aws_sync(&rig, "web", "eu-west-3")).await.expect(0);
+    let rival = rig
+        .run_with(&["create", "-f", "-", "--destination", "aws-secrets-manager", "--no-run", "--json"], &aws_sync(&rig, "rival", "eu-west-3"))
+        .await;
+    assert!(rival.stderr.contains("warning: web also writes there") && rival.stderr.contains("overlap"), "{}", rival.stderr);
+    let rival = rival.expect(0);
+    assert!(rival["secretSync"]["warnings"][0].as_str().is_some_and(|w| w.contains("web")), "{rival:#}");
+    rig.run_with(&["update", "rival", "-f", "-", "--json"], &rival["secretSync"]).await.expect(0);
+    rig.run(&["delete", "rival", "--yes"]).await.expect(0);
     let off = rig.run(&["disable", "web", "--json"]).await.expect(0);
     assert_eq!((&off["secretSync"]["name"], &off["secretSync"]["isEnabled"]), (&json!("web"), &json!(false)));
     let on = rig.run(&["enable", "web", "--json"]).await.expect(0);

@@ -119,9 +119,10 @@ pub(super) fn failure(cx: &Cx, answer: &Answer, what: &str, right: Right) -> Api
     let told = cx.redact(&brief(&essence(&refusal.message), 400));
     let text = match (told.is_empty(), answer.is_json()) {
         (false, _) => told,
-        (true, true) => format!("the vault answered {}", answer.status),
+        (true, true) => String::new(),
         (true, false) => cx.redact(&answer.excerpt()),
     };
+    let text = if text.trim().is_empty() { format!("the vault answered {}, and gave no reason", answer.status) } else { text };
     let (kind, advice) = classify(answer, &refusal, right);
     let code = if refusal.inner.is_empty() { &refusal.code } else { &refusal.inner };
     let mut error = ApiError::new(kind, SERVICE, format!("{what}: {text}"))

@@ -122,6 +122,10 @@ impl Provider for KeyVault {
         Box::new(keys::Keys)
     }
 
+    fn names_place(&self) -> bool {
+        true
+    }
+
     fn overlaps(&self, a: &Map, b: &Map) -> bool {
         match (target_of(a), target_of(b)) {
             (Some(a), Some(b)) => a.identity() == b.identity(),

@@ -127,6 +127,10 @@ impl Provider for Bitbucket {
     }
 
     /// An environment given by name in one and by uuid in the other may be the same one: that counts.
+    fn names_place(&self) -> bool {
+        true
+    }
+
     fn overlaps(&self, a: &Map, b: &Map) -> bool {
         let (a, b) = (Place::of(a), Place::of(b));
         a.folded() == b.folded()

@@ -173,7 +173,8 @@ fn refused(cx: &Cx, answer: &Answer) -> ApiError {
         error_description: String,
     }
     let body: Body = if answer.is_json() { serde_json::from_slice(&answer.body).unwrap_or_default() } else { Body::default() };
-    let text = if body.error_description.is_empty() { body.error.clone() } else { body.error_description.clone() };
+    let told = [&body.error_description, &body.error].into_iter().find(|t| !t.trim().is_empty());
+    let text = told.map_or_else(|| format!("it answered {}", answer.status), String::clone);
     let kind = if passing(answer) { ErrorKind::Transient } else { ErrorKind::Auth };
     let error = ApiError::new(kind, SERVICE, format!("the managed identity endpoint gave no token: {}", cx.redact(&brief(&text, 300))))
         .status(answer.status)

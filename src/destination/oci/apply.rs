@@ -275,7 +275,7 @@ impl VaultTarget {
         match secret.state() {
             State::Active => {}
             State::Failed(word) => {
-                let details = secret.lifecycle_details.as_deref().unwrap_or("no details");
+                let details = secret.lifecycle_details.as_deref().filter(|d| !d.trim().is_empty()).unwrap_or("no details");
                 return Err(conflict(
                     format!("{key} became {word}: {}", cx.redact(details)),
                     "Check that the encryption key is an enabled AES key of this vault.",

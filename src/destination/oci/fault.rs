@@ -102,6 +102,7 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
     let code = body.code.unwrap_or_default();
     let said = body.message.filter(|m| !m.trim().is_empty()).unwrap_or_else(|| answer.excerpt());
     let said = cx.redact(&said);
+    let reason = if said.trim().is_empty() { String::new() } else { format!(": {said}") };
     let row = TABLE.iter().find(|(status, c, text, ..)| {
         *status == answer.status && (c.is_empty() || code == *c) && (text.is_empty() || said.to_lowercase().contains(&text.to_lowercase()))
     });
@@ -116,8 +117,8 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
     };
     let message = match (answer.status, kind) {
         // First what helps: the service's own sentence is the same for every missing right.
-        (403, _) => format!("{}: the policy lacks {}: {said}", call.label, call.right),
-        (404, ErrorKind::NotFound) => format!("{}: not there, or the policy lacks {}: {said}", call.label, call.right),
+        (403, _) => format!("{}: the policy lacks {}{reason}", call.label, call.right),
+        (404, ErrorKind::NotFound) => format!("{}: not there, or the policy lacks {}{reason}", call.label, call.right),
         _ if said.is_empty() => format!("{} was refused", call.label),
         _ => format!("{}: {said}", call.label),
     };

@@ -91,6 +91,10 @@ impl Provider for OciVault {
         Box::new(names::Names)
     }
 
+    fn names_place(&self) -> bool {
+        true
+    }
+
     fn overlaps(&self, a: &Map, b: &Map) -> bool {
         ["compartmentOcid", "vaultOcid"].iter().all(|f| text(a, f) == text(b, f))
     }

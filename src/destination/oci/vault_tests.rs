@@ -93,6 +93,21 @@ async fn a_secret_that_never_settles_fails_alone() {
 }
 
 #[tokio::test]
+async fn a_state_without_a_name_is_told_in_a_whole_sentence() {
+    use super::super::Destination as _;
+    let (state, cx) = (State::new(), Cx::quiet());
+    state.put("ODD", b"old");
+    state.edit("ODD", |s| s.state = String::new());
+    let (_host, target) = hasty(&state).await;
+    let ledger = Ledger::default();
+    let entries = target.list(&cx, &Listing { prefix: "", ledger: &ledger, wanted: 1, full: true }).await.expect("listed").entries;
+    let crate::destination::EntryState::Blocked(reason) = &entries[0].state else { panic!("{entries:?}") };
+    assert_eq!(reason, "it is in no state that the answer names at OCI Vault");
+    let error = write(&cx, &target, Action::Update, "ODD", Some(&entries[0])).await.expect_err("blocked");
+    assert!(error.text().contains("ODD is in no state that the answer names"), "{error}");
+}
+
+#[tokio::test]
 async fn what_we_wrote_and_does_not_settle_is_no_success() {
     let (state, cx) = (State::new(), Cx::quiet());
     state.set_delays(Delays { create: Duration::from_secs(3600), ..Delays::all(Duration::from_millis(20)) });

@@ -49,7 +49,7 @@ impl Clocks {
                     if error.kind == ErrorKind::Auth {
                         engine.pool().note_refused(config.source_connection.as_deref());
                     }
-                    Err((error.kind, cx.redact(&error.text())))
+                    Err((error.kind, cx.redact_told(&error.text())))
                 }
             };
             // The loop may have ended.

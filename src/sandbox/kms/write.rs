@@ -19,9 +19,10 @@ struct Item {
     rename: Option<String>,
 }
 
-/// Outer white space goes; a value that ends with a line break keeps one.
+/// Outer white space goes, as JavaScript knows it; a value that ends with a line break keeps one.
 fn trimmed(value: &str) -> String {
-    if value.ends_with('\n') { format!("{}\n", value.trim()) } else { value.trim().to_string() }
+    let inner = value.trim_matches(|c: char| c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}'));
+    if value.ends_with('\n') { format!("{inner}\n") } else { inner.to_string() }
 }
 
 impl Item {

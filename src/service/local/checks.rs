@@ -30,8 +30,13 @@ impl Local {
         problems.into_result(config).map_err(ServiceError::from)
     }
 
-    /// Warnings about other syncs that write the same place.
-    pub(super) fn overlaps(&self, config: &SyncConfig, replaces: Option<&str>) -> Vec<String> {
+    /// Warnings about other syncs that write the same keys.
+    pub(super) fn rivals(&self, config: &SyncConfig) -> Vec<String> {
+        self.overlaps(config, None).into_iter().filter(|o| o.keys).map(|o| o.text).collect()
+    }
+
+    /// Other syncs that write the same place.
+    pub(super) fn overlaps(&self, config: &SyncConfig, replaces: Option<&str>) -> Vec<Overlap> {
         let Some(provider) = registry::find(&config.destination) else { return Vec::new() };
         let Ok(mine) = self.store.connection(&config.connection_id) else { return Vec::new() };
         let keys = provider.keys(&config.destination_config);
@@ -44,7 +49,7 @@ impl Local {
             }
             let same_account =
                 self.store.connection(&other.connection_id).is_ok_and(|c| c.id == mine.id || public_identity(&c) == public_identity(&mine));
-            if !same_account || !provider.overlaps(&config.destination_config, &other.destination_config) {
+            if !(same_account || provider.names_place()) || !provider.overlaps(&config.destination_config, &other.destination_config) {
                 continue;
             }
             let theirs = schema(&other);
@@ -54,14 +59,22 @@ impl Local {
                 Some(schema) => format!("keys that match {schema}"),
                 None => "every key, for it has no Key Schema".to_string(),
             };
-            if disjoint {
-                out.push(format!("{} also writes there, {managed}: the two do not overlap.", other.name));
+            let meet = if disjoint {
+                "the two do not overlap."
             } else {
-                out.push(format!("{} also writes there, {managed}: the two overlap. Each leaves alone what the other wrote.", other.name));
-            }
+                "the two overlap. Neither deletes what the other carries, and two values for one key are a question."
+            };
+            out.push(Overlap { keys: !disjoint, text: format!("{} also writes there, {managed}: {meet}", other.name) });
         }
         out
     }
+}
+
+/// Another sync at the same place.
+pub(super) struct Overlap {
+    /// True when some key may be both's.
+    pub keys: bool,
+    pub text: String,
 }
 
 pub(super) fn taken(name: &str) -> Problems {

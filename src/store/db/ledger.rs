@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::runs::{Noted, note};
 use super::{DbError, from_json, nanos, time, to_json};
-use crate::model::ledger::{Ledger, LedgerRow};
+use crate::model::ledger::{Ledger, LedgerRow, Other};
 use crate::store::{Store, StoreError};
 
 pub(super) fn place(connection: &Connection, sync_id: &str, target: &str) -> Result<Option<(i64, bool)>, DbError> {
@@ -45,6 +45,28 @@ fn read_rows(connection: &Connection, place: i64) -> Result<HashMap<String, Ledg
             fold: fold.clone(),
         };
         out.insert(fold, row);
+    }
+    Ok(out)
+}
+
+/// Every key that other syncs stand for at a target. Where several do, one that wrote it goes
+/// before those that found it as they want it, and the later write before the earlier.
+fn others(connection: &Connection, sync_id: &str, target: &str) -> Result<HashMap<String, Other>, DbError> {
+    let places: Vec<(i64, String)> = connection
+        .prepare_cached(
+            "SELECT places.id, syncs.name FROM places JOIN syncs ON syncs.id = places.sync_id WHERE places.target = ?1 AND places.sync_id <> ?2",
+        )?
+        .query_map([target, sync_id], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    let mut out: HashMap<String, Other> = HashMap::new();
+    let weight = |other: &Other| (!other.row.stands_beside(), other.row.written_at);
+    for (place, sync) in places {
+        for (fold, row) in read_rows(connection, place)?.into_iter().filter(|(_, r)| r.stands()) {
+            let other = Other { sync: sync.clone(), row };
+            if out.get(&fold).is_none_or(|known| weight(known) < weight(&other)) {
+                out.insert(fold, other);
+            }
+        }
     }
     Ok(out)
 }
@@ -89,21 +111,15 @@ impl Store {
                 ledger.settled = settled;
                 ledger.rows = read_rows(c, place)?;
                 for (fold, decision) in pairs(c, "SELECT fold, decision FROM decisions WHERE place = ?1", [place])? {
-                    let set = if decision == "approved" { &mut ledger.approved } else { &mut ledger.kept };
+                    let set = match decision.as_str() {
+                        "approved" => &mut ledger.approved,
+                        "kept" => &mut ledger.kept,
+                        _ => &mut ledger.unproven,
+                    };
                     set.insert(fold);
                 }
             }
-            ledger.others = pairs(
-                c,
-                "SELECT ledger.fold, syncs.name FROM places
-                 JOIN syncs ON syncs.id = places.sync_id
-                 JOIN ledger ON ledger.place = places.id
-                 WHERE places.target = ?1 AND places.sync_id <> ?2
-                 AND (ledger.value_hash IS NOT NULL OR ledger.intent IS NOT NULL)",
-                [target, sync_id],
-            )?
-            .into_iter()
-            .collect();
+            ledger.others = others(c, sync_id, target)?;
             ledger.other_objects = pairs(
                 c,
                 "SELECT DISTINCT ledger.remote_id, syncs.name FROM places
@@ -154,7 +170,7 @@ impl Store {
                 return Ok(());
             };
             let mut row = t.prepare_cached("DELETE FROM ledger WHERE place = ?1 AND fold = ?2")?;
-            let mut approval = t.prepare_cached("DELETE FROM decisions WHERE place = ?1 AND fold = ?2 AND decision = 'approved'")?;
+            let mut approval = t.prepare_cached("DELETE FROM decisions WHERE place = ?1 AND fold = ?2 AND decision <> 'kept'")?;
             for fold in folds {
                 row.execute(params![place, fold])?;
                 approval.execute(params![place, fold])?;
@@ -168,18 +184,51 @@ impl Store {
         self.decide(sync_id, target, folds, "approved")
     }
 
-    /// The operator keeps these foreign keys, always.
+    /// The operator keeps these foreign keys, always. Where an import left a key in doubt, what
+    /// stands there is no longer what this sync wrote: its row goes.
     pub fn keep(&self, sync_id: &str, target: &str, folds: &[String]) -> Result<(), StoreError> {
+        let unproven = self.ledger(sync_id, target)?.unproven;
+        let foreign: Vec<String> = folds.iter().filter(|f| unproven.contains(*f)).cloned().collect();
+        self.forget_rows(sync_id, target, &foreign)?;
         self.decide(sync_id, target, folds, "kept")
     }
 
+    /// An import is about to carry the values of these keys into the source, or could not: until
+    /// it is proved that they arrived whole, nothing overwrites them unasked. Durable before the
+    /// first request, so that a run that dies half-way leaves no key behind that the next one
+    /// would overwrite with half a value.
+    pub fn doubt(&self, sync_id: &str, target: &str, folds: &[String]) -> Result<(), StoreError> {
+        self.decide_with("INSERT OR IGNORE", sync_id, target, folds, "unproven")
+    }
+
+    /// Both sides hold the same value of these keys, or the operator decided about them.
+    pub fn trust(&self, sync_id: &str, target: &str, folds: &[String]) -> Result<(), StoreError> {
+        if folds.is_empty() {
+            return Ok(());
+        }
+        self.db().write(|t| {
+            let Some((place, _)) = place(t, sync_id, target)? else {
+                return Ok(());
+            };
+            let mut statement = t.prepare_cached("DELETE FROM decisions WHERE place = ?1 AND fold = ?2 AND decision = 'unproven'")?;
+            for fold in folds {
+                statement.execute(params![place, fold])?;
+            }
+            Ok(())
+        })
+    }
+
     fn decide(&self, sync_id: &str, target: &str, folds: &[String], decision: &str) -> Result<(), StoreError> {
+        self.decide_with("INSERT OR REPLACE", sync_id, target, folds, decision)
+    }
+
+    fn decide_with(&self, how: &str, sync_id: &str, target: &str, folds: &[String], decision: &str) -> Result<(), StoreError> {
         if folds.is_empty() {
             return Ok(());
         }
         self.db().write(|t| {
             let place = make_place(t, sync_id, target)?;
-            let mut statement = t.prepare_cached("INSERT OR REPLACE INTO decisions (place, fold, decision) VALUES (?1, ?2, ?3)")?;
+            let mut statement = t.prepare_cached(&format!("{how} INTO decisions (place, fold, decision) VALUES (?1, ?2, ?3)"))?;
             for fold in folds {
                 statement.execute(params![place, fold, decision])?;
             }

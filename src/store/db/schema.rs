@@ -85,6 +85,16 @@ const STEPS: &[&str] = &[
     ) WITHOUT ROWID;",
     // 2 → 3: how a place was reached, so that what an edit leaves there can be taken away.
     "ALTER TABLE places ADD COLUMN settings TEXT;",
+    // 3 → 4: keys whose value an import has not provably carried over.
+    "CREATE TABLE decisions_4 (
+        place    INTEGER NOT NULL,
+        fold     TEXT NOT NULL,
+        decision TEXT NOT NULL CHECK (decision IN ('approved', 'kept', 'unproven')),
+        PRIMARY KEY (place, fold)
+    ) WITHOUT ROWID;
+    INSERT INTO decisions_4 SELECT place, fold, decision FROM decisions;
+    DROP TABLE decisions;
+    ALTER TABLE decisions_4 RENAME TO decisions;",
 ];
 
 /// The version this program writes.

@@ -62,7 +62,7 @@ fn a_new_database_is_made_on_first_use_only() {
     assert_eq!((state.version, room.again().sync_state("one").unwrap()), (1, state));
     let raw = state_of(&room);
     assert_eq!(raw.query_row("PRAGMA journal_mode", [], |r| r.get::<_, String>(0)).unwrap(), "wal");
-    assert_eq!(raw.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).unwrap(), 3);
+    assert_eq!(raw.query_row("PRAGMA user_version", [], |r| r.get::<_, i64>(0)).unwrap(), 4);
 }
 
 #[test]
@@ -74,6 +74,7 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
     state_of(&room).execute_batch("DROP TABLE run_keys; ALTER TABLE places DROP COLUMN settings; PRAGMA user_version=1").unwrap();
     let store = room.again();
     assert_eq!(store.runs("one", 5).unwrap(), [ended]);
+    store.doubt("s1", "aws:x", &folds(&["a"])).unwrap();
     store.note_run("r2", 0, &[]).unwrap();
     store.forget_sync("one").unwrap();
 }
@@ -86,7 +87,7 @@ fn a_newer_database_is_refused_and_left_alone() {
     let error = room.again().sync_state("one").unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Database);
     assert!(error.text().contains("newer kms-sync") && error.fix.is_some(), "{error}");
-    state_of(&room).pragma_update(None, "user_version", 3).unwrap();
+    state_of(&room).pragma_update(None, "user_version", 4).unwrap();
     assert!(room.again().sync_state("one").is_ok());
 }
 
@@ -219,13 +220,21 @@ fn others_are_the_keys_of_other_syncs_at_the_same_target() {
 
     let ledger = room.store.ledger(&ids[0], "aws:x").unwrap();
     assert_eq!(ledger.rows.keys().collect::<Vec<_>>(), ["mine"]);
-    let mut others: Vec<_> = ledger.others.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut others: Vec<_> = ledger.others.iter().map(|(k, v)| (k.as_str(), v.sync.as_str())).collect();
     others.sort();
     assert_eq!(others, [("coming", "two"), ("theirs", "two")]);
 
+    // Of two that stand for one key, the one that wrote it speaks, however late the other found it.
+    let mut found = LedgerRow { written_at: crate::model::now(), ..row("theirs", "h") };
+    found.stand_beside(true);
+    room.store.confirm(&ids[2], "aws:x", &[found]).unwrap();
+    assert_eq!(room.store.ledger(&ids[0], "aws:x").unwrap().others["theirs"].sync, "two");
+    assert_eq!(room.store.ledger(&ids[1], "aws:x").unwrap().others["theirs"].sync, "three");
+
     room.store.rename_sync("two", "deux").unwrap();
-    assert_eq!(room.store.ledger(&ids[0], "aws:x").unwrap().others["theirs"], "deux");
+    assert_eq!(room.store.ledger(&ids[0], "aws:x").unwrap().others["theirs"].sync, "deux");
     room.store.forget_sync("deux").unwrap();
+    room.store.forget_sync("three").unwrap();
     assert!(room.store.ledger(&ids[0], "aws:x").unwrap().others.is_empty());
 }
 
@@ -241,6 +250,20 @@ fn decisions_and_settling() {
     store.clear_approved("s1", "aws:x").unwrap();
     let ledger = store.ledger("s1", "aws:x").unwrap();
     assert!(ledger.approved.is_empty() && ledger.kept.len() == 2);
+
+    // What an import left in doubt stays so until both sides agree or the operator decides.
+    store.confirm("s1", "aws:x", &[row("d", "h"), row("e", "h")]).unwrap();
+    store.doubt("s1", "aws:x", &folds(&["b", "d", "e", "f", "g"])).unwrap();
+    assert_eq!(room.again().ledger("s1", "aws:x").unwrap().unproven.len(), 4, "a kept key stays kept");
+    store.trust("s1", "aws:x", &folds(&["b", "g"])).unwrap();
+    store.approve("s1", "aws:x", &folds(&["f"])).unwrap();
+    store.clear_approved("s1", "aws:x").unwrap();
+    store.keep("s1", "aws:x", &folds(&["d"])).unwrap();
+    let ledger = store.ledger("s1", "aws:x").unwrap();
+    assert_eq!(ledger.unproven.into_iter().collect::<Vec<_>>(), ["e"]);
+    assert_eq!(ledger.rows.into_keys().collect::<Vec<_>>(), ["e"], "what is kept out of doubt is not ours");
+    store.forget_target("s1", "aws:x").unwrap();
+    store.keep("s1", "aws:x", &folds(&["b", "c"])).unwrap();
 
     store.settle("s1", "aws:x").unwrap();
     store.settle("s1", "aws:y").unwrap();

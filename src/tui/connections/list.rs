@@ -162,7 +162,8 @@ impl Connections {
                     line(ui, "Test", &format!("✗ {}{advice}", error.message), Role::Bad);
                 }
                 (Some(report), None) => {
-                    line(ui, "Test", &format!("✓ works: {}", report.identity), Role::Good);
+                    let identity = if report.identity.is_empty() { String::new() } else { format!(": {}", report.identity) };
+                    line(ui, "Test", &format!("✓ works{identity}"), Role::Good);
                     for note in &report.notes {
                         line(ui, "", note, Role::Dim);
                     }

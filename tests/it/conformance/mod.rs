@@ -23,9 +23,9 @@ macro_rules! suite {
                 }
                 foreign {
                     untouched_outside_the_schema, overwritten_after_approval, equal_values_are_adopted, deleted_after_approval_at_first,
-                    withheld_later, kept_always, kept_this_time, allowed_by_the_flag
+                    withheld_later, kept_always, kept_this_time, allowed_by_the_flag, long_messages_are_cut
                 }
-                sharing { two_syncs_with_overlapping_schemas, two_syncs_at_once }
+                sharing { two_syncs_with_overlapping_schemas, two_syncs_at_once, one_key_of_two_syncs, one_key_of_two_syncs_removed, one_key_two_values, told_at_creation }
                 edits { cleared_schema_asks, another_schema_asks, deletion_switched_on_asks, environment_renamed }
                 left_behind { at_an_earlier_target, under_an_earlier_schema, edited_since, removed_with_the_rest, out_of_reach, nothing_by_another_name, edited_file_asks, another_source_asks }
                 filtered { left_out, edited, unreadable_and_left_out, imported }
@@ -35,11 +35,12 @@ macro_rules! suite {
                 }
                 values { of_every_kind, empty, too_large }
                 names { at_their_limits, that_cannot_be, that_collapse, schema_in_another_alphabet, schema_with_slashes }
-                importing { source_first, destination_first, bad_names_stay, linked_keys_are_left_alone, values_with_outer_space, not_offered, on_demand, half_way }
+                importing { source_first, destination_first, bad_names_stay, linked_keys_are_left_alone, not_offered, on_demand, half_way, values_that_the_kms_would_change,
+                    values_that_the_kms_holds_trimmed, values_that_the_kms_changed, edits_that_cannot_be_imported, waits_for_a_change_request }
                 drift { edited_outside, deleted_outside, ledger_lost }
                 trouble {
                     throttling_storm, one_bad_secret, lost_answers, lost_answers_to_changes, half_answers, lost_listing, refused_credentials, cancelled_and_resumed,
-                    killed_and_resumed, no_value_is_kept
+                    killed_and_resumed, no_value_is_kept, short_values_are_not_repeated, words_of_ours_are_not_masked, sentences_are_whole
                 }
             }
         }

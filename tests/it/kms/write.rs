@@ -9,7 +9,7 @@ use kms_sync::source::{SourceWrite, WriteOutcome};
 use super::Bed;
 
 fn write(key: &str, value: &str, create: bool) -> SourceWrite {
-    SourceWrite { key: key.into(), value: SecretValue::new(value), create }
+    SourceWrite { key: key.into(), value: SecretValue::new(value), create, yields: false }
 }
 
 /// Outcomes in the order of the keys.

@@ -1,7 +1,7 @@
 //! What another hand wrote is touched only after the operator agreed.
 
 use kms_sync::model::run::{Outcome, RunStatus};
-use kms_sync::service::RunRequest;
+use kms_sync::service::{RunRequest, Service};
 use serde_json::json;
 
 use crate::conformance::bench::{Bench, SYNC, ended, fate};
@@ -168,4 +168,24 @@ pub async fn allowed_by_the_flag(b: Bench) {
     assert_eq!((record.counts.updated, record.counts.deleted), (1, 1), "{record:#?}");
     b.holds([("SHARED", "ours")]);
     b.settled().await;
+}
+
+/// Section 8: the documented status carries 1024 characters, the history all of it.
+pub async fn long_messages_are_cut(b: Bench) {
+    let name = |i: usize| format!("{}{i}", "N".repeat(b.nature().longest.unwrap_or(400).min(400) - 1));
+    for i in 0..8 {
+        b.put(&name(i), "theirs");
+    }
+    for i in 0..4 {
+        b.set(&name(i), "ours");
+    }
+    b.create(json!({})).await;
+    let record = b.sync().await;
+    ended(&record, RunStatus::NeedsApproval);
+    let whole = record.message.unwrap_or_default();
+    let told = b.local().sync(SYNC).await.expect("a sync").last_sync_message.unwrap_or_default();
+    assert!(whole.chars().count() > 1024, "{whole}");
+    assert!(told.chars().count() <= 1024 && told.ends_with("...") && whole.starts_with(&told[..1000]), "{told}");
+    let history = b.local().history(SYNC, 1).await.expect("a history");
+    assert_eq!(history[0].message.as_deref(), Some(whole.as_str()));
 }

@@ -245,3 +245,68 @@ async fn until(ready: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
+
+/// Every provider's answers say this somewhere.
+fn saying(text: &str) -> Effect {
+    let body =
+        json!({"error": {"code": "Odd", "message": text}, "message": text, "__type": "OddException", "code": "Odd", "typeKey": "OddException"});
+    answer(400, &[("content-type", "application/json")], &body)
+}
+
+/// A value too short to be masked wherever it occurs by chance is not shown either, when a
+/// refusal of that very value repeats it; what others are told is.
+pub async fn short_values_are_not_repeated(b: Bench) {
+    b.set("SHORT", "q7");
+    b.create(json!({})).await;
+    b.place.host().faults.add(Fault::always(b.nature().creation, 1.0, saying("the value q7 is not acceptable here")));
+    let record = b.sync().await;
+    ended(&record, RunStatus::Failed);
+    let said = format!("{record:?}");
+    assert!(!said.contains("q7"), "{said}");
+    b.place.host().faults.clear();
+    b.place.host().faults.add(Fault::always(b.nature().creation, 1.0, saying("the q72 store is not acceptable here")));
+    b.set("OTHER", "q8");
+    let record = b.sync().await;
+    assert!(format!("{record:?}").contains("q72 store"), "{record:#?}");
+}
+
+/// A secret that is a word of our own sentences is not masked in them: the word and a gap in
+/// its place would tell what the secret is.
+pub async fn words_of_ours_are_not_masked(b: Bench) {
+    const WORDS: [&str; 6] = ["source", "could not", "read", "value", "hidden", "HIDDEN"];
+    for (i, word) in WORDS.iter().enumerate() {
+        b.set(&format!("K{i}"), word);
+    }
+    b.set("HIDDEN", "h");
+    b.kms.switch(|s| {
+        s.hidden_keys.insert("HIDDEN".into());
+    });
+    b.create(json!({})).await;
+    let plan = b.plan().await;
+    assert!(plan.conflicts.len() == 1 && plan.conflicts[0].reason.contains("could not be read at the source"), "{plan:#?}");
+    let record = b.sync().await;
+    let said = format!("{plan:?} {record:?}");
+    assert!(!said.contains("***"), "{said}");
+    assert!(record.message.is_some_and(|m| m.contains("HIDDEN: could not be read at the source")));
+}
+
+/// Whatever part of an answer is missing, what the operator reads is a sentence.
+pub async fn sentences_are_whole(b: Bench) {
+    b.set("ONE", "1");
+    b.create(json!({})).await;
+    let whole = |text: &str| {
+        let hole = [": :", "  ", "()", ": (request", ":.", ": ."].iter().any(|h| text.contains(h));
+        !hole && !text.trim_end().ends_with(':') && !text.starts_with(':')
+    };
+    // An answer that breaks off is asked for again, with growing pauses: one kind of it is enough.
+    let (listing, creation) = (b.nature().listing, b.nature().creation);
+    let refused = [400, 403].into_iter().flat_map(|s| [listing, creation].map(|on| (on, Effect::status(s, ""))));
+    for (on, effect) in std::iter::once((listing, Effect::HalfBody)).chain(refused) {
+        b.place.host().faults.add(Fault::always(on, 1.0, effect.clone()));
+        let record = b.sync().await;
+        b.place.host().faults.clear();
+        for text in record.message.iter().chain(record.secrets.iter().filter_map(|s| s.reason.as_ref())) {
+            assert!(whole(text), "{effect:?}: {text:?}");
+        }
+    }
+}
