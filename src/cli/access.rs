@@ -64,7 +64,7 @@ impl Access {
         }
         tokio::select! {
             () = held.finish() => {}
-            () = super::serve::until_stopped() => local.close().await,
+            () = super::signals::until_stopped() => local.close().await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One function per command; each asks the service and prints.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -8,14 +8,13 @@ use serde_json::{Value, json};
 
 use super::access::{self, Access};
 use super::args::Prioritize;
-use super::follow::{Followed, to_the_end as follow};
-use super::output::{self, One, Out, note, plan_text, print_json, run_text, table};
+use super::follow::{Followed, code, to_the_end as follow};
+use super::input::document;
+use super::output::{self, One, Out, note, plan_text, print_json, print_list, run_text, table, tell_broken};
 use super::{Args, Command, Outcome, demo, serve};
-use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
+use crate::model::run::{RunKind, RunRecord, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
-use crate::model::{Problems, json};
 use crate::service::{PlanTarget, Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput, going};
-use crate::store::{Broken, Loaded};
 
 /// Does what the arguments ask.
 pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
@@ -100,31 +99,12 @@ fn request(sync: &str, kind: RunKind) -> RunRequest {
     RunRequest::new(sync, kind, Trigger::Manual)
 }
 
-/// The files of a listing that cannot be used, by name, each said on standard error.
-pub(super) fn tell_broken<T>(all: Vec<Loaded<T>>) -> Vec<(String, Broken)> {
-    let broken: Vec<_> = all.into_iter().filter_map(|l| l.result.err().map(|why| (l.name, why))).collect();
-    for (_, why) in &broken {
-        note(&format!("error: {}", crate::model::text::sanitise(&why.to_string())));
-    }
-    broken
-}
-
-/// Prints a list with, where there are such, the files that cannot be used.
-pub(super) fn print_list(member: &str, all: &impl serde::Serialize, broken: &[(String, Broken)]) -> Outcome {
-    let broken: Vec<Value> = broken
-        .iter()
-        .map(|(name, b)| json!({"name": name, "path": b.path.display().to_string(), "reason": b.reason, "fix": b.fix, "fields": b.problems.0}))
-        .collect();
-    print_json(&output::List { member, all, broken: &broken });
-    Ok(i32::from(!broken.is_empty()))
-}
-
 async fn list(args: &Args, out: &Out) -> Outcome {
     let access = access::reading(args)?;
     let syncs = access.service.syncs().await?;
     let broken = tell_broken(access::store(args)?.syncs());
     if out.json {
-        return print_list("secretSyncs", &syncs, &broken);
+        return Ok(print_list("secretSyncs", &syncs, &broken));
     }
     if syncs.is_empty() && broken.is_empty() {
         note("There is no sync yet. `kms-sync` opens the terminal app, which sets one up; `kms-sync create -f FILE` takes a document.");
@@ -185,26 +165,6 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(k, v)| vec![k.to_string(), v]).collect();
     out.text(&table(&["", ""], &rows).lines().skip(1).map(|l| format!("{l}\n")).collect::<String>());
     Ok(0)
-}
-
-/// Reads a document from a file or standard input.
-pub(super) fn document(path: &Path) -> Result<Value, ServiceError> {
-    let bad = |member: &str, rule: &str, text: String| {
-        let mut problems = Problems::default();
-        problems.add(member, rule, text);
-        ServiceError::from(problems)
-    };
-    let text = if path == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().lock().take(1 << 24).read_to_string(&mut text).map_err(|e| bad("", "readable", format!("standard input: {e}")))?;
-        text
-    } else {
-        std::fs::read_to_string(path).map_err(|e| bad("", "readable", format!("{}: {e}", path.display())))?
-    };
-    json::parse(&text).map_err(|e| match &e.duplicate {
-        Some(member) => bad(member, "unique", e.to_string()),
-        None => bad("", "json", format!("not valid JSON: {e}")),
-    })
 }
 
 async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>, no_run: bool, allow_delete: bool) -> Outcome {
@@ -376,11 +336,6 @@ fn report(out: &Out, records: &[RunRecord]) {
     } else {
         out.text(&records.iter().map(|r| run_text(out, r)).collect::<String>());
     }
-}
-
-/// 130 when somebody cancelled, 1 when anything else than success came of it.
-pub(super) fn code(records: &[RunRecord]) -> i32 {
-    if records.iter().any(|r| r.status == RunStatus::Cancelled) { 130 } else { i32::from(records.iter().any(|r| r.status != RunStatus::Succeeded)) }
 }
 
 /// Cancels in the engine that runs, and waits for the run's end.

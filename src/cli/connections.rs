@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::access;
 use super::args::{ConnectionCommand, SealWay};
-use super::commands::{document, print_list, tell_broken};
-use super::output::{Out, note, print_json, table};
+use super::input::document;
+use super::output::{Out, note, print_json, print_list, table, tell_broken};
 use super::{Args, Outcome};
 use crate::service::{ServiceError, ServiceErrorKind};
 use crate::store::{EngineLock, SealMode};
@@ -53,7 +53,7 @@ pub async fn connection(args: &Args, out: &Out, command: &ConnectionCommand) -> 
             let broken = tell_broken(access::store(args)?.connections());
             if out.json {
                 let public: Vec<Value> = views.into_iter().map(|v| v.public).collect();
-                return print_list("connections", &public, &broken);
+                return Ok(print_list("connections", &public, &broken));
             } else {
                 let mut rows: Vec<Vec<String>> = views
                     .into_iter()

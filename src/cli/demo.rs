@@ -34,7 +34,7 @@ pub async fn run(args: &Args, out: &Out, headless: bool, serve: bool, quiet: boo
 async fn serve_only(world: &World) -> Outcome {
     super::output::print_text(&world.serve_document().to_string());
     note("serving on loopback; Ctrl-C ends everything");
-    super::serve::until_stopped().await;
+    super::signals::until_stopped().await;
     Ok(0)
 }
 

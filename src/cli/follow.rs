@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::access::Access;
 use super::output::note;
-use super::{progress, serve};
+use super::{progress, signals};
 use crate::model::run::{RunRecord, RunRequest, RunStatus};
 use crate::service::{Service, ServiceError, ServiceErrorKind};
 
@@ -54,7 +54,7 @@ async fn round(service: Arc<dyn Service>, requests: Vec<(usize, RunRequest)>, wa
     let stopped = CancellationToken::new();
     let signals = stopped.clone();
     let _signals = AbortOnDropHandle::new(tokio::spawn(async move {
-        serve::until_stopped().await;
+        signals::until_stopped().await;
         note("cancelling: what is in flight is finished first");
         signals.cancel();
     }));
@@ -151,7 +151,7 @@ pub async fn to_the_end(access: &mut Access, requests: Vec<RunRequest>) -> Resul
         pause = (pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
             renewed = access.renew(wait) => renewed?,
-            () = serve::until_stopped() => {
+            () = signals::until_stopped() => {
                 refused = refused.or_else(|| Some(ServiceError::new(ServiceErrorKind::Cancelled, "stopped before it began")));
                 break;
             }
@@ -186,4 +186,9 @@ pub fn needs_terminal() -> Result<(), ServiceError> {
         return Ok(());
     }
     Err(ServiceError::new(ServiceErrorKind::Invalid, "The terminal app needs a terminal; `kms-sync --help` lists the commands for scripts."))
+}
+
+/// 130 when somebody cancelled, 1 when anything else than success came of it.
+pub fn code(records: &[RunRecord]) -> i32 {
+    if records.iter().any(|r| r.status == RunStatus::Cancelled) { 130 } else { i32::from(records.iter().any(|r| r.status != RunStatus::Succeeded)) }
 }

@@ -10,10 +10,12 @@ mod commands;
 mod connections;
 mod demo;
 mod follow;
+mod input;
 mod log;
 mod output;
 mod progress;
 mod serve;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -67,7 +69,7 @@ pub fn main() -> ExitCode {
         if args.command.as_ref().is_some_and(Command::interruptible) {
             tokio::select! {
                 done = commands::dispatch(&args, &out) => done,
-                () = serve::until_stopped() => Ok(130),
+                () = signals::until_stopped() => Ok(130),
             }
         } else {
             commands::dispatch(&args, &out).await

@@ -10,6 +10,7 @@ use crate::model::plan::{Action, PlanDoc};
 use crate::model::run::{Outcome, RunRecord, RunStatus};
 use crate::model::text::sanitise;
 use crate::service::ServiceError;
+use crate::store::{Broken, Loaded};
 
 /// Where and how results are printed.
 pub struct Out {
@@ -100,6 +101,25 @@ pub fn print_json(value: &impl Serialize) {
         Ok(text) => print_text(&text),
         Err(error) => note(&format!("error: the result could not be printed: {error}")),
     }
+}
+
+/// The files of a listing that cannot be used, by name, each said on standard error.
+pub fn tell_broken<T>(all: Vec<Loaded<T>>) -> Vec<(String, Broken)> {
+    let broken: Vec<_> = all.into_iter().filter_map(|l| l.result.err().map(|why| (l.name, why))).collect();
+    for (_, why) in &broken {
+        note(&format!("error: {}", crate::model::text::sanitise(&why.to_string())));
+    }
+    broken
+}
+
+/// Prints a list with, where there are such, the files that cannot be used; answers the exit code.
+pub fn print_list(member: &str, all: &impl serde::Serialize, broken: &[(String, Broken)]) -> i32 {
+    let broken: Vec<Value> = broken
+        .iter()
+        .map(|(name, b)| json!({"name": name, "path": b.path.display().to_string(), "reason": b.reason, "fix": b.fix, "fields": b.problems.0}))
+        .collect();
+    print_json(&List { member, all, broken: &broken });
+    i32::from(!broken.is_empty())
 }
 
 /// True once a result could not be written (a full disk).

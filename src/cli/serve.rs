@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::args::LogFormat;
 use super::output::note;
-use super::{Args, Outcome, access, commands, follow, log};
+use super::{Args, Outcome, access, follow, log, signals};
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::service::local::Local;
 use crate::service::{RunRequest, Service, ServiceErrorKind};
@@ -42,7 +42,7 @@ async fn once(args: &Args) -> Outcome {
     let Some(local) = access.local() else { return elsewhere(args, access).await };
     let (records, refused) = tokio::select! {
         done = local.clocks().once() => done,
-        () = until_stopped() => {
+        () = signals::until_stopped() => {
             note("stopping: what is in flight is finished first");
             local.close().await;
             access.close().await;
@@ -85,7 +85,7 @@ async fn elsewhere(args: &Args, mut access: access::Access) -> Outcome {
         crate::engine::log_ended(record, kinds.get(&record.sync).map(String::as_str).unwrap_or_default());
     }
     refused += asked - records.len();
-    Ok(match commands::code(&records) {
+    Ok(match follow::code(&records) {
         130 => 130,
         _ => counted(&records, refused),
     })
@@ -135,19 +135,5 @@ fn wait_for_stop(local: &Local) -> impl Future<Output = ()> {
                 }
             }
         }
-    }
-}
-
-/// Returns at SIGTERM, SIGINT or SIGHUP (the line dropped).
-pub async fn until_stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        _ = hup.recv() => {}
     }
 }
