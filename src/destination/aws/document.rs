@@ -23,7 +23,7 @@ use super::names::ObjectMembers;
 use super::object::{Member, Members, parse};
 use super::ops::{Content, Listed};
 use super::pauses::settled;
-use super::session::Shared;
+use super::shared::Shared;
 use super::spec::SERVICE;
 use super::tags::TagDelta;
 use crate::destination::{Desired, Destination, Entry, EntryState, Inventory, KeySpace, Listing, Read, Shape};

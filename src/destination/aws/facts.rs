@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keyid::{KeyMatch, KeyRef};
 use super::ops::{Content, Got, Listed};
-use super::session::Shared;
+use super::shared::Shared;
 use super::tags::Tags;
 use crate::destination::{Entry, Read};
 use crate::model::ledger::LedgerRow;

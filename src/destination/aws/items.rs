@@ -19,7 +19,7 @@ use super::facts::{Detail, Facts, ROTATED, is_recent, key_differs, read, untouch
 use super::keyid::{KeyMatch, KeyRef};
 use super::names::SecretNames;
 use super::ops::{BATCH_MAX, Got, Listed};
-use super::session::Shared;
+use super::shared::Shared;
 use super::stops::Stops;
 use super::tags::{TagDelta, Tags, Wanted};
 use crate::destination::{Desired, Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Missing, Read, Shape};

@@ -14,7 +14,7 @@
 //! | `items`, `apply`, `stops` | one-to-one: listing and comparing; writing; what is not tried again |
 //! | `document`, `rewrite`, `object` | many-to-one: listing; the read-modify-write; its JSON |
 //! | `pauses` | waiting where AWS needs a moment |
-//! | `session` | one connection: test, pickers, what its syncs share |
+//! | `session`, `shared` | one connection: test, pickers; what its syncs share |
 //!
 //! The stamp of a secret is the id of its version labelled AWSCURRENT, which listings carry:
 //! versions never change, so an unchanged sync of N secrets costs ceil(N / 100) ListSecrets
@@ -43,6 +43,7 @@ mod ops;
 mod pauses;
 mod rewrite;
 mod session;
+mod shared;
 pub mod spec;
 mod stops;
 mod tags;

@@ -15,6 +15,7 @@
 //! | `target`, `writes` | one target: listing, and one operation per key |
 //! | `diagnose` | why a list is refused |
 //! | `overrides` | variables of the repository that an environment hides |
+//! | `memory`, `writers` | what is remembered of a repository; whose turn it is to write there |
 //!
 //! What shapes everything here: a secured value is never returned, so the ledger decides what
 //! is unchanged; a variable has no time stamp, so its uuid and its `secured` flag are the
@@ -27,6 +28,7 @@ mod client;
 mod diagnose;
 mod errors;
 mod keys;
+mod memory;
 mod overrides;
 mod paging;
 mod place;

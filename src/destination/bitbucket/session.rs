@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use super::budget::Patience;
 use super::client::{Api, Call};
 use super::errors::{self, Told};
+use super::memory::{Graves, known_as, repository_memory};
 use super::overrides::Overrides;
 use super::paging::{self, Listed};
 use super::place::{self, Place};
@@ -22,9 +22,6 @@ use crate::model::text::brief;
 
 /// The part of a workspace's or repository's row that a picker needs.
 const REPOSITORY_FIELDS: &str = "next,size,page,pagelen,values.uuid,values.slug,values.name,values.full_name";
-
-/// Uuids of variables deleted a moment ago, which a lagging list may still show.
-pub type Graves = Arc<Mutex<HashMap<String, Instant>>>;
 
 /// A connection to Bitbucket.
 pub struct Connected {
@@ -359,15 +356,6 @@ fn scope_notes(answer: &Answer, report: &mut TestReport) {
     let note = "The granted scopes do not include the one that writes variables (admin:pipeline:bitbucket, or Pipelines: Edit variables): writes will be refused.";
     report.notes.retain(|n| n != note);
     report.notes.insert(0, note.into());
-}
-
-/// Where the uuid of a repository is remembered; also the stem of what belongs to it.
-pub fn repository_memory(api: &Api, place: &Place) -> String {
-    format!("bitbucket/{}/{}", api.endpoint.identity(), known_as(place))
-}
-
-fn known_as(place: &Place) -> String {
-    place.full_name().to_lowercase()
 }
 
 fn field(row: &Value, name: &str) -> Option<String> {

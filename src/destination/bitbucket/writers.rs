@@ -5,8 +5,8 @@
 
 use serde_json::{Value, json};
 
+use super::memory::repository_memory;
 use super::paging;
-use super::session::repository_memory;
 use super::target::Variables;
 use crate::http::{ApiError, Cx, ErrorKind};
 
