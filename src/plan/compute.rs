@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Ask, Change, Conflict, Inputs, Kept, Plan, Skipped, Wanted, deletion};
+use super::ownership::{beside, owned, same_object, sibling};
+use super::{Ask, Change, Conflict, Inputs, Kept, Plan, Skipped, Wanted, ask, deletion};
 use crate::destination::{Desired, Entry, EntryState, Freshness, Missing};
 use crate::model::ledger::{LedgerRow, Other};
 use crate::model::plan::Action;
@@ -52,24 +53,6 @@ pub fn reads(inputs: &Inputs<'_>, wanted: &Wanted) -> Vec<usize> {
     out.sort_unstable();
     out.dedup();
     out
-}
-
-/// True for a row of a key that this sync wrote, and did not delete since.
-pub(super) fn live(row: &LedgerRow) -> bool {
-    row.value_hash.is_some()
-}
-
-/// Why an own key is not as this sync left it; `None` when it is, or when nothing can tell.
-pub(super) fn tampered(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> Option<&'static str> {
-    match (&entry.value, &row.value_hash) {
-        (Some(value), Some(hash)) => (inputs.hasher.hash(value) != *hash).then_some("edited outside since this sync wrote it"),
-        (None, Some(_)) if inputs.destination.readable() && entry.state == EntryState::Active => match inputs.destination.freshness(entry, row) {
-            Freshness::Changed(_) => Some("edited outside since this sync wrote it"),
-            Freshness::Unknown => Some("perhaps edited outside since this sync wrote it"),
-            Freshness::Same | Freshness::Unseen => None,
-        },
-        _ => None,
-    }
 }
 
 /// Computes the plan. Entries whose value was read carry it; `failed_reads` names those whose
@@ -141,15 +124,6 @@ fn state_rank(state: &EntryState) -> u8 {
         EntryState::Protected(_) => 2,
         EntryState::Settling(_) => 3,
         EntryState::Deleted { .. } => 4,
-    }
-}
-
-/// True unless both sides name an object and the names differ: then the key was deleted and
-/// made anew by somebody else.
-pub(super) fn same_object(entry: &Entry, row: &LedgerRow) -> bool {
-    match (&entry.id, &row.remote_id) {
-        (Some(a), Some(b)) => a == b,
-        _ => true,
     }
 }
 
@@ -226,51 +200,6 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
         }
         EntryState::Active => active(inputs, plan, wish, entry, own_row, row, change, failed_reads),
     }
-}
-
-/// True for a key that this sync carries beside another one that wrote it: it keeps the other
-/// from deleting the key, and does not make it this sync's to change.
-fn beside(inputs: &Inputs<'_>, fold: &str, row: Option<&LedgerRow>) -> bool {
-    row.is_some_and(LedgerRow::stands_beside) && inputs.ledger.others.get(fold).is_some_and(|o| !o.row.stands_beside())
-}
-
-/// The other sync that stands for a key, when what is there now is what its ledger tells. Where
-/// nothing there tells, the later write of the two counts.
-fn sibling<'i>(inputs: &'i Inputs<'_>, entry: &Entry, fold: &str, own: Option<&LedgerRow>) -> Option<&'i Other> {
-    let other = inputs.ledger.others.get(fold)?;
-    let hash = other.row.value_hash.as_deref().filter(|_| same_object(entry, &other.row))?;
-    let freshness = |row: &LedgerRow| inputs.destination.freshness(entry, row);
-    let own = own.filter(|r| live(r));
-    let later = own.is_none_or(|r| r.written_at < other.row.written_at);
-    let theirs = match &entry.value {
-        Some(value) => inputs.hasher.hash(value) == hash,
-        None => match freshness(&other.row) {
-            Freshness::Same => later || !own.is_some_and(|r| freshness(r) == Freshness::Same),
-            Freshness::Unseen => later,
-            Freshness::Unknown | Freshness::Changed(_) => false,
-        },
-    };
-    theirs.then_some(other)
-}
-
-/// Whether the ledger shows that this sync wrote what stands there. A write that was
-/// announced and never confirmed counts when the destination shows its token or its value.
-pub(super) fn owned(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> bool {
-    if row.value_hash.is_some() {
-        return true;
-    }
-    let Some(intent) = &row.intent else { return false };
-    if intent.action == "delete" {
-        return true;
-    }
-    if entry.stamp.as_deref() == Some(intent.token.as_str()) || !inputs.destination.readable() {
-        return true;
-    }
-    let Some(value) = &entry.value else { return false };
-    let hash = inputs.hasher.hash(value);
-    // Brought back by a run that died before it could write the new value.
-    let brought_back = row.buried_hash() == Some(hash.as_str());
-    brought_back || intent.value_hash.as_deref() == Some(&hash)
 }
 
 #[allow(clippy::too_many_arguments, reason = "one decision over everything known about one key")]
@@ -385,10 +314,6 @@ fn active(
 fn doubt(inputs: &Inputs<'_>, fold: &str) -> Option<Ask> {
     let reason = "its value was to be imported, and the KMS does not hold it as it is: it would be overwritten";
     inputs.ledger.unproven.contains(fold).then(|| Ask { reason: reason.into(), stops: false })
-}
-
-pub(super) fn ask(reason: &str) -> Option<Ask> {
-    Some(Ask { reason: reason.to_string(), stops: false })
 }
 
 fn keep(plan: &mut Plan, wish: &Desired) {

@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::compute::{ask, live, owned, same_object, tampered};
-use super::{Ask, Change, Inputs, MASS_DELETE_FLOOR, Matcher, Plan, Skipped, Wanted, count};
+use super::ownership::{live, owned, same_object, tampered};
+use super::{Ask, Change, Inputs, MASS_DELETE_FLOOR, Matcher, Plan, Skipped, Wanted, ask, count};
 use crate::destination::{Desired, EntryState, Freshness, Missing};
 use crate::model::plan::Action;
 

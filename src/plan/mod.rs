@@ -7,6 +7,7 @@
 mod compute;
 mod deletion;
 pub mod import;
+mod ownership;
 pub mod removal;
 mod want;
 
@@ -87,6 +88,11 @@ pub struct Ask {
     pub reason: String,
     /// True when the whole run must stop for it, rather than leave this key out.
     pub stops: bool,
+}
+
+/// A question that leaves out one key.
+fn ask(reason: &str) -> Option<Ask> {
+    Some(Ask { reason: reason.to_string(), stops: false })
 }
 
 /// A key that needs nothing.

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::compute::{live, same_object, tampered};
+use super::ownership::{live, same_object, tampered};
 use super::{Ask, Change, Inputs, Plan, Skipped, Wanted};
 use crate::destination::{EntryState, Freshness, Missing};
 use crate::model::plan::Action;

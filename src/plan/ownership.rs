@@ -1,0 +1,78 @@
+//! Whose a key is: what the ledger's row proves about what stands at the destination, and which
+//! other sync stands for it.
+
+use super::Inputs;
+use crate::destination::{Entry, EntryState, Freshness};
+use crate::model::ledger::{LedgerRow, Other};
+
+/// True for a row of a key that this sync wrote, and did not delete since.
+pub(super) fn live(row: &LedgerRow) -> bool {
+    row.value_hash.is_some()
+}
+
+/// True unless both sides name an object and the names differ: then the key was deleted and
+/// made anew by somebody else.
+pub(super) fn same_object(entry: &Entry, row: &LedgerRow) -> bool {
+    match (&entry.id, &row.remote_id) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    }
+}
+
+/// Whether the ledger shows that this sync wrote what stands there. A write that was
+/// announced and never confirmed counts when the destination shows its token or its value.
+pub(super) fn owned(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> bool {
+    if row.value_hash.is_some() {
+        return true;
+    }
+    let Some(intent) = &row.intent else { return false };
+    if intent.action == "delete" {
+        return true;
+    }
+    if entry.stamp.as_deref() == Some(intent.token.as_str()) || !inputs.destination.readable() {
+        return true;
+    }
+    let Some(value) = &entry.value else { return false };
+    let hash = inputs.hasher.hash(value);
+    // Brought back by a run that died before it could write the new value.
+    let brought_back = row.buried_hash() == Some(hash.as_str());
+    brought_back || intent.value_hash.as_deref() == Some(&hash)
+}
+
+/// Why an own key is not as this sync left it; `None` when it is, or when nothing can tell.
+pub(super) fn tampered(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> Option<&'static str> {
+    match (&entry.value, &row.value_hash) {
+        (Some(value), Some(hash)) => (inputs.hasher.hash(value) != *hash).then_some("edited outside since this sync wrote it"),
+        (None, Some(_)) if inputs.destination.readable() && entry.state == EntryState::Active => match inputs.destination.freshness(entry, row) {
+            Freshness::Changed(_) => Some("edited outside since this sync wrote it"),
+            Freshness::Unknown => Some("perhaps edited outside since this sync wrote it"),
+            Freshness::Same | Freshness::Unseen => None,
+        },
+        _ => None,
+    }
+}
+
+/// True for a key that this sync carries beside another one that wrote it: it keeps the other
+/// from deleting the key, and does not make it this sync's to change.
+pub(super) fn beside(inputs: &Inputs<'_>, fold: &str, row: Option<&LedgerRow>) -> bool {
+    row.is_some_and(LedgerRow::stands_beside) && inputs.ledger.others.get(fold).is_some_and(|o| !o.row.stands_beside())
+}
+
+/// The other sync that stands for a key, when what is there now is what its ledger tells. Where
+/// nothing there tells, the later write of the two counts.
+pub(super) fn sibling<'i>(inputs: &'i Inputs<'_>, entry: &Entry, fold: &str, own: Option<&LedgerRow>) -> Option<&'i Other> {
+    let other = inputs.ledger.others.get(fold)?;
+    let hash = other.row.value_hash.as_deref().filter(|_| same_object(entry, &other.row))?;
+    let freshness = |row: &LedgerRow| inputs.destination.freshness(entry, row);
+    let own = own.filter(|r| live(r));
+    let later = own.is_none_or(|r| r.written_at < other.row.written_at);
+    let theirs = match &entry.value {
+        Some(value) => inputs.hasher.hash(value) == hash,
+        None => match freshness(&other.row) {
+            Freshness::Same => later || !own.is_some_and(|r| freshness(r) == Freshness::Same),
+            Freshness::Unseen => later,
+            Freshness::Unknown | Freshness::Changed(_) => false,
+        },
+    };
+    theirs.then_some(other)
+}
