@@ -100,8 +100,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what a sync would do. Exit code 0: nothing, both sides agree; 10: there are changes, or
-    /// keys that wait for you.
+    /// Show what a sync would do. Exit code 0: nothing; 10: there are changes, also such that wait for
+    /// your agreement.
     Plan {
         name: String,
         #[arg(long)]

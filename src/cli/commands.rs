@@ -14,6 +14,7 @@ use super::output::{self, One, Out, note, plan_text, print_json, print_list, run
 use super::{Args, Command, Outcome, demo, serve};
 use crate::model::run::{RunKind, RunRecord, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
+use crate::plan::count;
 use crate::service::{PlanTarget, Priority, RunRequest, ServiceError, ServiceErrorKind, SyncInput, going};
 
 /// Does what the arguments ask.
@@ -305,8 +306,10 @@ async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
     } else {
         out.text(&plan_text(&plan));
     }
-    // 0 is the promise that the two sides agree: keys that cannot be written break it as well.
-    Ok(if plan.is_noop() && plan.conflicts.is_empty() { 0 } else { 10 })
+    if plan.is_noop() && !plan.conflicts.is_empty() {
+        note(&format!("nothing to do, but {} cannot be written: see the conflicts", count(plan.conflicts.iter().map(|c| c.keys.len()).sum(), "key")));
+    }
+    Ok(if plan.is_noop() { 0 } else { 10 })
 }
 
 async fn runs(mut access: Access, out: &Out, requests: Vec<RunRequest>) -> Outcome {

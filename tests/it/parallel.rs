@@ -125,7 +125,7 @@ async fn an_update_beside_a_run_is_done_or_refused_and_never_half() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plan_answers_0_only_when_both_sides_agree() {
+async fn a_plan_answers_10_when_there_are_changes_and_says_what_is_in_the_way() {
     let shop = Shop::new().await;
     shop.rig.set("GOOD", "v");
     shop.stored("web", "WEB_{{secretKey}}").await;
@@ -134,7 +134,9 @@ async fn a_plan_answers_0_only_when_both_sides_agree() {
     shop.rig.run(&["plan", "web", "--json"]).await.expect(0);
     // A key that cannot be written: there is nothing to change, and something to see to.
     shop.rig.set("NOT A NAME", "v");
-    let plan = shop.rig.run(&["plan", "web", "--json"]).await.expect(10);
+    let answer = shop.rig.run(&["plan", "web", "--json"]).await;
+    assert!(answer.stderr.contains("1 key cannot be written"), "{}", answer.stderr);
+    let plan = answer.expect(0);
     assert_eq!((plan["changes"].as_array().map(Vec::len), plan["conflicts"].as_array().map(Vec::len)), (Some(0), Some(1)), "{plan:#}");
     shop.rig.run(&["sync", "web", "--json"]).await.expect(1);
 }
