@@ -69,6 +69,7 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             }
             runs(access, out, vec![RunRequest { allow_delete: *allow_delete, left_behind: *left_behind, ..request(name, RunKind::Remove) }]).await
         }
+        Command::TakeOver { name, ids, yes, .. } => super::takeover::take_over(args, out, name, ids, *yes).await,
         Command::Cancel { name, .. } => cancel(args, out, name).await,
         Command::Enable { name, .. } => enable(args, out, name, true).await,
         Command::Disable { name, .. } => enable(args, out, name, false).await,
@@ -321,7 +322,7 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
 }
 
 /// Asks on a terminal; refuses without `--yes` elsewhere.
-fn confirm(yes: bool, question: &str, word: &str) -> Result<(), ServiceError> {
+pub(super) fn confirm(yes: bool, question: &str, word: &str) -> Result<(), ServiceError> {
     if yes {
         return Ok(());
     }

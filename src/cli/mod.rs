@@ -14,6 +14,7 @@ mod log;
 mod output;
 mod progress;
 mod serve;
+mod takeover;
 
 use std::process::ExitCode;
 
