@@ -17,8 +17,8 @@ use crate::model::connection::ConnectionView;
 use crate::model::plan::{Action, ApprovalDoc, ChangeDoc, ConflictDoc, DestinationSide, PlanDoc, SkippedDoc, SourceSide};
 use crate::model::run::{Counts, Outcome, Requests, RunKind, RunRecord, RunStatus, SecretOutcome, Trigger};
 use crate::model::sync::{EnvironmentRef, FolderRef, SyncDoc};
-use crate::service::{Draft, ServerRival, ServiceError, ServiceErrorKind};
-use crate::source::{Environment, Project, ServerSync};
+use crate::service::{Draft, ServiceError, ServiceErrorKind};
+use crate::source::{Environment, Project};
 
 /// The moment at which every test starts.
 pub fn start() -> Time {
@@ -481,25 +481,6 @@ pub fn refused(message: &str) -> ServiceError {
     ServiceError::new(ServiceErrorKind::Remote, message)
 }
 
-/// A sync of the server's own that writes where the wizard's draft does.
-pub fn rival(id: &str) -> ServerRival {
-    let sync = ServerSync {
-        id: id.into(),
-        name: "legacy-billing".into(),
-        destination: "aws-secrets-manager".into(),
-        destination_config: Default::default(),
-        auto_sync: true,
-        switch: "isAutoSyncEnabled".into(),
-        key_schema: None,
-        environment: Some("prod".into()),
-        secret_path: Some("/billing".into()),
-        connection: Some("prod-aws".into()),
-        running: true,
-    };
-    let text = "The KMS server's own sync legacy-billing also writes there, with auto-sync on.".to_string();
-    ServerRival { sync, certain: true, text }
-}
-
 /// What the sample world answers.
 pub fn answer(call: &Call) -> Option<Reply> {
     let environment = |slug: &str, name: &str| Environment { slug: slug.into(), name: name.into(), id: None };
@@ -533,7 +514,6 @@ pub fn answer(call: &Call) -> Option<Reply> {
         })),
         Call::Plan { .. } => Reply::Plan(Ok(plan())),
         Call::ServerRivals { .. } => Reply::Rivals(Ok(Vec::new())),
-        Call::SwitchOffRival { id, .. } => Reply::Rival(Ok(ServerRival { sync: ServerSync { auto_sync: false, ..rival(id).sync }, ..rival(id) })),
         Call::Create { input } | Call::Update { input, .. } => Reply::Sync(Ok(document(input.document["name"].as_str().unwrap_or_default()))),
         Call::Enable { name, .. } | Call::Sync { name } => Reply::Sync(Ok(document(name))),
         Call::Syncs => Reply::Syncs(Ok(Vec::new())),
@@ -545,6 +525,6 @@ pub fn answer(call: &Call) -> Option<Reply> {
         Call::Check { .. } | Call::Delete { .. } | Call::RemoveConnection { .. } | Call::Cancel { .. } | Call::Approve(_) | Call::Pause(_) => {
             Reply::Act(Ok(()))
         }
-        Call::Watch => return None,
+        Call::Watch | Call::SwitchOffRival { .. } => return None,
     })
 }

@@ -2,9 +2,11 @@
 
 use super::super::fx::Call;
 use super::super::fx::Reply;
-use super::super::testing::{Harness, answer, refused, rival};
+use super::super::testing::{Harness, answer, refused};
 use super::{board, scene, to_review};
 use crate::model::run::RunKind;
+use crate::service::ServerRival;
+use crate::source::ServerSync;
 
 #[test]
 fn a_broken_file_stands_in_the_table_with_its_reason() {
@@ -37,10 +39,30 @@ fn a_removal_that_auto_sync_undoes_is_warned_of_and_can_be_for_good() {
     assert!(off && removal, "{:?}", h.asked());
 }
 
+/// A sync of the server's own that writes where the wizard's draft does.
+fn rival(id: &str) -> ServerRival {
+    let sync = ServerSync {
+        id: id.into(),
+        name: "legacy-billing".into(),
+        destination: "aws-secrets-manager".into(),
+        destination_config: Default::default(),
+        auto_sync: true,
+        switch: "isAutoSyncEnabled".into(),
+        key_schema: None,
+        environment: Some("prod".into()),
+        secret_path: Some("/billing".into()),
+        connection: Some("prod-aws".into()),
+        running: true,
+    };
+    let text = "The KMS server's own sync legacy-billing also writes there, with auto-sync on.".to_string();
+    ServerRival { sync, certain: true, text }
+}
+
 /// A harness whose server runs a sync of its own to the wizard's place.
 fn with_rival(h: &mut Harness) {
     h.answers = Box::new(|call| match call {
         Call::ServerRivals { .. } => Some(Reply::Rivals(Ok(vec![rival("remote-1")]))),
+        Call::SwitchOffRival { id, .. } => Some(Reply::Rival(Ok(rival(id)))),
         other => answer(other),
     });
 }
