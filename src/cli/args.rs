@@ -160,6 +160,19 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Switch off the KMS server's own syncs on auto-sync that write where a sync here does, so that
+    /// two engines do not overwrite and delete each other's keys.
+    TakeOver {
+        name: String,
+        /// Only this sync of the server, by its id; also where its account cannot be told from here.
+        #[arg(long = "id", value_name = "ID")]
+        ids: Vec<String>,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        #[arg(long)]
+        json: bool,
+    },
     /// Cancel a sync's run that is queued or going in the running engine; what is in flight is
     /// finished first. Exit code 1 when there is none.
     Cancel {
@@ -282,6 +295,7 @@ impl Command {
             | Self::Sync { json, .. }
             | Self::Import { json, .. }
             | Self::RemoveSecrets { json, .. }
+            | Self::TakeOver { json, .. }
             | Self::Cancel { json, .. }
             | Self::Enable { json, .. }
             | Self::Disable { json, .. }
@@ -298,9 +312,10 @@ impl Command {
         }
     }
 
-    /// True when the command only looks, so that a signal may simply end it.
+    /// True when the command only looks, or asks for one thing at a time, so that a signal may
+    /// simply end it.
     pub fn interruptible(&self) -> bool {
-        matches!(self, Self::Plan { .. } | Self::Cancel { .. } | Self::Doctor { .. } | Self::Connection { .. })
+        matches!(self, Self::Plan { .. } | Self::TakeOver { .. } | Self::Cancel { .. } | Self::Doctor { .. } | Self::Connection { .. })
     }
 
     /// True when the command only reads or writes files.

@@ -1,6 +1,5 @@
 //! One function per command; each asks the service and prints.
 
-use std::io::IsTerminal;
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 use super::access::{self, Access};
 use super::args::Prioritize;
 use super::follow::{Followed, code, to_the_end as follow};
-use super::input::document;
+use super::input::{confirm, document};
 use super::output::{self, One, Out, note, plan_text, print_json, print_list, run_text, table, tell_broken};
 use super::{Args, Command, Outcome, demo, serve};
 use crate::model::run::{RunKind, RunRecord, Trigger};
@@ -69,6 +68,7 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             }
             runs(access, out, vec![RunRequest { allow_delete: *allow_delete, left_behind: *left_behind, ..request(name, RunKind::Remove) }]).await
         }
+        Command::TakeOver { name, ids, yes, .. } => super::takeover::take_over(args, out, name, ids, *yes).await,
         Command::Cancel { name, .. } => cancel(args, out, name).await,
         Command::Enable { name, .. } => enable(args, out, name, true).await,
         Command::Disable { name, .. } => enable(args, out, name, false).await,
@@ -279,23 +279,6 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
         note(&format!("{} deleted", doc.name));
     }
     Ok(0)
-}
-
-/// Asks on a terminal; refuses without `--yes` elsewhere.
-fn confirm(yes: bool, question: &str, word: &str) -> Result<(), ServiceError> {
-    if yes {
-        return Ok(());
-    }
-    let refuse = |text: String| Err(ServiceError::new(ServiceErrorKind::Invalid, text));
-    if !std::io::stdin().is_terminal() {
-        return refuse(format!("{question} Nobody can be asked here: give --yes."));
-    }
-    note(&format!("{question} Type {word} to go on:"));
-    let mut line = String::new();
-    if std::io::stdin().read_line(&mut line).is_err() || line.trim() != word {
-        return refuse("Nothing was done.".into());
-    }
-    Ok(())
 }
 
 async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {

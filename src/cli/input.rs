@@ -1,12 +1,13 @@
-//! The documents that commands are given.
+//! What commands are given: documents, and a person's agreement.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::output::note;
 use crate::model::{Problems, json};
-use crate::service::ServiceError;
+use crate::service::{ServiceError, ServiceErrorKind};
 
 /// Reads a document from a file or standard input.
 pub fn document(path: &Path) -> Result<Value, ServiceError> {
@@ -26,4 +27,21 @@ pub fn document(path: &Path) -> Result<Value, ServiceError> {
         Some(member) => bad(member, "unique", e.to_string()),
         None => bad("", "json", format!("not valid JSON: {e}")),
     })
+}
+
+/// Asks on a terminal; refuses without `--yes` elsewhere.
+pub fn confirm(yes: bool, question: &str, word: &str) -> Result<(), ServiceError> {
+    if yes {
+        return Ok(());
+    }
+    let refuse = |text: String| Err(ServiceError::new(ServiceErrorKind::Invalid, text));
+    if !std::io::stdin().is_terminal() {
+        return refuse(format!("{question} Nobody can be asked here: give --yes."));
+    }
+    note(&format!("{question} Type {word} to go on:"));
+    let mut line = String::new();
+    if std::io::stdin().read_line(&mut line).is_err() || line.trim() != word {
+        return refuse("Nothing was done.".into());
+    }
+    Ok(())
 }

@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod serve;
 mod signals;
+mod takeover;
 
 use std::process::ExitCode;
 

@@ -300,6 +300,14 @@ impl Service for Attach {
         self.now().plan(target, verify).await
     }
 
+    async fn server_rivals(&self, target: PlanTarget) -> Result<Vec<ServerRival>> {
+        self.now().server_rivals(target).await
+    }
+
+    async fn switch_off_rival(&self, target: PlanTarget, id: &str) -> Result<ServerRival> {
+        self.now().switch_off_rival(target, id).await
+    }
+
     async fn start(&self, request: RunRequest) -> Result<String> {
         self.now().start(request).await
     }

@@ -160,7 +160,7 @@ async fn created(service: &dyn Service, kind: String, query: Option<String>, doc
     if doc.is_enabled {
         service.start(RunRequest::new(&doc.name, RunKind::Sync, Trigger::Created)).await?;
     }
-    one(service.sync(&doc.name).await?)
+    one(SyncDoc { warnings: doc.warnings, ..service.sync(&doc.name).await? })
 }
 
 async fn show(State(service): App, Path((kind, id)): Path<(String, String)>, RawQuery(query): RawQuery) -> Answer {

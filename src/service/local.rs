@@ -2,13 +2,14 @@
 //!
 //! Here is what is asked of it; [`board`] fills the live picture, [`lookup`] finds syncs and
 //! makes the documented answer, [`checks`] judges documents, [`accounts`] knows connections,
-//! [`broken`] tells of files that cannot be used.
+//! [`broken`] tells of files that cannot be used, [`takeover`] of the server's own syncs.
 
 mod accounts;
 mod board;
 mod broken;
 mod checks;
 mod lookup;
+mod takeover;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -110,6 +111,48 @@ impl Local {
     pub fn clocks(&self) -> &Clocks {
         &self.clocks
     }
+
+    /// Stores an edit; with the new configuration when it changed anything.
+    fn updated(&self, name: &str, input: SyncInput) -> Result<(SyncDoc, Option<SyncConfig>)> {
+        // Members left out keep what they are now: nobody else may change them in between.
+        let _guard = self.store.config_guard()?;
+        let old = self.config(name)?;
+        if self.engine.is_busy(&old.name) {
+            return Err(ServiceError::new(ServiceErrorKind::Busy, format!("A run of {} is going: wait for its end, or cancel it.", old.name)));
+        }
+        let document = laid_over(&old, &input.document)?;
+        let mut config = self.checked(&SyncInput { document, destination: input.destination }, Some(&old))?;
+        // An answer names connections by id; a file keeps the name that its author gave.
+        let id = |name: &str| self.store.connection(name).map(|c| c.id).ok();
+        if id(&config.connection_id) == id(&old.connection_id) {
+            config.connection_id.clone_from(&old.connection_id);
+        }
+        if let (Some(new), Some(was)) = (&config.source_connection, &old.source_connection)
+            && id(new) == id(was)
+        {
+            config.source_connection.clone_from(&old.source_connection);
+        }
+        if config == old {
+            return Ok((self.doc(&old)?, None));
+        }
+        self.store.save_sync(&config)?;
+        if config.name != old.name {
+            self.store.rename_sync(&old.name, &config.name)?;
+            self.store.remove_sync(&old.name)?;
+            self.engine.hub().publish(Event::Gone { name: old.name.clone() });
+        }
+        let mut state = self.store.sync_state(&config.name)?;
+        state.version += 1;
+        state.updated_at = crate::model::now();
+        self.store.save_sync_state(&config.name, &state)?;
+        // What is deleted, and where, may differ from now on: the next run asks like a first run.
+        if config.asks_anew(&old) {
+            self.store.unsettle(&state.id)?;
+        }
+        self.publish_card(&config);
+        self.clocks.wake();
+        Ok((self.whole_doc(&config)?, Some(config)))
+    }
 }
 
 #[async_trait]
@@ -145,48 +188,15 @@ impl Service for Local {
         }
         self.publish_card(&config);
         self.clocks.wake();
-        Ok(SyncDoc { warnings: self.rivals(&config), ..self.doc(&config)? })
+        let warnings = [self.rivals(&config), self.server_warnings(&config).await].concat();
+        Ok(SyncDoc { warnings, ..self.doc(&config)? })
     }
 
     async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc> {
-        // Members left out keep what they are now: nobody else may change them in between.
-        let _guard = self.store.config_guard()?;
-        let old = self.config(name)?;
-        if self.engine.is_busy(&old.name) {
-            return Err(ServiceError::new(ServiceErrorKind::Busy, format!("A run of {} is going: wait for its end, or cancel it.", old.name)));
-        }
-        let document = laid_over(&old, &input.document)?;
-        let mut config = self.checked(&SyncInput { document, destination: input.destination }, Some(&old))?;
-        // An answer names connections by id; a file keeps the name that its author gave.
-        let id = |name: &str| self.store.connection(name).map(|c| c.id).ok();
-        if id(&config.connection_id) == id(&old.connection_id) {
-            config.connection_id.clone_from(&old.connection_id);
-        }
-        if let (Some(new), Some(was)) = (&config.source_connection, &old.source_connection)
-            && id(new) == id(was)
-        {
-            config.source_connection.clone_from(&old.source_connection);
-        }
-        if config == old {
-            return self.doc(&old);
-        }
-        self.store.save_sync(&config)?;
-        if config.name != old.name {
-            self.store.rename_sync(&old.name, &config.name)?;
-            self.store.remove_sync(&old.name)?;
-            self.engine.hub().publish(Event::Gone { name: old.name.clone() });
-        }
-        let mut state = self.store.sync_state(&config.name)?;
-        state.version += 1;
-        state.updated_at = crate::model::now();
-        self.store.save_sync_state(&config.name, &state)?;
-        // What is deleted, and where, may differ from now on: the next run asks like a first run.
-        if config.asks_anew(&old) {
-            self.store.unsettle(&state.id)?;
-        }
-        self.publish_card(&config);
-        self.clocks.wake();
-        Ok(SyncDoc { warnings: self.rivals(&config), ..self.whole_doc(&config)? })
+        let (doc, changed) = self.updated(name, input)?;
+        let Some(config) = changed else { return Ok(doc) };
+        let warnings = [self.rivals(&config), self.server_warnings(&config).await].concat();
+        Ok(SyncDoc { warnings, ..doc })
     }
 
     async fn delete_sync(&self, name: &str) -> Result<()> {
@@ -243,6 +253,14 @@ impl Service for Local {
         let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &Cx::quiet()).await?;
         plan.warnings.extend(overlaps);
         Ok(plan)
+    }
+
+    async fn server_rivals(&self, target: PlanTarget) -> Result<Vec<ServerRival>> {
+        self.rivals_at_server(target).await
+    }
+
+    async fn switch_off_rival(&self, target: PlanTarget, id: &str) -> Result<ServerRival> {
+        self.switch_off(target, id).await
     }
 
     async fn start(&self, request: RunRequest) -> Result<String> {

@@ -25,7 +25,7 @@ use crate::model::run::{RunKind, RunRecord};
 use crate::model::sync::SyncDoc;
 use crate::model::{Choice, TestReport};
 use crate::model::{Finding, Map, Problems, Time};
-use crate::source::Project;
+use crate::source::{Project, ServerSync};
 
 /// Why the service did not do what was asked.
 #[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
@@ -163,6 +163,16 @@ pub struct ChoicesAsk {
     pub filled: Map,
 }
 
+/// A sync on auto-sync of the KMS server's own engine that writes where one here does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerRival {
+    pub sync: ServerSync,
+    /// False when only the account behind its connection decides whether it is the same place.
+    pub certain: bool,
+    /// A sentence for the operator: which it is and what it does.
+    pub text: String,
+}
+
 /// What the snapshot and the stream of changes are.
 pub struct Watch {
     pub board: Board,
@@ -195,6 +205,11 @@ pub trait Service: Send + Sync {
 
     /// Computes a plan and writes nothing.
     async fn plan(&self, target: PlanTarget, verify: bool) -> Result<PlanDoc>;
+    /// The server's own syncs on auto-sync that write where a sync here does, as far as the KMS
+    /// account may see them.
+    async fn server_rivals(&self, target: PlanTarget) -> Result<Vec<ServerRival>>;
+    /// Switches the auto-sync of one of them off at the server; by its id.
+    async fn switch_off_rival(&self, target: PlanTarget, id: &str) -> Result<ServerRival>;
     /// Queues a run and returns its id at once; its end arrives as an event, or by [`Self::finished`].
     async fn start(&self, request: RunRequest) -> Result<String>;
     /// Waits for a run's end.

@@ -182,6 +182,14 @@ impl Service for Remote {
         self.call("plan", (target, verify)).await
     }
 
+    async fn server_rivals(&self, target: PlanTarget) -> Result<Vec<ServerRival>> {
+        self.call("server_rivals", (target,)).await
+    }
+
+    async fn switch_off_rival(&self, target: PlanTarget, id: &str) -> Result<ServerRival> {
+        self.call("switch_off_rival", (target, id)).await
+    }
+
     async fn start(&self, request: RunRequest) -> Result<String> {
         self.call("start", (request,)).await
     }

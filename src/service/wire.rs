@@ -34,6 +34,11 @@ pub async fn dispatch(service: &dyn Service, method: &str, arguments: Value) -> 
             let (target, verify): (PlanTarget, bool) = many(arguments)?;
             answer(service.plan(target, verify).await)
         }
+        "server_rivals" => answer(service.server_rivals(one(arguments)?).await),
+        "switch_off_rival" => {
+            let (target, id): (PlanTarget, String) = many(arguments)?;
+            answer(service.switch_off_rival(target, &id).await)
+        }
         "start" => answer(service.start(one::<RunRequest>(arguments)?).await),
         "finished" => answer(service.finished(&one::<String>(arguments)?).await),
         "cancel" => answer(service.cancel(&one::<String>(arguments)?).await),

@@ -103,12 +103,18 @@ impl Auth {
         }
     }
 
-    /// True for `st.` tokens, which are tied to one project and may override what is asked.
+    /// True when the next call needs no login.
+    pub async fn at_hand(&self) -> bool {
+        let fresh = |token: &Token| token.renew_at.is_none_or(|at| Instant::now() < at);
+        !self.logs_in() || self.state.lock().await.token.as_ref().is_some_and(fresh)
+    }
+
     /// True when the token is had by logging in.
     pub fn logs_in(&self) -> bool {
         matches!(self.method, Method::Universal { .. })
     }
 
+    /// True for `st.` tokens, which are tied to one project and may override what is asked.
     pub fn is_service_token(&self) -> bool {
         matches!(&self.method, Method::Token(token) if token.expose().starts_with("st."))
     }

@@ -11,7 +11,7 @@ use super::events::Events;
 use super::facts::Facts;
 use super::wire::{Call, Wire};
 use super::write::Pending;
-use super::{Polled, Project, Source, SourceMap, SourceRef, SourceWrite, WriteOutcome};
+use super::{Polled, Project, ServerSync, Source, SourceMap, SourceRef, SourceWrite, WriteOutcome};
 use crate::http::{Answer, ApiError, Cx, ErrorKind};
 use crate::model::connection::ResolvedConnection;
 use crate::model::{Choice, TestReport};
@@ -128,6 +128,18 @@ impl Source for Kms {
 
     async fn hint(&self, cx: &Cx, places: &[SourceRef]) -> Result<bool, ApiError> {
         self.wait_for_hint(cx, places).await
+    }
+
+    async fn at_hand(&self) -> bool {
+        self.auth.at_hand().await
+    }
+
+    async fn server_syncs(&self, cx: &Cx, project: &str) -> Result<Vec<ServerSync>, ApiError> {
+        self.list_server_syncs(cx, project).await
+    }
+
+    async fn switch_off(&self, cx: &Cx, sync: &ServerSync) -> Result<(), ApiError> {
+        self.switch_server_sync_off(cx, sync).await
     }
 
     async fn close(&self, cx: &Cx) {

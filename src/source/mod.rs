@@ -11,6 +11,7 @@
 //! | `facts` | projects, environments, folders |
 //! | `list`, `proof`, `merge`, `read` | a reading: fetch, prove that it is whole, merge |
 //! | `write` | the way back during an import |
+//! | `server_syncs` | the syncs that the server runs itself |
 //! | `events` | the server's hints that something changed |
 
 mod auth;
@@ -23,6 +24,7 @@ mod merge;
 mod pace;
 mod proof;
 mod read;
+mod server_syncs;
 mod shapes;
 mod wire;
 mod write;
@@ -36,7 +38,7 @@ use crate::http::{ApiError, Cx};
 use crate::model::SecretValue;
 use crate::model::connection::{AppSpec, ConnectionMethod, ConnectionSetting, CredentialField, ResolvedConnection, check_words};
 use crate::model::filter::KeyFilter;
-use crate::model::{Choice, TestReport};
+use crate::model::{Choice, Map, TestReport};
 
 /// Connections to a KMS account.
 pub static APP: AppSpec = AppSpec {
@@ -212,6 +214,29 @@ pub struct Environment {
     pub id: Option<String>,
 }
 
+/// A secret sync that the KMS server's own engine runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerSync {
+    pub id: String,
+    pub name: String,
+    /// The destination's kind.
+    pub destination: String,
+    pub destination_config: Map,
+    /// Whether the server runs it by itself.
+    pub auto_sync: bool,
+    /// The member under which this server shows that.
+    pub switch: String,
+    pub key_schema: Option<String>,
+    /// Slug; `None` when the server does not say it, or the environment is gone.
+    pub environment: Option<String>,
+    pub secret_path: Option<String>,
+    /// Name of the server's connection it goes over.
+    pub connection: Option<String>,
+    /// A run of it is queued or going.
+    pub running: bool,
+}
+
 /// A KMS account. Shared by every sync that reads from it.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -268,6 +293,17 @@ pub trait Source: Send + Sync {
     async fn hint(&self, _cx: &Cx, _places: &[SourceRef]) -> Result<bool, ApiError> {
         Ok(false)
     }
+
+    /// True when the next call needs no login: a rejected one counts against the identity, so that
+    /// what nobody asked for does not try one.
+    async fn at_hand(&self) -> bool;
+
+    /// The syncs of a project that the server runs itself, as far as they may be seen. None where
+    /// the server has no such thing.
+    async fn server_syncs(&self, cx: &Cx, project: &str) -> Result<Vec<ServerSync>, ApiError>;
+
+    /// Switches the auto-sync of one of them off. A run of it that is going goes on to its end.
+    async fn switch_off(&self, cx: &Cx, sync: &ServerSync) -> Result<(), ApiError>;
 
     /// Gives the token back at a clean exit (one request at most, failures do not matter).
     async fn close(&self, _cx: &Cx) {}

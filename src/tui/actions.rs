@@ -139,6 +139,11 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
                 wizard.decided(keys, decision, &mut app.fx);
             }
         }
+        Verdict::TakeOver(id) => {
+            if let Some(Page::Wizard(wizard)) = app.pages.last_mut() {
+                wizard.take_over(id, &mut app.fx);
+            }
+        }
         Verdict::SaveAnyway => {
             if let Some(Page::Edit(edit)) = app.pages.last_mut() {
                 edit.save(&mut app.fx);

@@ -14,7 +14,9 @@ use crate::model::plan::PlanDoc;
 use crate::model::run::RunRecord;
 use crate::model::sync::SyncDoc;
 use crate::model::{Finding, Map};
-use crate::service::{Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
+use crate::service::{
+    Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, ServerRival, Service, ServiceError, ServiceErrorKind, SyncInput,
+};
 use crate::source::Project;
 
 /// Names one call; answers carry it.
@@ -52,6 +54,14 @@ pub enum Call {
     Plan {
         target: PlanTarget,
         verify: bool,
+    },
+    /// The server's own syncs that write where a draft does.
+    ServerRivals {
+        target: PlanTarget,
+    },
+    SwitchOffRival {
+        target: PlanTarget,
+        id: String,
     },
     Check {
         input: SyncInput,
@@ -102,6 +112,8 @@ pub enum Reply {
     Report(Answer<TestReport>),
     Connection(Answer<ConnectionView>),
     Plan(Answer<PlanDoc>),
+    Rivals(Answer<Vec<ServerRival>>),
+    Rival(Answer<ServerRival>),
     Sync(Answer<SyncDoc>),
     Syncs(Answer<Vec<SyncDoc>>),
     Document(Answer<Value>),
@@ -266,6 +278,8 @@ pub async fn execute(service: Arc<dyn Service>, call: Call) -> Reply {
         Call::SaveConnection { document, replace } => Reply::Connection(service.save_connection(document, replace).await),
         Call::RemoveConnection { name } => Reply::Act(service.remove_connection(&name).await),
         Call::Plan { target, verify } => Reply::Plan(service.plan(target, verify).await),
+        Call::ServerRivals { target } => Reply::Rivals(service.server_rivals(target).await),
+        Call::SwitchOffRival { target, id } => Reply::Rival(service.switch_off_rival(target, &id).await),
         Call::Check { input, replaces } => Reply::Act(service.check_sync(input, replaces).await),
         Call::Create { input } => Reply::Sync(service.create_sync(input).await),
         Call::Update { name, input } => Reply::Sync(service.update_sync(&name, input).await),

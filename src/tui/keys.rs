@@ -53,6 +53,7 @@ pub enum Action {
     Origin,
     Submit,
     Json,
+    TakeOver,
     Open,
 }
 
@@ -161,6 +162,7 @@ pub static BINDINGS: &[Binding] = &[
     key(C::Review, &["Left", "Shift-Tab"], A::Left, "", "Previous button"),
     key(C::Review, &["Right", "Tab"], A::Right, "button", "Next button"),
     key(C::Review, &["J"], A::Json, "JSON", "Show the JSON, the command and curl"),
+    key(C::Review, &["T"], A::TakeOver, "take over", "Switch off the server's own sync that writes to the same place"),
     key(C::Review, &["Ctrl-R", "r"], A::Refresh, "plan again", "Compute the plan again"),
     key(C::Review, &["y"], A::Copy, "", "Copy the JSON"),
     key(C::Review, &["Esc"], A::Back, "back", "Back to Details"),

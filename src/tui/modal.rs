@@ -71,6 +71,8 @@ pub enum Verdict {
         keys: Vec<String>,
         decision: Decision,
     },
+    /// Switch a sync of the server's own off, by its id.
+    TakeOver(String),
     /// Store a connection whose test failed.
     SaveAnyway,
     Select(String),

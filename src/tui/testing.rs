@@ -203,6 +203,8 @@ pub fn word(call: &Call) -> &'static str {
         Call::SaveConnection { .. } => "save",
         Call::RemoveConnection { .. } => "remove connection",
         Call::Plan { .. } => "plan",
+        Call::ServerRivals { .. } => "server rivals",
+        Call::SwitchOffRival { .. } => "switch off",
         Call::Check { .. } => "check",
         Call::Create { .. } => "create",
         Call::Update { .. } => "update",
@@ -511,6 +513,7 @@ pub fn answer(call: &Call) -> Option<Reply> {
             used_by: Vec::new(),
         })),
         Call::Plan { .. } => Reply::Plan(Ok(plan())),
+        Call::ServerRivals { .. } => Reply::Rivals(Ok(Vec::new())),
         Call::Create { input } | Call::Update { input, .. } => Reply::Sync(Ok(document(input.document["name"].as_str().unwrap_or_default()))),
         Call::Enable { name, .. } | Call::Sync { name } => Reply::Sync(Ok(document(name))),
         Call::Syncs => Reply::Syncs(Ok(Vec::new())),
@@ -522,6 +525,6 @@ pub fn answer(call: &Call) -> Option<Reply> {
         Call::Check { .. } | Call::Delete { .. } | Call::RemoveConnection { .. } | Call::Cancel { .. } | Call::Approve(_) | Call::Pause(_) => {
             Reply::Act(Ok(()))
         }
-        Call::Watch => return None,
+        Call::Watch | Call::SwitchOffRival { .. } => return None,
     })
 }

@@ -6,7 +6,7 @@ mod broken;
 mod cancel;
 mod cron;
 mod disk;
-mod documented;
+pub(crate) mod documented;
 mod fair;
 mod hooks;
 mod killed;

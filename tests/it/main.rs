@@ -13,5 +13,6 @@ mod oci;
 mod offline;
 mod parallel;
 mod support;
+mod takeover;
 mod tui;
 mod world;

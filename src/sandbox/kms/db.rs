@@ -20,6 +20,7 @@ pub(super) struct Db {
     pub tokens: HashMap<String, Token>,
     pub service_tokens: HashMap<String, ServiceToken>,
     pub requests: Vec<ChangeRequest>,
+    pub syncs: Vec<super::syncs::Sync>,
     /// Start and count of the present window per bucket.
     pub windows: [(Option<Instant>, u64); 4],
     /// Grows with every change; rendered lists are kept until then.
@@ -40,6 +41,7 @@ impl Default for Db {
             tokens: HashMap::new(),
             service_tokens: HashMap::new(),
             requests: Vec::new(),
+            syncs: Vec::new(),
             windows: Default::default(),
             version: 0,
             rendered: HashMap::new(),

@@ -12,6 +12,7 @@ mod expand;
 mod list;
 mod route;
 mod switches;
+mod syncs;
 mod write;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,6 +23,7 @@ use tokio::sync::broadcast;
 pub use db::{Import, NewSecret};
 pub use route::router;
 pub use switches::{Generation, Limits, Right, Switches};
+pub use syncs::NewSync;
 
 use db::{Db, Identity, Project, ServiceToken};
 

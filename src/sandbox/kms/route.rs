@@ -10,7 +10,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::db::Db;
-use super::{Generation, State};
+use super::{Generation, State, syncs};
 
 /// The service on any path below its base.
 pub fn router(state: State) -> axum::Router {
@@ -213,6 +213,9 @@ fn dispatch(state: &State, call: &Call) -> Result<Response, Refused> {
         ("POST" | "PATCH" | "DELETE", ["api", "v4", "secrets", name]) if now => state.single(call, name, true),
         ("POST" | "PATCH" | "DELETE", ["api", "v3", "secrets", "raw", name]) => state.single(call, name, false),
         ("GET", ["api", "v1", "secret-approval-requests", id]) => state.change_request(call, id),
+        ("GET", ["api", "v1", "secret-syncs"]) if now => state.list_syncs(call, None),
+        ("GET", ["api", "v1", "secret-syncs", kind]) if now && syncs::known(kind) => state.list_syncs(call, Some(kind)),
+        ("GET" | "PATCH", ["api", "v1", "secret-syncs", kind, id]) if now && syncs::known(kind) => state.one_sync(call, kind, id),
         ("POST", ["api", "v1", "events", "subscribe", "project-events"]) if now => state.subscribe(call),
         _ => {
             let query = if call.raw_query.is_empty() { String::new() } else { format!("?{}", call.raw_query) };

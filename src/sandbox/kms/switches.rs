@@ -24,6 +24,8 @@ pub enum Right {
     ReadSecrets,
     WriteSecrets,
     Subscribe,
+    ReadSyncs,
+    EditSyncs,
 }
 
 /// Requests per 60 s window and bucket.
@@ -64,6 +66,8 @@ pub struct Switches {
     pub refused_names: HashSet<String>,
     /// Every login is answered like one of a locked identity.
     pub locked: bool,
+    /// Secret syncs call auto-sync `isEnabled`, as the first release with them did.
+    pub first_syncs: bool,
 }
 
 impl Default for Switches {
@@ -84,6 +88,7 @@ impl Default for Switches {
             capitalise: false,
             refused_names: HashSet::new(),
             locked: false,
+            first_syncs: false,
         }
     }
 }

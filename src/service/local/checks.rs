@@ -1,6 +1,7 @@
 //! Judges documents of syncs: against the rules, the stored connections, and each other.
 
 use super::*;
+use crate::model::schema::KeySchema;
 
 impl Local {
     /// Parses and checks a document against the stored connections and syncs.
@@ -53,8 +54,7 @@ impl Local {
                 continue;
             }
             let theirs = schema(&other);
-            let disjoint = (!ours.prefix.starts_with(&theirs.prefix) && !theirs.prefix.starts_with(&ours.prefix))
-                || (!ours.suffix.ends_with(&theirs.suffix) && !theirs.suffix.ends_with(&ours.suffix));
+            let disjoint = apart(&ours, &theirs);
             let managed = match &other.sync_options.key_schema {
                 Some(schema) => format!("keys that match {schema}"),
                 None => "every key, for it has no Key Schema".to_string(),
@@ -68,6 +68,11 @@ impl Local {
         }
         out
     }
+}
+
+/// True when no key can match both schemas.
+pub(super) fn apart(a: &KeySchema, b: &KeySchema) -> bool {
+    (!a.prefix.starts_with(&b.prefix) && !b.prefix.starts_with(&a.prefix)) || (!a.suffix.ends_with(&b.suffix) && !b.suffix.ends_with(&a.suffix))
 }
 
 /// Another sync at the same place.

@@ -1,9 +1,12 @@
 //! What an operator is warned of: files that cannot be used, removals that undo themselves.
 
 use super::super::fx::Call;
-use super::super::testing::Harness;
-use super::board;
+use super::super::fx::Reply;
+use super::super::testing::{Harness, answer, refused};
+use super::{board, scene, to_review};
 use crate::model::run::RunKind;
+use crate::service::ServerRival;
+use crate::source::ServerSync;
 
 #[test]
 fn a_broken_file_stands_in_the_table_with_its_reason() {
@@ -34,4 +37,80 @@ fn a_removal_that_auto_sync_undoes_is_warned_of_and_can_be_for_good() {
     let off = h.open.iter().any(|(_, call)| matches!(call, Call::Enable { on: false, .. }));
     let removal = h.open.iter().any(|(_, call)| matches!(call, Call::Start(request) if request.kind == RunKind::Remove));
     assert!(off && removal, "{:?}", h.asked());
+}
+
+/// A sync of the server's own that writes where the wizard's draft does.
+fn rival(id: &str) -> ServerRival {
+    let sync = ServerSync {
+        id: id.into(),
+        name: "legacy-billing".into(),
+        destination: "aws-secrets-manager".into(),
+        destination_config: Default::default(),
+        auto_sync: true,
+        switch: "isAutoSyncEnabled".into(),
+        key_schema: None,
+        environment: Some("prod".into()),
+        secret_path: Some("/billing".into()),
+        connection: Some("prod-aws".into()),
+        running: true,
+    };
+    let text = "The KMS server's own sync legacy-billing also writes there, with auto-sync on.".to_string();
+    ServerRival { sync, certain: true, text }
+}
+
+/// A harness whose server runs a sync of its own to the wizard's place.
+fn with_rival(h: &mut Harness) {
+    h.answers = Box::new(|call| match call {
+        Call::ServerRivals { .. } => Some(Reply::Rivals(Ok(vec![rival("remote-1")]))),
+        Call::SwitchOffRival { id, .. } => Some(Reply::Rival(Ok(rival(id)))),
+        other => answer(other),
+    });
+}
+
+#[test]
+fn the_server_s_own_sync_is_warned_of_and_switched_off_after_a_question() {
+    scene("wizard-rival", |h| {
+        with_rival(h);
+        to_review(h);
+    });
+    scene("wizard-take-over", |h| {
+        with_rival(h);
+        to_review(h);
+        h.keys("T");
+    });
+    let mut h = Harness::new(120, 40);
+    with_rival(&mut h);
+    to_review(&mut h);
+    h.hold = true;
+    h.keys("T Enter");
+    assert!(!h.asked().contains(&"switch off"), "the first button leaves it on: {:?}", h.asked());
+    h.keys("T Right Enter T");
+    let ids: Vec<&str> = h.open.iter().filter_map(|(_, c)| if let Call::SwitchOffRival { id, .. } = c { Some(id.as_str()) } else { None }).collect();
+    assert_eq!(ids, ["remote-1"], "asked once, and not again while it is being done");
+    h.release();
+    let screen = h.keys("").screen();
+    assert!(screen.contains("auto-sync of legacy-billing is off at the KMS server; its run"), "{screen}");
+    assert!(!screen.contains("own sync legacy-billing") && !screen.contains("take over"), "{screen}");
+}
+
+#[test]
+fn a_refused_take_over_says_what_to_do_and_a_silent_server_is_not_mentioned() {
+    let mut h = Harness::new(120, 40);
+    h.answers = Box::new(|call| match call {
+        Call::ServerRivals { .. } => Some(Reply::Rivals(Ok(vec![rival("remote-1")]))),
+        Call::SwitchOffRival { .. } => Some(Reply::Rival(Err(refused("You are not allowed to edit on secret-syncs. Give the right.")))),
+        other => answer(other),
+    });
+    to_review(&mut h);
+    let screen = h.keys("T Right Enter").screen();
+    assert!(screen.contains("Give the right.") && screen.contains("own sync legacy-billing"), "{screen}");
+
+    let mut quiet = Harness::new(120, 40);
+    quiet.answers = Box::new(|call| match call {
+        Call::ServerRivals { .. } => Some(Reply::Rivals(Err(refused("no such thing")))),
+        other => answer(other),
+    });
+    to_review(&mut quiet);
+    let screen = quiet.screen();
+    assert!(!screen.contains("no such thing") && !screen.contains("take over"), "{screen}");
 }

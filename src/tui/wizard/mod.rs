@@ -320,6 +320,7 @@ impl Wizard {
         self.test.clear(fx);
         self.review.plan.clear(fx);
         self.review.check.clear(fx);
+        self.review.rivals.clear(fx);
         for item in self.forms.iter_mut().flat_map(|f| &mut f.items) {
             item.choices.clear(fx);
         }

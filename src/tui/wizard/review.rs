@@ -6,10 +6,10 @@ use super::{REVIEW, Wizard};
 use crate::model::plan::PlanDoc;
 use crate::model::run::{RunKind, Trigger};
 use crate::model::sync::SyncDoc;
-use crate::service::{Approval, PlanTarget, RunRequest, ServiceError, SyncInput};
+use crate::service::{Approval, PlanTarget, RunRequest, ServerRival, ServiceError, SyncInput};
 use crate::tui::fx::{Call, Fx, Level, Load, Move, Reply, Ticket};
 use crate::tui::keys::Action;
-use crate::tui::modal::{self, Decision, scrolled};
+use crate::tui::modal::{self, Decision, Modal, Question, Verdict, scrolled};
 use crate::tui::world::World;
 
 /// What is being done after a button was pressed.
@@ -28,6 +28,9 @@ pub struct Review {
     pub document: Value,
     pub check: Load<()>,
     pub plan: Load<PlanDoc>,
+    /// The server's own syncs on auto-sync that write to the same place.
+    pub rivals: Load<Vec<ServerRival>>,
+    switching: Option<Ticket>,
     /// The marked button.
     pub at: usize,
     pub scroll: usize,
@@ -46,8 +49,14 @@ impl Review {
     pub fn can(&self, action: Action) -> bool {
         match action {
             Action::Enter | Action::Left | Action::Right => self.stage == Stage::Idle,
+            Action::TakeOver => self.stage == Stage::Idle && self.switching.is_none() && self.rival().is_some(),
             _ => true,
         }
+    }
+
+    /// The sync of the server that is asked about next.
+    pub fn rival(&self) -> Option<&ServerRival> {
+        self.rivals.value.as_ref()?.first()
     }
 
     /// True when a button would only meet a broken rule.
@@ -83,7 +92,40 @@ impl Wizard {
         let target = PlanTarget::Draft { document: input.document.clone(), replaces: replaces.clone() };
         self.review.check.ask(fx, Call::Check { input, replaces });
         self.review.plan.value = None;
-        self.review.plan.ask(fx, Call::Plan { target, verify: false });
+        self.review.plan.ask(fx, Call::Plan { target: target.clone(), verify: false });
+        self.review.rivals.clear(fx);
+        // Without auto-sync here the two engines do not fight.
+        if self.review.document.get("isEnabled") == Some(&Value::Bool(true)) {
+            self.review.rivals.ask(fx, Call::ServerRivals { target });
+        }
+    }
+
+    /// Asks whether the server's own sync is to be switched off.
+    fn ask_take_over(&self, fx: &mut Fx) {
+        let Some(rival) = self.review.rival() else { return };
+        let lines = vec![rival.text.clone(), "What it wrote stays, and it can be switched on again in the dashboard.".to_string()];
+        let question = Question::new("Switch auto-sync off at the KMS server?", lines, "Leave it on");
+        fx.ask(Modal::Question(question.button("Switch it off", Verdict::TakeOver(rival.sync.id.clone()))));
+    }
+
+    /// Switches a sync of the server's own off.
+    pub fn take_over(&mut self, id: String, fx: &mut Fx) {
+        let target = PlanTarget::Draft { document: self.review.document.clone(), replaces: self.replaces.clone() };
+        self.review.switching = Some(fx.call(Call::SwitchOffRival { target, id }));
+    }
+
+    fn on_switched(&mut self, answer: Result<ServerRival, ServiceError>, fx: &mut Fx) {
+        self.review.switching = None;
+        match answer {
+            Ok(done) => {
+                if let Some(rivals) = &mut self.review.rivals.value {
+                    rivals.retain(|r| r.sync.id != done.sync.id);
+                }
+                let runs = if done.sync.running { "; its run that is queued or going goes on to its end" } else { "" };
+                Self::toast(fx, Level::Good, format!("auto-sync of {} is off at the KMS server{runs}", done.sync.name));
+            }
+            Err(error) => self.review.error = Some(error),
+        }
     }
 
     pub(super) fn act_in_review(&mut self, action: Action, world: &World, fx: &mut Fx) {
@@ -92,6 +134,7 @@ impl Wizard {
             Action::Right => self.review.at = (self.review.at + 1) % 3,
             Action::Json => (self.review.json, self.review.scroll) = (!self.review.json, 0),
             Action::Refresh => self.ask_plan(fx),
+            Action::TakeOver => self.ask_take_over(fx),
             Action::Copy => {
                 let text = serde_json::to_string_pretty(&self.review.document).unwrap_or_default();
                 Self::copy(fx, text, "the JSON");
@@ -149,6 +192,9 @@ impl Wizard {
                 self.review.check.take(answer);
             }
             Reply::Plan(answer) if self.review.plan.awaits(ticket) => self.review.plan.take(answer),
+            // What could not be asked is not warned of: the plan says what matters about the server.
+            Reply::Rivals(answer) if self.review.rivals.awaits(ticket) => self.review.rivals.take(answer),
+            Reply::Rival(answer) if self.review.switching == Some(ticket) => self.on_switched(answer, fx),
             Reply::Sync(answer) if self.review.ticket == Some(ticket) => self.on_stored(answer, world, fx),
             Reply::Act(answer) if self.review.ticket == Some(ticket) => match answer {
                 Ok(()) => self.start(fx),

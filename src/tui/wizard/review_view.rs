@@ -135,6 +135,10 @@ fn warnings(wizard: &Wizard, width: usize) -> Vec<Row> {
         let text = format!("{} there would be deleted or overwritten that this sync did not write.", text::count(foreign, "secret", "secrets"));
         texts.push((text, Role::Warn));
     }
+    for (i, rival) in review.rivals.value.iter().flatten().enumerate() {
+        let way = if i == 0 { " T switches it off." } else { "" };
+        texts.push((format!("{}{way}", rival.text), Role::Warn));
+    }
     // Once there is a plan, its own warnings say it.
     if review.plan.value.is_none() && wizard.forms[2].value("syncOptions.keySchema").is_empty() {
         let deletes = wizard.forms[2].item("syncOptions.disableSecretDeletion").is_some_and(|i| !i.on);

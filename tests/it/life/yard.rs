@@ -50,7 +50,8 @@ impl Yard {
         Self::with(vec![places::bitbucket::start().await]).await
     }
 
-    async fn with(places: Vec<Box<dyn Place>>) -> Self {
+    /// These places.
+    pub async fn with(places: Vec<Box<dyn Place>>) -> Self {
         let rig = Rig::new().await;
         let yard = Self { rig, places };
         let store = yard.store();
