@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use unpoisoned::Lock;
 
-use super::redact::repeats;
+use super::disguise::readings;
+use super::redact::{WITHHELD, repeats};
 use super::seat::{Busy, Seat};
 use super::{ApiError, Redactor};
 use crate::model::SecretValue;
@@ -19,10 +20,10 @@ use crate::model::run::Requests;
 /// Retries one run may spend in all, whatever its size.
 const RETRY_BUDGET: i64 = 500;
 
+/// A seat that is free is given within this time.
+const SEAT_SOON: Duration = Duration::from_millis(250);
 /// What a run waits for whose own wait is over while others are at work.
 const FOR_A_SEAT: &str = "its wait is over; other runs are at work (maxRuns)";
-/// Stands for a server's text that repeats a value too short to be masked in it.
-const WITHHELD: &str = "(what it said is not shown, for it repeats the value)";
 
 /// Told when a wait begins (`Some`) and ends (`None`).
 pub type WaitSink = Arc<dyn Fn(Option<Waiting>) + Send + Sync>;
@@ -104,7 +105,7 @@ impl Cx {
     /// A server's text with every known secret masked. Where it repeats a short value that was
     /// sent, all of it is left out: a word masked in a sentence is easily guessed.
     pub fn redact(&self, text: &str) -> String {
-        if self.sent.iter().any(|value| repeats(text, value)) {
+        if self.sent.iter().any(|value| repeats(text, value) || readings(text).iter().any(|r| repeats(r, value))) {
             return WITHHELD.into();
         }
         self.inner.redactor.redact(text)
@@ -142,10 +143,18 @@ impl Cx {
             return self.check(service);
         }
         self.check(service)?;
+        let offered = self.inner.seat.offered();
+        tokio::pin!(offered);
+        // Where a seat is free it is given at once: that is no wait to speak of.
+        tokio::select! {
+            () = self.inner.cancel.cancelled() => return Err(ApiError::cancelled(service)),
+            () = &mut offered => return Ok(()),
+            () = tokio::time::sleep(SEAT_SOON) => {}
+        }
         let _shown = Shown::new(self, Waiting { reason: FOR_A_SEAT.to_string(), until: None });
         tokio::select! {
             () = self.inner.cancel.cancelled() => Err(ApiError::cancelled(service)),
-            () = self.inner.seat.offered() => Ok(()),
+            () = &mut offered => Ok(()),
         }
     }
 

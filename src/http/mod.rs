@@ -5,6 +5,7 @@
 //! Redirects are never followed: a credential must not leave for another host.
 
 mod cx;
+mod disguise;
 mod error;
 mod pacer;
 mod redact;
@@ -246,9 +247,15 @@ impl Http {
             if let Some(pacer) = policy.pacer {
                 pacer.ready(cx).await?;
             }
-            let request = make()?.build().map_err(|e| {
+            let mut request = make()?.build().map_err(|e| {
                 ApiError::new(ErrorKind::Invalid, service, format!("the request could not be built: {}", cx.redact(&e.without_url().to_string())))
             })?;
+            // RFC 9110, 8.6: methods that may carry content say that there is none; front ends of
+            // Microsoft answer 411 otherwise.
+            let bare = request.body().is_none_or(|b| b.as_bytes().is_some_and(<[u8]>::is_empty));
+            if bare && matches!(*request.method(), reqwest::Method::POST | reqwest::Method::PUT | reqwest::Method::PATCH) {
+                request.headers_mut().insert(reqwest::header::CONTENT_LENGTH, reqwest::header::HeaderValue::from_static("0"));
+            }
             let result = self.once(cx, service, call, request, again || attempt > 1).await;
             let last = attempt >= policy.attempts.max(1);
             match result {
@@ -257,7 +264,8 @@ impl Http {
                     if let Some(pacer) = policy.pacer.filter(|_| throttled) {
                         pacer.throttled(answer.retry_after());
                     }
-                    let may_repeat = policy.repeatable || throttled;
+                    // Only a 429 says that nothing was done: a 503 may follow a write that was.
+                    let may_repeat = policy.repeatable || answer.status == 429;
                     if last || !may_repeat || !cx.spend_retry() {
                         return Ok(answer);
                     }
@@ -425,6 +433,50 @@ mod tests {
             map.insert(*k, v.parse().expect("header value"));
         }
         Answer { status: 200, headers: map, body: Zeroizing::new(body.as_bytes().to_vec()) }
+    }
+
+    #[tokio::test]
+    async fn a_call_without_a_body_says_so_once() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url: url::Url = format!("http://{}/", listener.local_addr().expect("an address")).parse().expect("a url");
+        let server = tokio::spawn(async move {
+            let mut heads = Vec::new();
+            for _ in 0..3 {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut head = vec![0; 4096];
+                let n = stream.read(&mut head).await.expect("a head");
+                stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.expect("an answer");
+                heads.push(String::from_utf8_lossy(&head[..n]).to_lowercase());
+            }
+            heads
+        });
+        let http = Http::with(None, false);
+        for (method, body) in [(reqwest::Method::POST, None), (reqwest::Method::POST, Some("")), (reqwest::Method::GET, None)] {
+            let make = || {
+                let request = http.request(method.clone(), url.clone())?;
+                Ok(if let Some(body) = body { request.body(body) } else { request })
+            };
+            http.send(&Cx::quiet(), "test", "CALL", Policy::default(), make).await.expect("an answer");
+        }
+        let counts: Vec<usize> = server.await.expect("heads").iter().map(|h| h.matches("content-length: 0").count()).collect();
+        assert_eq!(counts, [1, 1, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_may_have_been_done_is_not_repeated_blind() {
+        use crate::sandbox::host::{Effect, Fault, Host};
+
+        for (status, calls) in [(503, 1), (429, 2)] {
+            let host = Host::start(axum::Router::new().fallback(|| async { "done" }), None).await.expect("a port");
+            let headers = vec![("retry-after".to_string(), "0".to_string())];
+            host.faults.add(Fault::next("", 1, Effect::Answer { status, headers, body: String::new() }));
+            let (http, url) = (Http::with(None, false), host.url.parse::<url::Url>().expect("a url"));
+            let policy = Policy { repeatable: false, ..Policy::default() };
+            let answer = http.send(&Cx::quiet(), "test", "PUT", policy, || http.request(reqwest::Method::PUT, url.clone())).await.expect("an answer");
+            assert_eq!((answer.ok(), host.log.lines().len()), (status == 429, calls));
+        }
     }
 
     #[test]

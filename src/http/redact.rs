@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use base64::Engine as _;
 use zeroize::Zeroizing;
 
+use super::disguise::{parts, readings, squeezed};
 use crate::model::SecretValue;
 
 /// Shorter texts are not masked: they occur by chance, and masking would give them away.
@@ -18,6 +19,8 @@ pub(super) const SHORTEST: usize = 4;
 /// A shorter text of letters and digits is masked where it stands as a word of its own: within
 /// longer words (`prod` in `production`, `5432` in `15432`) it occurs by chance.
 const WITHIN_WORDS: usize = 8;
+/// Stands for a server's text that repeats a secret in a way that cannot be masked in it.
+pub(super) const WITHHELD: &str = "(what it said is not shown, for it repeats the value)";
 /// How `model::text::brief` ends a text that it cut.
 const CUT: &str = "...";
 /// A cut secret is told from chance by this many characters.
@@ -41,6 +44,8 @@ struct Known {
     fresh: Vec<SecretValue>,
     /// Longest first.
     forms: Vec<Zeroizing<String>>,
+    /// Beginnings and ends of the long ones.
+    parts: Vec<[Zeroizing<String>; 2]>,
 }
 
 impl Known {
@@ -76,9 +81,21 @@ impl Redactor {
     }
 
     /// Replaces each known secret by `***`: as it is, JSON-escaped, percent-encoded, base64, and
-    /// each longer line of a multi-line secret.
+    /// each longer line of a multi-line secret. A text that repeats one in another spelling, or
+    /// a part of one, is left out whole.
     pub fn redact(&self, text: &str) -> String {
-        self.mask_all(text, |_| false)
+        let masked = self.mask_all(text, |_| false);
+        let readings = readings(&masked);
+        if readings.iter().any(|r| self.mask_all(r, |_| false) != **r) || self.holds_a_part(&masked, &readings) {
+            return WITHHELD.into();
+        }
+        masked
+    }
+
+    fn holds_a_part(&self, text: &str, readings: &[Zeroizing<String>]) -> bool {
+        let known = self.lock();
+        let texts: Vec<_> = std::iter::once(text).chain(readings.iter().map(|r| r.as_str())).map(squeezed).collect();
+        known.parts.iter().flatten().any(|part| texts.iter().any(|t| t.contains(part.as_str())))
     }
 
     /// Masks in a sentence of ours, whose server's part was masked before, what cannot be a
@@ -92,6 +109,7 @@ impl Redactor {
         if !known.fresh.is_empty() {
             let fresh = std::mem::take(&mut known.fresh);
             known.forms.extend(fresh.iter().flat_map(|s| forms(s.expose())).filter(|f| f.len() >= SHORTEST));
+            known.parts.extend(fresh.iter().filter_map(|s| parts(s.expose())));
             known.forms.sort_by(|a, b| (b.len(), b.as_str()).cmp(&(a.len(), a.as_str())));
             known.forms.dedup();
         }

@@ -18,11 +18,18 @@ enum Purpose {
     Start(String),
     Enable(String, bool),
     Cancel(String),
-    Delete(String),
+    /// With what became of its secrets.
+    Delete(String, String),
     RemoveConnection(String),
     Pause(bool),
-    Edit { sync: String, copy: bool },
-    Approve { sync: String, run: bool },
+    Edit {
+        sync: String,
+        copy: bool,
+    },
+    Approve {
+        sync: String,
+        run: bool,
+    },
     AskApproval(String),
 }
 
@@ -117,7 +124,7 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
                     let verdict = Verdict::Start { syncs: vec![name], kind: RunKind::Remove, verify: false, priority: None };
                     carry_out(app, verdict);
                 } else {
-                    ask(app, Call::Delete { name: name.clone() }, Purpose::Delete(name));
+                    ask(app, Call::Delete { name: name.clone() }, Purpose::Delete(name, "the destination is untouched".into()));
                 }
             }
         }
@@ -186,8 +193,8 @@ pub fn reply(app: &mut App, ticket: Ticket, reply: Reply) -> Option<Reply> {
             Ok(()) => app.world.note(Level::Info, format!("{sync}: cancelling; what is in flight finishes")),
             Err(error) => failed(app, &sync, &error),
         },
-        (Purpose::Delete(sync), Reply::Act(answer)) => match answer {
-            Ok(()) => app.world.note(Level::Good, format!("{sync} deleted; the destination is untouched")),
+        (Purpose::Delete(sync, secrets), Reply::Act(answer)) => match answer {
+            Ok(()) => app.world.note(Level::Good, format!("{sync} deleted; {secrets}")),
             Err(error) => failed(app, &sync, &error),
         },
         (Purpose::RemoveConnection(name), Reply::Act(answer)) => match answer {
@@ -247,7 +254,8 @@ pub fn event(app: &mut App, event: &Event) {
     app.actions.forget.retain(|s| s != sync);
     if record.status == RunStatus::Succeeded {
         let name = sync.clone();
-        ask(app, Call::Delete { name: name.clone() }, Purpose::Delete(name));
+        let removed = format!("{} there were removed before", crate::plan::count(record.counts.deleted as usize, "secret"));
+        ask(app, Call::Delete { name: name.clone() }, Purpose::Delete(name, removed));
     } else {
         app.world.note(Level::Bad, format!("{sync} is kept: its secrets could not be removed"));
     }

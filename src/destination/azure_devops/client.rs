@@ -122,8 +122,8 @@ impl Client {
     }
 
     /// Sends a call. The result is an answer of the API (200 with JSON, or an empty one to a
-    /// deletion); everything else is an error with advice. Reads are repeated here; writes
-    /// only where they certainly had no effect, the rest is the caller's to decide.
+    /// deletion); everything else is an error with advice. Reads are repeated here, writes
+    /// are not: what they are built on may have changed meanwhile.
     pub async fn send(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
         let slot = self.slots.acquire().await;
         let result = self.settle(cx, call).await;
@@ -161,13 +161,17 @@ impl Client {
 
     async fn once(&self, cx: &Cx, call: &Call<'_>, api: &Api, token: &SecretValue) -> Result<Answer, ApiError> {
         let url = self.url(api, call);
+        let writes = matches!(call.method, Method::POST | Method::PUT | Method::DELETE);
+        // A write follows at once the reading that it is built on: whatever has to be waited
+        // for comes before that reading, and a refused write is built anew by its caller.
         let policy = Policy {
-            pacer: Some(&self.pacer),
-            repeatable: !matches!(call.method, Method::POST | Method::PUT | Method::DELETE),
+            pacer: (!writes).then_some(&self.pacer),
+            repeatable: !writes,
+            attempts: if writes { 1 } else { Policy::default().attempts },
             retry: errors::passing,
-            ..Policy::default()
         };
-        self.http
+        let answer = self
+            .http
             .send(cx, SERVICE, call.label, policy, || {
                 let request = self.headers(self.http.request(call.method.clone(), url.clone())?, token);
                 Ok(match &call.body {
@@ -175,7 +179,16 @@ impl Client {
                     None => request,
                 })
             })
-            .await
+            .await?;
+        if writes && (answer.status == 429 || (answer.status == 503 && answer.retry_after().is_some())) {
+            self.pacer.throttled(answer.retry_after());
+        }
+        Ok(answer)
+    }
+
+    /// Waits for this connection's turn: before a reading and the write that follows it.
+    pub async fn turn(&self, cx: &Cx) -> Result<(), ApiError> {
+        self.pacer.ready(cx).await
     }
 
     fn headers(&self, request: reqwest::RequestBuilder, token: &SecretValue) -> reqwest::RequestBuilder {

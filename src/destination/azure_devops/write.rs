@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use reqwest::Method;
@@ -43,6 +43,7 @@ impl Document for DevOpsTarget {
     async fn apply(&self, cx: &Cx, batch: &Batch<'_>) -> Result<BatchWritten, ApiError> {
         let lock = lock_of(&self.identity());
         let _one_writer = lock.lock().await;
+        self.client.turn(cx).await?;
         let current = self.current(cx).await?;
         Write { target: self, cx, batch, circumstances: Circumstances::default(), ours: false, uncertain: false }.run(current).await
     }
@@ -117,6 +118,7 @@ impl Write<'_> {
         loop {
             attempt += 1;
             let draft = Draft::new(current.as_ref(), self.batch, &self.circumstances);
+            let begun = Instant::now();
             if !draft.changed && !self.uncertain {
                 return Ok(self.untouched(draft, current.as_ref()));
             }
@@ -130,7 +132,7 @@ impl Write<'_> {
                 Ok(after) => return Ok(self.finish(draft, current.as_ref(), &after)),
                 Err(error) => error,
             };
-            match self.recover(error, attempt, current, &draft).await {
+            match self.recover(error, attempt, current, &draft, begun).await {
                 Next::Again(group) => current = group,
                 Next::GiveUp(error) => {
                     let uncertain = self.uncertain || error.ambiguous;
@@ -152,8 +154,8 @@ impl Write<'_> {
         }
     }
 
-    async fn recover(&mut self, error: ApiError, attempt: u32, current: Option<Group>, draft: &Draft) -> Next {
-        match self.try_recover(&error, attempt, current, draft).await {
+    async fn recover(&mut self, error: ApiError, attempt: u32, current: Option<Group>, draft: &Draft, begun: Instant) -> Next {
+        match self.try_recover(&error, attempt, current, draft, begun).await {
             Ok(Some(next)) => Next::Again(next),
             Ok(None) => Next::GiveUp(error),
             Err(other) => Next::GiveUp(other),
@@ -167,27 +169,28 @@ impl Write<'_> {
         attempt: u32,
         current: Option<Group>,
         draft: &Draft,
+        begun: Instant,
     ) -> Result<Option<Option<Group>>, ApiError> {
         // A write that found out one more refused variable was not in vain.
         let attempt = attempt.saturating_sub(self.circumstances.excluded.len() as u32);
         if attempt >= ATTEMPTS || error.kind == ErrorKind::Cancelled {
             return Ok(None);
         }
-        if error.ambiguous {
+        if error.ambiguous || error.kind == ErrorKind::Throttled {
             if !self.cx.spend_retry() {
                 return Ok(None);
             }
-            self.uncertain = true;
-            self.circumstances.tried.extend(draft.writes());
+            if error.ambiguous {
+                self.uncertain = true;
+                self.circumstances.tried.extend(draft.writes());
+            }
             let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
             self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
             return Ok(Some(match current {
                 // Whatever it shows, the values cannot be seen: the write is repeated upon it.
-                Some(group) => match self.target.get(self.cx, group.id).await? {
-                    Some(fresh) => self.target.checked(Some(fresh))?,
-                    None => self.target.checked(self.target.find(self.cx).await?)?,
-                },
-                None => self.after_lost_create().await?,
+                Some(group) => self.again(&group).await?,
+                None if error.ambiguous => self.after_lost_create().await?,
+                None => self.target.checked(self.target.find(self.cx).await?)?,
             }));
         }
         match (&current, error.kind) {
@@ -205,10 +208,23 @@ impl Write<'_> {
                 let mut why = error.clone();
                 why.message = format!("refused by the service: {}", error.message);
                 // Named again though it was left out: that does not help.
-                let new = self.circumstances.excluded.insert(Keys.fold(&key), why).is_none();
-                Ok(new.then_some(current))
+                if self.circumstances.excluded.insert(Keys.fold(&key), why).is_some() {
+                    return Ok(None);
+                }
+                match current {
+                    Some(group) if begun.elapsed() >= STALE => self.again(&group).await.map(Some),
+                    current => Ok(Some(current)),
+                }
             }
             _ => Ok(None),
+        }
+    }
+
+    /// The group as it is now, after a wait or a write that was refused.
+    async fn again(&self, group: &Group) -> Result<Option<Group>, ApiError> {
+        match self.target.get(self.cx, group.id).await? {
+            Some(fresh) => self.target.checked(Some(fresh)),
+            None => self.target.checked(self.target.find(self.cx).await?),
         }
     }
 
@@ -345,12 +361,13 @@ impl Write<'_> {
                 Err(error) => error,
             };
             let gone = error.status == Some(404);
-            let worth_a_look = gone || (error.ambiguous && attempt < ATTEMPTS && self.cx.spend_retry());
+            let unsure = error.ambiguous || error.kind == ErrorKind::Throttled;
+            let worth_a_look = gone || (unsure && attempt < ATTEMPTS && self.cx.spend_retry());
             if !worth_a_look {
                 return Err(error);
             }
             self.uncertain |= error.ambiguous;
-            if error.ambiguous {
+            if unsure {
                 let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
                 self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
             }

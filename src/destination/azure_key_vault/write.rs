@@ -194,19 +194,17 @@ impl<'a> Writer<'a> {
         loop {
             tries += 1;
             let sent = self.target.vault.set(self.cx, self.name, &body).await;
-            let (unknown, last) = match &sent {
-                // The service says that it did nothing.
-                Ok(answer) if answer.status == 503 => (false, tries >= RETRIES),
-                Ok(answer) if matches!(answer.status, 408 | 500 | 502 | 504) => (true, tries >= RETRIES),
-                Err(error) if error.ambiguous => (true, tries >= RETRIES),
+            let asked = match &sent {
+                Ok(answer) if matches!(answer.status, 408 | 500 | 502 | 503 | 504) => answer.retry_after(),
+                Err(error) if error.ambiguous => None,
                 _ => return sent.map(Put::Answer),
             };
-            if last || !self.cx.spend_retry() {
+            if tries >= RETRIES || !self.cx.spend_retry() {
                 return sent.map(Put::Answer);
             }
-            let why = if unknown { "the answer to its write is missing" } else { "the vault is unavailable" };
-            self.cx.wait(&format!("{}: {why}", self.name), backoff(tries)).await?;
-            if unknown && let Found::Equal(written) = self.look().await? {
+            let wait = asked.unwrap_or_else(|| backoff(tries));
+            self.cx.wait(&format!("{}: what became of its write is not known", self.name), wait).await?;
+            if let Found::Equal(written) = self.look().await? {
                 return Ok(Put::Found(written));
             }
         }

@@ -35,7 +35,14 @@ pub(super) async fn handle(
     let base = format!("{scheme}://{host}{under}");
     // The token is looked at before anything else: clients learn tenant and scope from the
     // refusal of a request without one, and such a request must have no effect.
+    // The service's front end wants the length of whatever may have a body. (HTTP/2 frames say
+    // where a body ends, and there the host is no header.)
+    let unmeasured = matches!(method, Method::POST | Method::PUT | Method::PATCH)
+        && headers.contains_key("host")
+        && !headers.contains_key("content-length")
+        && !headers.contains_key("transfer-encoding");
     let mut response = match inner.admit(&headers) {
+        _ if unmeasured => (StatusCode::LENGTH_REQUIRED, "Length Required").into_response(),
         Err(refusal) => refusal,
         Ok(()) => match route(&mut inner, &method, &uri, &body, base) {
             Ok(answer) => answer,

@@ -135,14 +135,6 @@ impl Form {
                 self.step(-1);
                 FormEvent::None
             }
-            Action::Up if matches!(self.items.get(n).map(|i| &i.kind), Some(Kind::Choice(_))) && self.items[n].chosen > 0 => {
-                self.items[n].cycle(-1);
-                FormEvent::Changed(n)
-            }
-            Action::Down if self.items.get(n).is_some_and(|i| matches!(&i.kind, Kind::Choice(o) if i.chosen + 1 < o.len())) => {
-                self.items[n].cycle(1);
-                FormEvent::Changed(n)
-            }
             Action::Up => {
                 self.step(-1);
                 FormEvent::None

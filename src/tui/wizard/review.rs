@@ -68,7 +68,13 @@ impl Review {
 impl Wizard {
     /// The labels of the buttons; the first is the default.
     pub fn buttons(&self) -> [&'static str; 3] {
-        if self.replaces.is_some() { ["Save and sync", "Save, do not sync", "Back"] } else { ["Create and sync", "Create, do not sync", "Back"] }
+        // With auto-sync on the next look at the source starts it anyway.
+        match (self.replaces.is_some(), self.review.document.get("isEnabled") == Some(&Value::Bool(true))) {
+            (true, true) => ["Save and sync", "Save, leave it to auto-sync", "Back"],
+            (true, false) => ["Save and sync", "Save, do not sync", "Back"],
+            (false, true) => ["Create and sync", "Create, leave it to auto-sync", "Back"],
+            (false, false) => ["Create and sync", "Create, do not sync", "Back"],
+        }
     }
 
     pub(super) fn begin_review(&mut self, fx: &mut Fx) {

@@ -7,7 +7,7 @@ use kms_sync::http::{Cx, ErrorKind};
 use kms_sync::sandbox::azure_devops::{Identity, Role, Variable};
 use kms_sync::sandbox::host::{Effect, Fault};
 
-use super::rig::{methods, rig};
+use super::rig::{Rig, methods, rig};
 
 #[tokio::test]
 async fn a_lost_answer_to_a_create_makes_no_twin() {
@@ -164,6 +164,63 @@ async fn a_pause_after_the_listing_costs_a_second_look() {
     rig.state.delete(id);
     let error = sync.apply(&cx, destination.as_ref(), &inventory, &[("A", "3")]).await.expect_err("moved");
     assert!(error.text().contains("nothing was written"), "{error}");
+}
+
+/// A context in which somebody else edits the group whenever something is waited for.
+fn edited_meanwhile(rig: &Rig, id: i64) -> Cx {
+    let state = rig.state.clone();
+    let edit = move |waiting: Option<kms_sync::model::board::Waiting>| {
+        if waiting.is_some() {
+            state.set(id, "THEIRS", Variable::secret("theirs"));
+            state.set(id, "PLAIN", Variable::plain("renewed"));
+        }
+    };
+    Cx::new(tokio_util::sync::CancellationToken::new(), std::sync::Arc::new(edit))
+}
+
+#[tokio::test]
+async fn what_others_write_while_a_throttled_write_waits_is_kept() {
+    for (status, retry_after) in [(429, "3"), (503, "3"), (429, "0.3")] {
+        let rig = rig().await;
+        let mut sync = rig.sync("a");
+        sync.run(&[("A", "1")]).await;
+        let id = rig.group();
+        rig.state.set(id, "PLAIN", Variable::plain("old"));
+        let headers = vec![("content-type".into(), "application/json".into()), ("retry-after".into(), retry_after.to_string())];
+        rig.host.faults.add(Fault::next("PUT", 1, Effect::Answer { status, headers, body: "{}".into() }));
+        rig.requests();
+        let ran = sync.try_run(&edited_meanwhile(&rig, id), &[("A", "2")]).await.expect("a run");
+        assert!(ran.failed.is_empty(), "{ran:?}");
+        assert_eq!(methods(&rig.requests()), "GET PUT GET PUT", "{status}");
+        let stored = rig.state.variables(id);
+        assert_eq!((&stored["THEIRS"], &stored["PLAIN"]), (&Variable::secret("theirs"), &Variable::plain("renewed")), "{status}");
+        assert_eq!(stored["A"], Variable::secret("2"));
+    }
+    // The whole group would go, and must not while it holds something of theirs.
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    let id = rig.group();
+    let headers = vec![("content-type".into(), "application/json".into()), ("retry-after".into(), "1".to_string())];
+    rig.host.faults.add(Fault::next("DELETE", 1, Effect::Answer { status: 429, headers, body: "{}".into() }));
+    let cx = edited_meanwhile(&rig, id);
+    let destination = sync.session.open_for_removal(&cx, &sync.target()).await.expect("a target");
+    let inventory = sync.list(&cx, destination.as_ref()).await.expect("a list");
+    sync.apply(&cx, destination.as_ref(), &inventory, &[]).await.expect_err("somebody put something in");
+    assert_eq!(rig.state.variables(id)["THEIRS"], Variable::secret("theirs"));
+}
+
+#[tokio::test]
+async fn a_wait_between_reading_and_writing_costs_a_second_look() {
+    let rig = rig().await;
+    let mut sync = rig.sync("a");
+    sync.run(&[("A", "1")]).await;
+    let id = rig.group();
+    rig.requests();
+    rig.state.ask_to_wait(1, 3);
+    sync.try_run(&edited_meanwhile(&rig, id), &[("A", "2")]).await.expect("a run");
+    assert_eq!(methods(&rig.requests()), "GET GET PUT");
+    assert_eq!((&rig.state.variables(id)["THEIRS"], rig.value("A").as_deref()), (&Variable::secret("theirs"), Some("2")));
 }
 
 #[tokio::test]
