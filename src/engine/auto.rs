@@ -212,6 +212,8 @@ impl Clocks {
         let mut groups: HashMap<SourceKey, Group> = HashMap::new();
         let mut names = Vec::new();
         let begun = std::mem::replace(&mut state.begun, true);
+        let interval = Duration::from_secs(engine.settings().poll_interval_secs);
+        let latest = Instant::now() + interval.mul_f64(1.1);
         for config in engine.store().syncs().into_iter().filter_map(|l| l.result.ok()).filter(|c| c.is_enabled) {
             let Ok(account) = engine.pool().account(config.source_connection.as_deref()) else { continue };
             names.push((config.name.clone(), engine.pool().connection(&config.connection_id).map(|c| pool::fingerprint(&c)).unwrap_or_default()));
@@ -226,7 +228,9 @@ impl Clocks {
                 let joined: Vec<_> = group.syncs.iter().filter(|s| !old.syncs.contains(s)).collect();
                 let edited = joined.iter().any(|s| state.pending.contains_key(&s.name));
                 let freed = old.trouble.is_some() && (renewed || old.print != group.print);
-                group.due = if freed { Some(Instant::now()) } else { old.due };
+                // A shorter interval counts from now on, not from the end of the old one.
+                let soon = |due| if due > latest { Instant::now() + jitter(interval) } else { due };
+                group.due = if freed { Some(Instant::now()) } else { old.due.map(soon).filter(|_| old.failures == 0).or(old.due) };
                 // A poll under way does not answer for what has just changed.
                 group.hinted = match (freed || edited, joined.is_empty()) {
                     (true, _) => Some(Instant::now()),

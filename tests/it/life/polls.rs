@@ -183,3 +183,16 @@ async fn a_change_in_an_imported_folder_counts() {
     engine.says("web: 1 updated").await;
     assert_eq!(yard.place().values()["LENT"], "two");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shorter_interval_counts_at_once() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 3600, "driftHours": null}));
+    yard.rig.set("KEY", "one");
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let engine = yard.engine(&[]).await;
+    engine.says("web: 1 created").await;
+    yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
+    yard.rig.set("KEY", "two");
+    engine.says("web: 1 updated").await;
+}
