@@ -198,8 +198,9 @@ impl Runner {
         }
         progress.phase(Phase::Applying);
         self.apply(spec, cx, progress, &opened, &plan).await?;
-        self.verdict(spec, cx, progress, &opened, &plan).await?;
-        Ok(opened.destination.unproved())
+        let stays = self.verdict(spec, cx, progress, &opened, &plan).await?;
+        let told: Vec<String> = stays.into_iter().chain(opened.destination.unproved()).collect();
+        Ok((!told.is_empty()).then(|| told.join(" ")))
     }
 
     async fn import(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, learned: &mut Option<Learned>) -> Result<(), Stopped> {

@@ -338,8 +338,16 @@ impl Runner {
         execution.apply(plan).await.map_err(Stopped::from)
     }
 
-    /// The end of a sync: settled when everything the source holds is where it belongs.
-    pub(super) async fn verdict(&self, spec: &RunSpec, cx: &Cx, progress: &Progress, opened: &Opened, plan: &Plan) -> Result<(), Stopped> {
+    /// The end of a sync: settled when everything the source holds is where it belongs. Answers
+    /// what else waits for the operator.
+    pub(super) async fn verdict(
+        &self,
+        spec: &RunSpec,
+        cx: &Cx,
+        progress: &Progress,
+        opened: &Opened,
+        plan: &Plan,
+    ) -> Result<Option<String>, Stopped> {
         self.withhold(plan, progress);
         if cx.cancelled() {
             return Err(Stopped::Cancelled);
@@ -360,13 +368,26 @@ impl Runner {
         .await?;
         // A key of the source that is held back is not in sync; foreign keys that stay are.
         let held = plan.asks().filter(|c| c.action != Action::Delete || c.owned).count();
+        let foreign = plan.asks().count() - held;
+        let stays = (foreign > 0).then(|| {
+            let what = if foreign == 1 {
+                "1 key there, not as this sync wrote it, is".to_string()
+            } else {
+                format!("{foreign} keys there, not as this sync wrote them, are")
+            };
+            format!("{what} left alone until you agree to the deletion.")
+        });
         if held > 0 {
-            return Err(Stopped::NeedsApproval(format!(
+            let mut text = format!(
                 "{} held back until you approve: look at the plan, then approve in the terminal app or run again with --allow-delete. Everything else is in sync.",
                 if held == 1 { "1 key is".to_string() } else { format!("{held} keys are") }
-            )));
+            );
+            if let Some(stays) = stays {
+                text = format!("{text} {stays}");
+            }
+            return Err(Stopped::NeedsApproval(text));
         }
-        Ok(())
+        Ok(stays)
     }
 }
 

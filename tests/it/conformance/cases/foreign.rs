@@ -110,6 +110,7 @@ pub async fn withheld_later(b: Bench) {
     assert_eq!((record.counts.updated, record.counts.deleted), (1, 0), "{record:#?}");
     assert_eq!(fate(&record, &b.place.key("THEIRS")).map(|f| f.0), Some(Outcome::Withheld));
     b.holds([("ONE", "uno"), ("THEIRS", "t")]);
+    assert!(record.message.as_deref().is_some_and(|m| m.contains("1 key there") && m.contains("left alone")), "{record:#?}");
 
     // Taking over a foreign key is not in sync until it is agreed to.
     b.put("SOON", "theirs");
@@ -117,6 +118,8 @@ pub async fn withheld_later(b: Bench) {
     b.set("ONE", "eins");
     let record = b.sync().await;
     ended(&record, RunStatus::NeedsApproval);
+    assert_eq!(record.counts.withheld, 2, "{record:#?}");
+    assert!(record.message.as_deref().is_some_and(|m| m.contains("1 key is held back") && m.contains("1 key there")), "{record:#?}");
     b.holds([("ONE", "eins"), ("THEIRS", "t"), ("SOON", "theirs")]);
     b.approve(&["SOON", "THEIRS"], &[]).await;
     b.synced().await;
