@@ -45,6 +45,9 @@ fn dashboard_tabs() {
     scene("dashboard-failed", |h| {
         h.keys("Down 2");
     });
+    scene("dashboard-waiting", |h| {
+        h.keys("Down Down");
+    });
     scene("dashboard-zoomed", |h| {
         h.keys("Down Down Down 2 Enter");
     });

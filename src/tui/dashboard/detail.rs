@@ -4,7 +4,7 @@ use ratatui::layout::Rect;
 
 use super::{Dashboard, TABS, table};
 use crate::destination::registry;
-use crate::model::board::{Card, LiveRun};
+use crate::model::board::{Card, LiveRun, Waiting};
 use crate::model::run::{Counts, Outcome, RunRecord, RunStatus, SecretOutcome};
 use crate::tui::text;
 use crate::tui::theme::Role;
@@ -87,10 +87,11 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
         return skip(&mut area, used);
     }
     let status = words::of_card(card);
-    let next = match (&card.next, world.board.engine.paused) {
-        (_, true) => ", all auto-syncs are paused".to_string(),
-        (Some(next), _) => format!(", next check in {} ({})", ui.until(next.at), next.why),
-        (None, _) => String::new(),
+    let next = match (&card.run, &card.next, world.board.engine.paused) {
+        (Some(run), ..) => run.waiting.as_ref().map(|w| format!(": {}", waiting(ui, world, w))).unwrap_or_default(),
+        (None, _, true) => ", all auto-syncs are paused".to_string(),
+        (None, Some(next), _) => format!(", next check in {} ({})", ui.until(next.at), next.why),
+        (None, None, _) => String::new(),
     };
     labelled(ui, &mut area, "Status", &format!("{} {}{next}", status.symbol, status.word), status.role);
     last_run(ui, card, &mut area);
@@ -151,6 +152,12 @@ fn plain(value: &serde_json::Value) -> String {
     }
 }
 
+/// What is waited for, and until when.
+fn waiting(ui: &mut Ui<'_>, world: &World, wait: &Waiting) -> String {
+    let until = wait.until.map(|at| format!(" until {}, {} left", world.clock(at), ui.countdown(at))).unwrap_or_default();
+    format!("{}{until}", wait.reason)
+}
+
 fn live(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut area: Rect) {
     let Some(run) = &card.run else {
         return at_rest(ui, dashboard, card, area);
@@ -159,10 +166,10 @@ fn live(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut 
     let what = format!("{} ({})", words::kind(run.kind), words::trigger(run.trigger));
     gauge(ui, card, run, world, &mut area);
     match &run.waiting {
-        Some(waiting) => {
-            let until = waiting.until.map(|at| format!(" until {}, {} left", world.clock(at), ui.countdown(at))).unwrap_or_default();
-            let text = format!("◔ {what} waits: {}{until}", waiting.reason);
-            line(ui, &mut area, &[(&text, Role::Warn)]);
+        Some(wait) => {
+            let text = format!("◔ {what} waits: {}", waiting(ui, world, wait));
+            let used = ui.paragraph(Rect { height: area.height.min(3), ..area }, &text, Role::Warn);
+            skip(&mut area, used);
         }
         None => {
             let queue = run.queue_position.map(|n| format!(", number {n} in the queue")).unwrap_or_default();
