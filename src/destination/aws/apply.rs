@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 
+use super::call::Pace;
 use super::facts::{Detail, Facts, ROTATED, untouchable};
 use super::items::Items;
 use super::ops::{Content, Listed, Removal, overtaken};
@@ -248,8 +249,8 @@ impl Items {
     /// key by one UpdateSecret.
     async fn put(&self, cx: &Cx, op: &Op<'_>, value: &SecretValue, arn: &str, with_key: bool) -> Result<String, ApiError> {
         match self.config.key_for_update().filter(|_| with_key) {
-            None => self.api.put(cx, arn, op.key, op.token, value).await,
-            Some(key) => match self.api.update(cx, arn, op.key, key, Some((op.token, value))).await {
+            None => self.api.put(cx, arn, op.key, op.token, value, Pace::Patient).await,
+            Some(key) => match self.api.update(cx, arn, op.key, key, Some((op.token, value)), Pace::Patient).await {
                 Ok(version) => Ok(version.unwrap_or_else(|| op.token.to_string())),
                 // A repeated UpdateSecret with a used token may be refused: look who is current.
                 Err(e) if e.code.as_deref() == Some("ResourceExistsException") => match self.api.describe(cx, arn, op.key).await? {
@@ -268,7 +269,7 @@ impl Items {
             && self.key_differs(work.facts.key.as_deref(), &work.detail)
             && let Some(key) = self.config.key_for_update()
         {
-            self.api.update(cx, &work.arn, op.key, key, None).await?;
+            self.api.update(cx, &work.arn, op.key, key, None, Pace::Patient).await?;
             work.detail.note_key(self.config.key_text.as_deref(), work.facts.key.as_deref());
             changed = true;
         }
@@ -304,7 +305,7 @@ impl Items {
         self.check_incarnation(op, &arn)?;
         let removal = if self.config.force_delete { Removal::Force } else { Removal::Window(self.config.recovery_window) };
         let mut written = Written { id: Some(arn.clone()), ..Written::default() };
-        match self.api.delete(cx, &arn, op.key, removal).await {
+        match self.api.delete(cx, &arn, op.key, removal, Pace::Patient).await {
             Ok(until) => {
                 self.shared.note_deleted(&arn);
                 written.note = match (removal, until) {

@@ -40,6 +40,19 @@ pub struct Operation {
     pub lane: Lane,
     /// Server trouble and throttling are not waited out.
     once: bool,
+    /// Goes out at once: its caller took the turn ([`Api::turn`]) before what it is built on was read.
+    prompt: bool,
+    /// Its caller sent it before; it counts as a retry.
+    again: bool,
+}
+
+/// How a write goes out.
+#[derive(Debug, Clone, Copy)]
+pub enum Pace {
+    /// In its turn, and again after trouble.
+    Patient,
+    /// At once and only once: the caller waits, reads again and builds it anew.
+    Prompt { again: bool },
 }
 
 impl Operation {
@@ -47,11 +60,24 @@ impl Operation {
     pub const fn once(self) -> Self {
         Self { once: true, ..self }
     }
+
+    /// The same operation at this pace.
+    pub const fn paced(self, pace: Pace) -> Self {
+        match pace {
+            Pace::Patient => self,
+            Pace::Prompt { again } => Self { once: true, prompt: true, again, ..self },
+        }
+    }
+}
+
+/// How often a call is sent in all that ends in such an error.
+pub fn most_attempts(kind: ErrorKind) -> u32 {
+    if kind == ErrorKind::Throttled { THROTTLED_ATTEMPTS } else { ATTEMPTS }
 }
 
 /// An operation's constant.
 pub const fn operation(name: &'static str, lane: Lane) -> Operation {
-    Operation { name, lane, once: false }
+    Operation { name, lane, once: false, prompt: false, again: false }
 }
 
 const ASSUME_ROLE: Operation = operation("AssumeRole", Lane::Sts);
@@ -126,8 +152,10 @@ impl Api {
         let (mut attempt, mut skewed) = (1, false);
         let lanes = self.lanes();
         loop {
-            lanes.ready(cx, op.lane).await?;
-            let probe = Probe { cx: cx.clone(), name: op.name, retry: attempt > 1 };
+            if !op.prompt {
+                lanes.ready(cx, op.lane).await?;
+            }
+            let probe = Probe { cx: cx.clone(), name: op.name, retry: op.again || attempt > 1 };
             let sent = {
                 let _busy = cx.enter(SERVICE).await?;
                 make(probe).await
@@ -155,11 +183,10 @@ impl Api {
             }
             drop(raw);
             let throttled = error.kind == ErrorKind::Throttled;
-            let most = if throttled { THROTTLED_ATTEMPTS } else { ATTEMPTS };
             if throttled {
                 lanes.throttled(op.lane, error.retry_after);
             }
-            if op.once || !error.kind.passing() || attempt >= most || !cx.spend_retry() {
+            if op.once || !error.kind.passing() || attempt >= most_attempts(error.kind) || !cx.spend_retry() {
                 return Err(error);
             }
             let reason = if throttled { format!("{SERVICE}: {} was throttled", op.name) } else { format!("{SERVICE}: {}", error.message) };
@@ -172,6 +199,12 @@ impl Api {
             cx.wait(&reason, wait).await?;
             attempt += 1;
         }
+    }
+
+    /// Waits for a group's turn, with good credentials: before what a prompt write is built on is read.
+    pub async fn turn(&self, cx: &Cx, lane: Lane) -> Result<(), ApiError> {
+        self.ready(cx).await?;
+        self.lanes().ready(cx, lane).await
     }
 
     /// Clients with good credentials.

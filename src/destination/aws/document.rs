@@ -6,7 +6,8 @@
 //! this sync's stay in the object, to the letter, unless the plan removes them.
 //!
 //! AWS has no conditional write: between our reading and our writing another writer's change
-//! can be lost. The time between is kept short, and the next run sees by the stamp who won.
+//! can be lost. Nothing is waited for in between, a write that was refused for the moment is
+//! built anew on what is there after the wait, and the next run sees by the stamp who won.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

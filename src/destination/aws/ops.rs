@@ -5,7 +5,7 @@ use aws_sdk_secretsmanager as sm;
 use sm::operation::describe_secret::DescribeSecretOutput;
 use sm::types::{Filter, FilterNameStringType, SecretListEntry, SortByType, SortOrderType, Tag};
 
-use super::call::{Api, Operation, operation};
+use super::call::{Api, Operation, Pace, operation};
 use super::errors::entry;
 use super::lanes::Lane;
 use super::spec::SERVICE;
@@ -260,9 +260,9 @@ impl Api {
 
     /// Writes a value. An error of kind `Conflict` with code `Overtaken` says that the version
     /// was stored and another writer's version is current all the same.
-    pub async fn put(&self, cx: &Cx, id: &str, about: &str, token: &str, value: &SecretValue) -> Result<String, ApiError> {
+    pub async fn put(&self, cx: &Cx, id: &str, about: &str, token: &str, value: &SecretValue, pace: Pace) -> Result<String, ApiError> {
         let answer = self
-            .call(cx, PUT, about, |c, probe| {
+            .call(cx, PUT.paced(pace), about, |c, probe| {
                 c.sm.put_secret_value().secret_id(id).client_request_token(token).secret_string(value.expose()).customize().interceptor(probe).send()
             })
             .await?;
@@ -276,9 +276,17 @@ impl Api {
     }
 
     /// Changes the key, and the value when one is given (a version is made only then).
-    pub async fn update(&self, cx: &Cx, id: &str, about: &str, key: &str, write: Option<(&str, &SecretValue)>) -> Result<Option<String>, ApiError> {
+    pub async fn update(
+        &self,
+        cx: &Cx,
+        id: &str,
+        about: &str,
+        key: &str,
+        write: Option<(&str, &SecretValue)>,
+        pace: Pace,
+    ) -> Result<Option<String>, ApiError> {
         let answer = self
-            .call(cx, UPDATE, about, |c, probe| {
+            .call(cx, UPDATE.paced(pace), about, |c, probe| {
                 let mut call = c.sm.update_secret().secret_id(id).kms_key_id(key);
                 if let Some((token, value)) = write {
                     call = call.client_request_token(token).secret_string(value.expose());
@@ -323,9 +331,9 @@ impl Api {
     }
 
     /// Deletes or schedules the deletion; returns the day it becomes final.
-    pub async fn delete(&self, cx: &Cx, id: &str, about: &str, removal: Removal) -> Result<Option<Time>, ApiError> {
+    pub async fn delete(&self, cx: &Cx, id: &str, about: &str, removal: Removal, pace: Pace) -> Result<Option<Time>, ApiError> {
         let answer = self
-            .call(cx, DELETE, about, |c, probe| {
+            .call(cx, DELETE.paced(pace), about, |c, probe| {
                 let call = c.sm.delete_secret().secret_id(id);
                 match removal {
                     Removal::Window(days) => call.recovery_window_in_days(days),

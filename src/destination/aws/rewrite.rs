@@ -7,28 +7,36 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use super::call::{Pace, most_attempts};
 use super::document::{Object, Seen};
 use super::facts::Detail;
+use super::lanes::Lane;
 use super::object::{Member, Members, overflow, render, same};
 use super::ops::{Listed, Removal, overtaken};
 use super::pauses::NamePauses;
 use super::spec::SERVICE;
 use crate::destination::{Batch, BatchWritten, Document, Op, Written};
-use crate::http::{ApiError, Cx, ErrorKind};
-use crate::model::SecretValue;
+use crate::http::{ApiError, Cx, ErrorKind, backoff};
 use crate::model::plan::Action;
+use crate::model::{SecretValue, Time};
 
-/// A description younger than this is good enough to write on.
-const FRESH: Duration = Duration::from_secs(10);
+/// A description younger than this is good enough to write on; a wait makes it older.
+const FRESH: Duration = Duration::from_secs(2);
 
 #[async_trait]
 impl Document for Object {
     async fn apply(&self, cx: &Cx, batch: &Batch<'_>) -> Result<BatchWritten, ApiError> {
         let Some(first) = batch.changes.first() else { return Ok(BatchWritten::default()) };
+        self.api.turn(cx, Lane::Put).await?;
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let seen = match seen.filter(|s| s.at.elapsed() < FRESH) {
-            Some(seen) => seen,
-            None => Seen { listed: self.describe(cx).await?, keys: None, at: Instant::now() },
+        let seen = match seen {
+            Some(seen) if seen.at.elapsed() < FRESH => seen,
+            old => {
+                let listed = self.describe(cx).await?;
+                let version = |l: &Option<Listed>| l.as_ref().and_then(|l| l.current.clone());
+                let keys = old.filter(|o| version(&o.listed).is_some() && version(&o.listed) == version(&listed)).and_then(|o| o.keys);
+                Seen { listed, keys, at: Instant::now() }
+            }
         };
         let mut detail = self.detail();
         let result = match seen.listed {
@@ -115,32 +123,89 @@ impl Object {
             }
             self.restore(cx, &there.arn).await?;
         }
-        let base = self.base(cx, batch, &there, keys).await?;
-        let members = wanted(base.clone().unwrap_or_default(), batch);
-        let key_differs = self.key_differs(there.key.as_deref(), detail);
-        let mut done = Done { arn: there.arn.clone(), version: there.current.clone(), untouched: true, note: None };
-        if members.is_empty() && only_deletes && detail.created {
+        let (mut there, mut keys, mut attempt, mut unsure) = (there, keys, 1, false);
+        let mut done = loop {
+            let base = self.base(cx, batch, &there, keys.clone()).await?;
+            let members = wanted(base.clone().unwrap_or_default(), batch);
+            let pace = Pace::Prompt { again: attempt > 1 };
             // Nothing is left in a secret that this sync made: it goes, with its recovery window.
-            return self.remove(cx, there).await;
-        }
-        if base.as_ref().is_none_or(|b| !same(b, &members)) {
-            let text = self.fitting(&members)?;
-            detail.count_write().map_err(|why| {
-                ApiError::new(ErrorKind::Quota, SERVICE, format!("{}: {why}", self.name))
-                    .advice("Two programs probably write this secret in turn: leave it to one of them.")
+            let removes = members.is_empty() && only_deletes && detail.created;
+            let result = if removes {
+                self.remove(cx, &there, pace).await
+            } else if base.as_ref().is_none_or(|b| !same(b, &members)) {
+                let text = self.fitting(&members)?;
+                if attempt == 1 {
+                    detail.count_write().map_err(|why| {
+                        ApiError::new(ErrorKind::Quota, SERVICE, format!("{}: {why}", self.name))
+                            .advice("Two programs probably write this secret in turn: leave it to one of them.")
+                    })?;
+                }
+                let key_differs = self.key_differs(there.key.as_deref(), detail);
+                self.write(cx, &there, first.token, &text, key_differs, pace).await
+            } else {
+                break self.as_it_is(cx, &there, detail).await?;
+            };
+            let error = match result {
+                Ok(done) if removes => return Ok(done),
+                Ok(done) => {
+                    if let Some(version) = &done.version {
+                        self.remember(version, &members);
+                    }
+                    break done;
+                }
+                Err(error) => error,
+            };
+            unsure |= error.ambiguous;
+            let lane = if removes { Lane::Delete } else { Lane::Put };
+            let now = self.look_again(cx, error, attempt, lane).await.map_err(|e| {
+                let ambiguous = unsure || e.ambiguous;
+                e.ambiguous(ambiguous)
             })?;
-            let version = self.write(cx, &there, first.token, &text, key_differs).await?;
-            self.remember(&version, &members);
-            done.version = Some(version);
-            done.untouched = false;
-        } else if key_differs && let Some(key) = self.config.key_for_update() {
-            self.api.update(cx, &there.arn, &self.name, key, None).await?;
-            done.untouched = false;
-        }
-        if key_differs {
+            attempt += 1;
+            if removes && now.deleted {
+                return Ok(self.removed(&now, None));
+            }
+            if now.deleted {
+                return Err(self.conflict("was scheduled for deletion while it was written").ambiguous(unsure));
+            }
+            if !removes && now.current.as_deref() == Some(first.token) {
+                self.remember(first.token, &members);
+                break Done { arn: now.arn, version: now.current, untouched: false, note: None };
+            }
+            keys = keys.filter(|_| now.current == there.current);
+            there = now;
+        };
+        if self.key_differs(there.key.as_deref(), detail) {
             detail.note_key(self.config.key_text.as_deref(), there.key.as_deref());
         }
         self.write_tags(cx, &there, detail, &mut done).await?;
+        Ok(done)
+    }
+
+    /// After a write that was refused for the moment, or whose answer was lost: waits, and tells
+    /// what is there then. Gives the error back when it is no matter of waiting.
+    async fn look_again(&self, cx: &Cx, error: ApiError, attempt: u32, lane: Lane) -> Result<Listed, ApiError> {
+        if !error.kind.passing() || attempt >= most_attempts(error.kind) || !cx.spend_retry() {
+            return Err(error);
+        }
+        // Where AWS said how long, the lane holds everybody back for that time.
+        if error.kind != ErrorKind::Throttled || error.retry_after.is_none() {
+            let wait = error.retry_after.unwrap_or_else(|| backoff(attempt));
+            cx.wait(&format!("{SERVICE}: {}; looking at the secret again", error.message), wait).await?;
+        }
+        self.api.turn(cx, lane).await?;
+        self.describe(cx).await?.ok_or(error)
+    }
+
+    /// The object holds what it should; its key may still differ.
+    async fn as_it_is(&self, cx: &Cx, there: &Listed, detail: &Detail) -> Result<Done, ApiError> {
+        let mut done = Done { arn: there.arn.clone(), version: there.current.clone(), untouched: true, note: None };
+        if self.key_differs(there.key.as_deref(), detail)
+            && let Some(key) = self.config.key_for_update()
+        {
+            self.api.update(cx, &there.arn, &self.name, key, None, Pace::Patient).await?;
+            done.untouched = false;
+        }
         Ok(done)
     }
 
@@ -177,18 +242,19 @@ impl Object {
         }
     }
 
-    async fn write(&self, cx: &Cx, there: &Listed, token: &str, text: &SecretValue, with_key: bool) -> Result<String, ApiError> {
-        match self.config.key_for_update().filter(|_| with_key) {
-            None => self.api.put(cx, &there.arn, &self.name, token, text).await,
-            Some(key) => match self.api.update(cx, &there.arn, &self.name, key, Some((token, text))).await {
-                Ok(version) => Ok(version.unwrap_or_else(|| token.to_string())),
+    async fn write(&self, cx: &Cx, there: &Listed, token: &str, text: &SecretValue, with_key: bool, pace: Pace) -> Result<Done, ApiError> {
+        let version = match self.config.key_for_update().filter(|_| with_key) {
+            None => self.api.put(cx, &there.arn, &self.name, token, text, pace).await?,
+            Some(key) => match self.api.update(cx, &there.arn, &self.name, key, Some((token, text)), pace).await {
+                Ok(version) => version.unwrap_or_else(|| token.to_string()),
                 Err(e) if e.code.as_deref() == Some("ResourceExistsException") => match self.describe(cx).await? {
-                    Some(now) if now.current.as_deref() == Some(token) => Ok(token.to_string()),
-                    _ => Err(overtaken(&self.name)),
+                    Some(now) if now.current.as_deref() == Some(token) => token.to_string(),
+                    _ => return Err(overtaken(&self.name)),
                 },
-                Err(e) => Err(e),
+                Err(e) => return Err(e),
             },
-        }
+        };
+        Ok(Done { arn: there.arn.clone(), version: Some(version), untouched: false, note: None })
     }
 
     async fn write_tags(&self, cx: &Cx, there: &Listed, detail: &mut Detail, done: &mut Done) -> Result<(), ApiError> {
@@ -212,19 +278,23 @@ impl Object {
         }
     }
 
-    async fn remove(&self, cx: &Cx, there: Listed) -> Result<Done, ApiError> {
+    async fn remove(&self, cx: &Cx, there: &Listed, pace: Pace) -> Result<Done, ApiError> {
         let removal = if self.config.force_delete { Removal::Force } else { Removal::Window(self.config.recovery_window) };
-        let until = match self.api.delete(cx, &there.arn, &self.name, removal).await {
-            Ok(until) => until,
+        let until = match self.api.delete(cx, &there.arn, &self.name, removal, pace).await {
+            Ok(until) => until.filter(|_| matches!(removal, Removal::Window(_))),
             Err(e) if e.kind == ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
+        Ok(self.removed(there, until))
+    }
+
+    fn removed(&self, there: &Listed, until: Option<Time>) -> Done {
         self.shared.note_deleted(&there.arn);
-        let note = match (removal, until) {
-            (Removal::Window(_), Some(until)) => format!("the secret {} can be restored until {}", self.name, until.strftime("%Y-%m-%d")),
-            _ => format!("the secret {} was deleted", self.name),
+        let note = match until {
+            Some(until) => format!("the secret {} can be restored until {}", self.name, until.strftime("%Y-%m-%d")),
+            None => format!("the secret {} was deleted", self.name),
         };
-        Ok(Done { arn: there.arn, version: None, untouched: false, note: Some(note) })
+        Done { arn: there.arn.clone(), version: None, untouched: false, note: Some(note) }
     }
 }
 

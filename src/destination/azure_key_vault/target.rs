@@ -293,7 +293,7 @@ impl Destination for KeyVaultTarget {
                         error.text()
                     )
                 };
-                let entries = met.iter().filter(|n| names.contains(n.as_str())).map(|n| Self::met_entry(n)).collect();
+                let entries = met.iter().filter(|(fold, _)| names.contains(fold.as_str())).map(|(_, name)| Self::met_entry(name)).collect();
                 Ok(Inventory { entries, warnings: denied.then(warning).into_iter().collect() })
             }
             Err(error) => Err(error),

@@ -324,7 +324,7 @@ impl<'a> Writer<'a> {
 
     /// The name is held by a deleted secret that this sync never wrote. The next listing shows it.
     fn not_ours(&self, answer: &Answer) -> ApiError {
-        self.target.hidden.met(&self.desired.fold);
+        self.target.hidden.met(&self.desired.key);
         let mut error = failure(self.cx, answer, &format!("set {}", self.name), Right::Set);
         error.kind = ErrorKind::Conflict;
         error.message = format!("{} is the name of a secret that was deleted and that this sync did not write", self.name);

@@ -29,7 +29,7 @@ const OVERLAP: usize = 256;
 #[derive(Clone)]
 pub(super) struct Known {
     id: String,
-    state: State,
+    pub(super) state: State,
 }
 
 /// What a look at a secret's content told.

@@ -91,9 +91,13 @@ impl VaultTarget {
             if ours || op.approved {
                 return Box::pin(self.converge(cx, op, Some(Known::of(&secret)))).await;
             }
-            if secret.state() == State::Active
-                && self.bundle(cx, &secret.id).await.ok().and_then(|b| b.value().ok()).is_some_and(|v| v.same_as(&want.value))
-            {
+            // Perhaps it is what a creation of ours made whose answer was lost: then it comes to rest
+            // with the very value.
+            let active = match secret.state() {
+                State::Moving(_) => self.stable(cx, op.key, &secret.id, "CREATING").await?.is_some_and(|known| known.state == State::Active),
+                state => state == State::Active,
+            };
+            if active && self.bundle(cx, &secret.id).await.ok().and_then(|b| b.value().ok()).is_some_and(|v| v.same_as(&want.value)) {
                 return Ok(Written { id: Some(secret.id), untouched: true, ..Written::default() });
             }
             return Err(conflict(

@@ -112,7 +112,7 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
         None => (ErrorKind::NotTheService, "This is not an answer of OCI: check the connection's endpoints and proxy settings.".to_string()),
     };
     let advice = match answer.status {
-        401 => clock(answer).unwrap_or(advice),
+        401 => clock(answer, said.to_lowercase().contains("clock skew")).unwrap_or(advice),
         _ => advice,
     };
     let message = match (answer.status, kind) {
@@ -134,9 +134,17 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
     error
 }
 
-/// The advice when the clocks differ by more than a signature allows.
-fn clock(answer: &Answer) -> Option<String> {
-    let skew = answer.clock_skew().filter(|s| s.abs() > SKEW)?;
+/// The advice when the clocks differ by more than a signature allows, or when the service says so
+/// (`named`) and its own answer shows that they do not.
+fn clock(answer: &Answer, named: bool) -> Option<String> {
+    let skew = answer.clock_skew()?;
+    if skew.abs() <= SKEW {
+        return named.then(|| {
+            "This machine's clock agrees with the time of OCI's answer: a proxy or gateway on the way probably held the request back or changed its \
+             date, or answers in OCI's place."
+                .to_string()
+        });
+    }
     let (minutes, word) = (skew.abs().div_euclid(60).max(1), if skew > 0 { "fast" } else { "slow" });
     Some(format!("This machine's clock is {minutes} min {word} by OCI's clock: set it (NTP); signatures are good for 5 minutes only."))
 }
@@ -204,6 +212,16 @@ mod tests {
         let body = serde_json::json!({"code": "NotAuthenticated", "message": "no"});
         let error = error(&Cx::quiet(), &calls::GET_USER, &answer(401, body, Some(&server)));
         assert!(error.text().contains("6 min fast"), "{}", error.text());
+    }
+
+    #[test]
+    fn a_right_clock_is_not_blamed() {
+        let body = serde_json::json!({"code": "NotAuthenticated", "message": "Date is outside the allowed clock skew"});
+        let now = crate::http::http_date(jiff::Timestamp::now());
+        let told = error(&Cx::quiet(), &calls::GET_USER, &answer(401, body.clone(), Some(&now))).text();
+        assert!(told.contains("clock agrees") && !told.contains("clock is wrong"), "{told}");
+        let undated = error(&Cx::quiet(), &calls::GET_USER, &answer(401, body, None)).text();
+        assert!(undated.contains("clock is wrong"), "{undated}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::middleware::Next;
-use kms_sync::http::ErrorKind;
+use kms_sync::http::{Cx, ErrorKind};
 use kms_sync::sandbox::aws::{self, ACCESS_KEY_ID, KMS_ALIAS, SECRET_ACCESS_KEY, State};
 use kms_sync::sandbox::host::{Effect, Fault, Host};
 use serde_json::json;
@@ -249,4 +249,50 @@ async fn cancelling_ends_the_waits() {
     let error = lab.sync(json!({})).run_in(&cx, &[], &[]).await.expect_err("cancelled");
     assert_eq!(error.kind, ErrorKind::Cancelled);
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+/// A context in which somebody else edits the object whenever something is waited for.
+fn edited_meanwhile(lab: &Lab, value: &'static str) -> Cx {
+    let state = lab.state.clone();
+    let edit = move |waiting: Option<kms_sync::model::board::Waiting>| {
+        if waiting.is_some() {
+            state.edit(REGION, "prod", value);
+        }
+    };
+    Cx::new(tokio_util::sync::CancellationToken::new(), Arc::new(edit))
+}
+
+#[tokio::test]
+async fn what_others_put_into_the_object_while_a_write_waits_is_kept() {
+    let throttled = |ms| refusal(400, "ThrottlingException", &[("x-amz-retry-after", ms)]);
+    for (what, effect) in [("short", throttled("300")), ("long", throttled("2500")), ("busy", Effect::status(503, "{}"))] {
+        let lab = Lab::new().await;
+        let mut sync = lab.object("prod", json!({}));
+        sync.run(&[("A", "1")]).await.clean();
+        lab.host.faults.add(Fault::next("PutSecretValue", 1, effect));
+        let cx = edited_meanwhile(&lab, r#"{"A":"1","THEIRS":"t"}"#);
+        let report = sync.run_in(&cx, &[("A".into(), "2".into())], &[]).await.expect("a run").clean();
+        assert_eq!(lab.value("prod").as_deref(), Some(r#"{"A":"2","THEIRS":"t"}"#), "{what}");
+        assert_eq!((report.calls()["PutSecretValue"], report.requests.retries), (2, 1), "{what}");
+    }
+    // The whole secret would go, and must not while it holds something of theirs.
+    let lab = Lab::new().await;
+    let mut sync = lab.object("prod", json!({}));
+    sync.run(&[("A", "1")]).await.clean();
+    lab.host.faults.add(Fault::next("DeleteSecret", 1, throttled("300")));
+    let cx = edited_meanwhile(&lab, r#"{"A":"1","THEIRS":"t"}"#);
+    sync.run_in(&cx, &[], &[]).await.expect("a run").clean();
+    assert_eq!(lab.value("prod").as_deref(), Some(r#"{"THEIRS":"t"}"#));
+    assert_eq!(lab.view("prod").window, None, "it was not deleted");
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_write_of_the_object_is_looked_for() {
+    let lab = Lab::new().await;
+    let mut sync = lab.object("prod", json!({}));
+    sync.run(&[("A", "1")]).await.clean();
+    lab.host.faults.add(Fault::next("PutSecretValue", 1, Effect::LostAnswer));
+    let report = sync.run(&[("A", "2")]).await.clean();
+    assert_eq!((report.calls()["PutSecretValue"], lab.view("prod").versions), (1, 2));
+    assert_eq!(sync.run(&[("A", "2")]).await.clean().calls(), calls(json!({"DescribeSecret": 1})));
 }

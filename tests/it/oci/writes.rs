@@ -164,6 +164,15 @@ async fn a_secret_that_appeared_meanwhile_is_not_overwritten_unasked() {
     assert_eq!(bench.state.value("A").as_deref(), Some("theirs"));
     let same = bench.apply(Action::Create, "A", Some("theirs"), None).await.expect("equal is fine");
     assert!(same.untouched);
+    // Made just now, perhaps by a call of ours whose answer was lost: it is waited for and compared.
+    for (name, value) in [("EQUAL", "ours"), ("OTHER", "theirs")] {
+        bench.state.put(name, value.as_bytes());
+        let next = Some((tokio::time::Instant::now() + Duration::from_millis(300), "ACTIVE"));
+        bench.state.edit(name, |s| (s.state, s.next) = ("CREATING".into(), next));
+        let result = bench.apply(Action::Create, name, Some("ours"), None).await;
+        assert_eq!(result.map_err(|e| e.kind).map(|w| w.untouched), if value == "ours" { Ok(true) } else { Err(ErrorKind::Conflict) }, "{name}");
+        assert_eq!(bench.state.value(name).as_deref(), Some(value));
+    }
     // Ours, from a run that was killed before it could take note: adopted and brought up to date.
     bench.create("B", "one").await;
     let adopted = bench.apply(Action::Create, "B", Some("two"), None).await.expect("adopted");

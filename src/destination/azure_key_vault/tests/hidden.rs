@@ -97,7 +97,7 @@ async fn where_the_list_is_closed_the_write_finds_out_and_the_next_plan_asks() {
     // The next run, perhaps of another process, shows it.
     let target = open().await.expect("target");
     let seen = world.hidden(&*target, &["db-pass", "new"]).await.expect("hidden");
-    assert_eq!(names(&seen), ["db-pass"]);
+    assert_eq!(names(&seen), ["DB-PASS"], "as the write spelled it");
     world.apply(&*target, Action::Restore, "DB_PASS", Some("ours"), Some(&seen.entries[0])).await.expect("the operator agreed");
     assert_eq!(world.vault.secrets()["db-pass"].value, "ours");
     world.list(&*target, &Ledger::default(), 2).await.expect("list");
