@@ -9,8 +9,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use unpoisoned::Lock;
 
-use super::disguise::readings;
-use super::redact::{WITHHELD, repeats};
 use super::seat::{Busy, Seat};
 use super::{ApiError, Redactor};
 use crate::model::SecretValue;
@@ -102,13 +100,10 @@ impl Cx {
         &self.inner.redactor
     }
 
-    /// A server's text with every known secret masked. Where it repeats a short value that was
-    /// sent, all of it is left out: a word masked in a sentence is easily guessed.
+    /// A server's text with every known secret masked ([`Redactor::redact`]). Where it repeats a
+    /// short value that was sent, all of it is left out.
     pub fn redact(&self, text: &str) -> String {
-        if self.sent.iter().any(|value| repeats(text, value) || readings(text).iter().any(|r| repeats(r, value))) {
-            return WITHHELD.into();
-        }
-        self.inner.redactor.redact(text)
+        self.inner.redactor.redact_answer(text, &self.sent)
     }
 
     /// A sentence of ours, whose server's part went through [`Self::redact`] before.
@@ -328,6 +323,7 @@ mod unpoisoned {
 
 #[cfg(test)]
 mod tests {
+    use super::super::redact::WITHHELD;
     use super::*;
 
     #[test]

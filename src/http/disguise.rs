@@ -7,18 +7,28 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
-/// A beginning or an end of a secret of this many characters is taken for a part of it.
+/// A beginning or an end of a secret, or of one of its lines, of this many characters is taken
+/// for a part of it.
 const PART: usize = 12;
-/// So many where the secret begins as many texts do.
+/// So many where it begins as many texts do.
 const COMMON_PART: usize = 28;
 /// Beginnings that say nothing.
-const COMMON: &[&str] = &["http://", "https://", "-----BEGIN", "postgres", "mongodb", "jdbc:"];
-/// Rounds of decoding: a text may be escaped twice.
+const COMMON: &[&str] = &["http://", "https://", "postgres", "mongodb", "jdbc:"];
+/// Keys in PEM and names of cloud resources begin alike for much longer.
+const ALIKE: &[&str] = &["-----", "arn:", "ocid1."];
+/// A line that long is looked for by itself.
+const LINE: usize = 16;
+/// What is left of a part without its white space tells it from chance when it is that long.
+pub(super) const TELLING: usize = 8;
+/// Rounds of decoding: a text may be escaped or encoded twice.
 const ROUNDS: usize = 2;
 
-/// The text with its escapes undone, and what its runs of base64 and hexadecimal digits hold;
-/// nothing where there are none.
-pub(super) fn readings(text: &str) -> Vec<Zeroizing<String>> {
+/// Stands between two readings: belongs to neither.
+const BETWEEN: &str = "\u{e000}";
+
+/// The text with its escapes undone, and what its runs of base64 and hexadecimal digits hold,
+/// one after the other; empty where there are none.
+pub(super) fn readings(text: &str) -> Zeroizing<String> {
     let mut out: Vec<Zeroizing<String>> = Vec::new();
     let mut plain = Zeroizing::new(text.to_string());
     for _ in 0..ROUNDS {
@@ -29,26 +39,79 @@ pub(super) fn readings(text: &str) -> Vec<Zeroizing<String>> {
         plain = next;
         out.push(plain.clone());
     }
-    let runs = |c: char| !(c.is_ascii_alphanumeric() || "+/-_=".contains(c));
-    for run in plain.split(runs).filter(|r| r.len() >= 4) {
-        out.extend(base64_decoded(run));
-        out.extend(hex_decoded(run));
+    let mut encoded = vec![plain];
+    for _ in 0..ROUNDS {
+        encoded = encoded.iter().flat_map(|text| decoded(text)).collect();
+        out.extend(encoded.iter().cloned());
     }
+    let all: Vec<&str> = out.iter().map(|reading| reading.as_str()).collect();
+    Zeroizing::new(all.join(BETWEEN))
+}
+
+/// What the runs of base64 and hexadecimal digits of a text hold, where that is text.
+fn decoded(text: &str) -> Vec<Zeroizing<String>> {
+    let digit = |c: char| c.is_ascii_alphanumeric() || "+/-_=".contains(c);
+    let runs = text.split(|c| !digit(c)).filter(|run| run.len() >= 4 && !word(run));
+    // A run whose beginning was cut away does not begin with a group of four.
+    let cuts = |run: &'_ str| if run.len() >= 12 { 4 } else { 1 };
+    let unpacked = |run| (0..cuts(run)).filter_map(move |from| str::get(run, from..)).filter_map(base64_decoded);
+    runs.flat_map(|run| unpacked(run).chain(hex_decoded(run))).collect()
+}
+
+/// An ordinary word would be read as bytes that say anything.
+fn word(run: &str) -> bool {
+    let tail = run.get(1..).unwrap_or_default();
+    run.len() < 16 && (tail.bytes().all(|b| b.is_ascii_lowercase()) || run.bytes().all(|b| b.is_ascii_uppercase()))
+}
+
+/// By what a secret long enough to be told from chance is recognised in part: the beginnings
+/// and ends of the whole and of each of its longer lines, [`squeezed`].
+pub(super) fn parts(secret: &str) -> Vec<Zeroizing<String>> {
+    // A key of several lines is often kept as one, with its line feeds escaped.
+    let lines = secret.lines().flat_map(|line| line.split("\\n"));
+    let lines = lines.filter(|line| line.len() < secret.len() && line.chars().count() >= LINE);
+    std::iter::once(secret).chain(lines).flat_map(ends).collect()
+}
+
+fn ends(text: &str) -> Vec<Zeroizing<String>> {
+    let text = text.trim();
+    let begins = |with: &[&str]| with.iter().any(|c| text.starts_with(c));
+    let head = match () {
+        () if begins(ALIKE) => None,
+        () if begins(COMMON) => first(text.chars(), COMMON_PART, COMMON_PART),
+        () => first(text.chars(), PART, TELLING),
+    };
+    let tail = if text.ends_with("-----") { None } else { first(text.chars().rev(), PART, TELLING) };
+    head.into_iter().chain(tail.map(|t| t.chars().rev().collect::<String>().into())).collect()
+}
+
+/// The first characters, squeezed: at least so many, and so many that are left when they are
+/// squeezed. `None` where that is all there are: the whole is looked for anyway.
+fn first(chars: impl Iterator<Item = char>, length: usize, least: usize) -> Option<Zeroizing<String>> {
+    let (mut taken, mut left) = (0, Zeroizing::new(String::new()));
+    for c in chars {
+        if taken >= length && left.chars().count() >= least {
+            return Some(left);
+        }
+        taken += 1;
+        squeeze(c, &mut left);
+    }
+    None
+}
+
+/// A text in small letters, without white space and characters that cannot be shown (nor what
+/// stands for them), in which parts are looked for.
+pub(super) fn squeezed(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(text.len()));
+    text.chars().for_each(|c| squeeze(c, &mut out));
     out
 }
 
-/// The beginning and the end of a secret long enough to be told from chance by them.
-pub(super) fn parts(secret: &str) -> Option<[Zeroizing<String>; 2]> {
-    let secret = squeezed(secret);
-    let wanted = if COMMON.iter().any(|c| secret.starts_with(c)) { COMMON_PART } else { PART };
-    let length = secret.chars().count();
-    let cut = |n: usize| secret.char_indices().nth(n).map_or(secret.len(), |(at, _)| at);
-    (length > wanted).then(|| [secret[..cut(wanted)].to_string().into(), secret[cut(length - wanted)..].to_string().into()])
-}
-
-/// A text without white space and control characters, in which parts are looked for.
-pub(super) fn squeezed(text: &str) -> Zeroizing<String> {
-    Zeroizing::new(text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect())
+fn squeeze(c: char, out: &mut String) {
+    let skipped = c.is_whitespace() || c.is_control() || c == char::REPLACEMENT_CHARACTER || ('\u{2400}'..='\u{2421}').contains(&c);
+    if !skipped {
+        out.extend(c.to_lowercase());
+    }
 }
 
 /// `\uXXXX` and the short escapes of JSON and of most languages.
@@ -77,8 +140,10 @@ fn backslashes_decoded(text: &str) -> String {
             Some('n') => out.push('\n'),
             Some('r') => out.push('\r'),
             Some('t') => out.push('\t'),
+            // Cut within the escape.
+            Some('u') => out.push_str("\\u"),
             Some(other) => out.push(other),
-            None => {}
+            None => out.push('\\'),
         }
         rest = chars.as_str();
     }
@@ -131,22 +196,15 @@ fn form_decoded(text: &str) -> String {
 
 fn base64_decoded(run: &str) -> Option<Zeroizing<String>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true);
-    let digits: String = run
-        .trim_end_matches('=')
-        .chars()
-        .map(|c| {
-            if c == '-' {
-                '+'
-            } else if c == '_' {
-                '/'
-            } else {
-                c
-            }
-        })
-        .collect();
+    let standard = |c| match c {
+        '-' => '+',
+        '_' => '/',
+        c => c,
+    };
+    let digits: String = run.trim_end_matches('=').chars().map(standard).collect();
     let whole = if digits.len() % 4 == 1 { digits.get(..digits.len() - 1)? } else { &digits };
     let bytes = Zeroizing::new(GeneralPurpose::new(&STANDARD, config).decode(whole).ok()?);
-    Some(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
+    shown(&bytes)
 }
 
 fn hex_decoded(run: &str) -> Option<Zeroizing<String>> {
@@ -154,7 +212,15 @@ fn hex_decoded(run: &str) -> Option<Zeroizing<String>> {
         return None;
     }
     let bytes: Option<Vec<u8>> = (0..run.len()).step_by(2).map(|i| u8::from_str_radix(&run[i..i + 2], 16).ok()).collect();
-    Some(Zeroizing::new(String::from_utf8_lossy(&Zeroizing::new(bytes?)).into_owned()))
+    shown(&Zeroizing::new(bytes?))
+}
+
+/// Bytes that are text, but for a character cut at either end: other bytes were no text encoded.
+fn shown(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let text = Zeroizing::new(String::from_utf8_lossy(bytes).into_owned());
+    let inner = text.trim_matches(char::REPLACEMENT_CHARACTER);
+    let strange = |c: char| c == char::REPLACEMENT_CHARACTER || (c.is_control() && !c.is_whitespace());
+    (!inner.is_empty() && !inner.contains(strange)).then(|| Zeroizing::new(inner.to_string()))
 }
 
 #[cfg(test)]
@@ -163,7 +229,7 @@ mod tests {
 
     #[test]
     fn escapes_are_undone() {
-        let reads = |text: &str, secret: &str| readings(text).iter().any(|r| r.contains(secret));
+        let reads = |text: &str, secret: &str| readings(text).contains(secret);
         for text in [
             r"value Abc\u002Bdef\u0026ghi\u003Cjkl\u003EMno is bad",
             "value Abc+def&amp;ghi&lt;jkl&gt;Mno is bad",
@@ -180,15 +246,31 @@ mod tests {
         assert!(reads(r"smile \ud83d\ude00!", "😀"));
         assert!(reads("a+b%21", "a b!"));
         assert!(reads("WnE5", "Zq9"));
-        assert!(readings("a plain sentence, 5 > 4").iter().all(|r| !r.contains("plain")));
+        for text in [
+            "the body eyJjb250ZW50IjoiV25FNSJ9 was refused",
+            "the body …J7ImNvbnRlbnQiOiJXbkU1In0= was refused",
+            r"the body eyJjb250ZW50IjoiV25FNSJ9\u00",
+        ] {
+            assert!(reads(text, "Zq9"), "encoded twice: {text}");
+        }
+        assert_eq!(*readings("message resource vaults"), "", "words are not taken for encoded bytes");
+        assert!(!readings("a plain sentence, 5 > 4").contains("plain"));
     }
 
     #[test]
     fn parts_of_long_secrets_are_found() {
-        let holds = |text: &str, secret: &str| parts(secret).is_some_and(|two| two.iter().any(|p| squeezed(text).contains(p.as_str())));
+        let holds = |text: &str, secret: &str| parts(secret).iter().any(|p| squeezed(text).contains(p.as_str()));
         let secret = "the first twelve and the last twelve";
         assert!(holds("refused: the first tw elve…", secret));
         assert!(holds("…ed the last twelve is bad", "a secret that is named the last twelve"));
+        assert!(holds("REFUSED: THE FIRST TWELVE", secret));
+        assert!(holds("refused: g t w e l v e t e n", "a b c d e f g twelve ten"));
+        assert!(holds("at line 2: the second line g", "one\nthe second line goes here\nthree"));
+        assert!(holds("…ond\u{240d} line goes here", "one\nthe second line goes here\nthree"));
+        assert!(!holds("-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\nAAAABBBBCCCCDDDDEEEEFFFF\n-----END PRIVATE KEY-----"));
+        assert!(holds("unexpected AAAABBBBCCCCDD", r"-----BEGIN PRIVATE KEY-----\nAAAABBBBCCCCDDDDEEEEFFFF\n-----END PRIVATE KEY-----"));
+        assert!(!holds("arn:aws:secretsmanager:eu-west-1:1:secret:x", "arn:aws:secretsmanager:eu-west-1:1:secret:other"));
+        assert!(holds("no such secret:the-other", "arn:aws:secretsmanager:eu-west-1:1:secret:the-other"));
         assert!(!holds("the first", secret));
         assert!(!holds("a short", "a short"));
         assert!(!holds("see https://example.com/docs", "https://example.com/other/path/of/mine"));
