@@ -138,3 +138,29 @@ fn going_back_to_the_choice_of_the_destination_loses_nothing() {
     assert!(h.screen().contains("New sync to Azure Key Vault"), "{}", h.screen());
     assert_eq!(filled(&mut h), before, "{}", h.screen());
 }
+
+#[test]
+fn going_through_the_methods_of_a_connection_loses_nothing() {
+    let mut h = Harness::new(80, 24);
+    // AWS: an access key, a role, the default chain.
+    h.keys("c n Space Tab Tab Tab");
+    h.text("AKIAEXAMPLE");
+    h.keys("Tab");
+    h.text("typed-secret");
+    h.keys("Tab");
+    h.text("eu-central-1");
+    let typed = edited(&h).document();
+    assert_eq!(typed["credentials"]["secretAccessKey"], "typed-secret", "{typed}");
+    let methods = 3;
+    while !h.screen().contains("▸ Method") {
+        h.keys("Shift-Tab");
+    }
+    for _ in 0..methods {
+        h.keys("Space");
+    }
+    assert_eq!(edited(&h).document(), typed, "{}", h.screen());
+    // Another app's fields mean other things: nothing comes back from there.
+    h.keys("Shift-Tab Shift-Tab Space Left");
+    let emptied = edited(&h).document();
+    assert_eq!((&emptied["app"], &emptied["credentials"]), (&json!("aws"), &json!({})), "{}", h.screen());
+}
