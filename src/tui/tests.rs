@@ -5,16 +5,18 @@ use super::testing::{Harness, answer, board, refused, run, stored};
 use super::theme::Theme;
 use crate::model::board::{Board, Event};
 
-mod kept;
-mod targets;
-mod warned;
-
 macro_rules! snapshot {
     ($name:expr, $harness:expr) => {{
         let screen = $harness.screen();
-        insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true}, { insta::assert_snapshot!($name, screen) });
+        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/src/tui/snapshots");
+        insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => beside}, { insta::assert_snapshot!($name, screen) });
     }};
 }
+
+mod kept;
+mod targets;
+mod tight;
+mod warned;
 
 const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
 
