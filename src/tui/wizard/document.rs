@@ -7,7 +7,7 @@ use crate::destination::form::Input;
 use crate::destination::registry;
 use crate::model::Problems;
 use crate::model::schema::{self, KeySchema};
-use crate::model::sync::SyncConfig;
+use crate::model::sync::{MEMBERS, SyncConfig};
 use crate::tui::form::{Item, Kind};
 use crate::tui::theme::Role;
 use crate::tui::world::World;
@@ -250,21 +250,8 @@ fn take_object(root: &mut Map<String, Value>, name: &str) -> Map<String, Value> 
 
 /// Members in the documented order.
 fn ordered(mut root: Map<String, Value>) -> Map<String, Value> {
-    const ORDER: &[&str] = &[
-        "name",
-        "projectId",
-        "description",
-        "connectionId",
-        "sourceConnection",
-        "environment",
-        "secretPath",
-        "isEnabled",
-        "syncOptions",
-        "destination",
-        "destinationConfig",
-    ];
     let mut out = Map::new();
-    for name in ORDER {
+    for name in MEMBERS {
         if let Some(value) = root.remove(*name) {
             out.insert((*name).into(), value);
         }
