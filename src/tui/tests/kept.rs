@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::app::Page;
 use super::super::connections::edit::Edit;
 use super::super::fx::{Call, Reply};
-use super::super::testing::{Harness, answer, before};
+use super::super::testing::{Harness, answer, before, board};
 use super::to_details;
 use crate::service::Draft;
 
@@ -16,7 +16,7 @@ fn with_draft(draft: Option<Draft>) -> Harness {
         Call::Draft => Some(Reply::Draft(Ok(draft.clone()))),
         other => answer(other),
     });
-    h.begin(super::board());
+    h.begin(board());
     h
 }
 
@@ -63,7 +63,7 @@ fn a_new_sync_waits_for_the_word_on_an_unfinished_one() {
     let draft = Draft { document: json!({"destination": "oci-vault", "environment": "prod", "secretPath": "/x"}), step: 0, at: before(60) };
     let mut h = Harness::cold(80, 24);
     h.answers = Box::new(|call| if matches!(call, Call::Draft) { None } else { answer(call) });
-    h.begin(super::board());
+    h.begin(board());
     h.keys("n");
     assert!(h.app.pages.is_empty() && h.app.modals.is_empty());
     let ticket = h.open[0].0;

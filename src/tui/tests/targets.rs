@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::fx::{Call, Reply};
-use super::super::testing::{Harness, answer, connections, refused};
+use super::super::testing::{Harness, answer, board, connections, refused};
 use crate::destination::TestReport;
 
 /// What is answered where an Azure connection is stored.
@@ -25,7 +25,7 @@ fn at_the_vault(report: impl Fn(&Call) -> Option<Reply> + 'static) -> Harness {
         Call::TestAt { .. } => report(call),
         other => with_azure(other),
     });
-    h.begin(super::board());
+    h.begin(board());
     // The destination, then project, environment, and the path's default; then the address.
     h.keys("n Down Enter Enter Enter Down Down Enter Enter");
     h.text("kv-billing");
@@ -90,7 +90,7 @@ fn a_chord_is_no_text_for_a_list() {
 #[test]
 fn the_row_that_adds_a_connection_is_no_connections_name() {
     let mut h = Harness::cold(80, 24);
-    h.begin(super::board());
+    h.begin(board());
     // Key Vault, for which no connection is stored: the field's list offers to add one.
     h.keys("n Down Enter Enter Enter Down Down Enter Enter");
     assert!(h.screen().contains("◉ Destination"), "{}", h.screen());
@@ -133,7 +133,7 @@ fn at(n: usize, h: &mut Harness) {
 fn a_group_that_follows_the_environment_is_named() {
     let mut h = Harness::new(80, 24);
     h.answers = Box::new(|call| with_one("azure-devops", call));
-    h.begin(super::board());
+    h.begin(board());
     at(2, &mut h);
     let named = "Production (from the environment)";
     assert!(h.screen().contains(named), "{}", h.screen());
@@ -181,7 +181,7 @@ fn a_compartment_without_vaults_says_so_and_what_to_do() {
             }
             other => with_one("oci", other),
         });
-        h.begin(super::board());
+        h.begin(board());
         at(4, &mut h);
         while !h.screen().contains("▸ Compartment") {
             h.keys("Tab");

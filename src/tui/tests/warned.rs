@@ -2,8 +2,8 @@
 
 use super::super::fx::Call;
 use super::super::fx::Reply;
-use super::super::testing::{Harness, answer, refused};
-use super::{board, scene, to_review};
+use super::super::testing::{Harness, answer, board, refused};
+use super::{scene, to_review};
 use crate::model::run::RunKind;
 use crate::service::ServerRival;
 use crate::source::ServerSync;
