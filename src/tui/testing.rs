@@ -166,6 +166,11 @@ impl Harness {
         buffer
     }
 
+    /// The words on the screen, without frames and line breaks.
+    pub fn words(&mut self) -> String {
+        self.screen().replace(['│', '\n'], " ").split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
     /// The screen as text.
     pub fn screen(&mut self) -> String {
         let buffer = self.buffer();

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::{Dashboard, TABS, table};
 use crate::destination::registry;
 use crate::model::board::{Card, LiveRun, Waiting};
-use crate::model::run::{Counts, Outcome, RunRecord, RunStatus, SecretOutcome};
+use crate::model::run::{Counts, Outcome, RunKind, RunRecord, RunStatus, SecretOutcome};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::{Hit, Ui};
@@ -342,20 +342,25 @@ fn history(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, mut area: Rect
     spark(ui, runs, &mut area);
     let room = area.height as usize;
     let first = dashboard.scroll.min(runs.len().saturating_sub(room));
+    // Most runs are syncs: why one was started says what it was.
+    let what = |run: &RunRecord| match run.kind {
+        RunKind::Sync => words::trigger(run.trigger).to_string(),
+        kind => words::occasion(kind, Some(run.trigger)),
+    };
+    let status = runs.iter().map(|r| text::width(words::run_status(r.status).1)).max().unwrap_or(0);
+    let occasion = runs.iter().map(|r| text::width(&what(r))).max().unwrap_or(0);
     for run in runs.iter().skip(first).take(room) {
         let (symbol, word, role) = words::run_status(run.status);
         let took = run.finished_at.map_or("running".into(), |f| text::duration_ms(f.as_millisecond() - run.started_at.as_millisecond()));
         let message = run.message.as_ref().filter(|_| run.status != RunStatus::Succeeded).map(|m| format!(": {m}")).unwrap_or_default();
-        let head = format!(
-            "{}  {} {} {} {}",
-            world.date(run.started_at),
-            text::pad(words::kind(run.kind), 8),
-            text::pad(words::trigger(run.trigger), 14),
-            text::right(&took, 9),
-            " "
-        );
+        // Beside the table there is no room for both times and the result.
+        let head = if area.width < 64 {
+            format!("  {}  {}  ", text::pad(&ui.ago(run.started_at), 8), text::pad(&what(run), occasion))
+        } else {
+            format!("  {}  {} {}  ", world.date(run.started_at), text::pad(&what(run), occasion), text::right(&took, 9))
+        };
         let tail = format!("{}{message}", words::result(run.status, &run.counts));
-        line(ui, &mut area, &[(symbol, role), (" ", Role::Text), (&text::pad(word, 15), role), (&head, Role::Text), (&tail, Role::Dim)]);
+        line(ui, &mut area, &[(symbol, role), (" ", Role::Text), (&text::pad(word, status), role), (&head, Role::Text), (&tail, Role::Dim)]);
     }
 }
 

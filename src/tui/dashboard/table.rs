@@ -92,9 +92,7 @@ fn draw_row(ui: &mut Ui<'_>, card: &Card, world: &World, columns: &[(Column, &st
             (column, columns.get(n + 1), card.run.as_ref().and_then(|r| r.waiting.as_ref()))
         {
             let room = width + 1 + more;
-            let until = waiting.until.map(|at| format!(", {}", ui.countdown(at))).unwrap_or_default();
-            let reason = crate::model::text::sanitise(words::brief(&waiting.reason));
-            let shown = text::end(&reason, room.saturating_sub(text::width(&until))) + &until;
+            let shown = ui.wait(words::brief(&waiting.reason), waiting.until, room);
             ui.put(x, y, &shown, Role::Warn, room);
             return;
         }

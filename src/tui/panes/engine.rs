@@ -99,11 +99,7 @@ pub fn facts(ui: &mut Ui<'_>, world: &World, width: usize) -> Vec<Row> {
         let status = words::of_card(card);
         let room = width.saturating_sub(NAME + text::width(&status.word) + 2);
         let waits = match &run.waiting {
-            // The end of a wait is never cut, its reason is.
-            Some(w) => {
-                let until = w.until.map(|at| format!(", {}", ui.countdown(at))).unwrap_or_default();
-                text::end(&crate::model::text::sanitise(&w.reason), room.saturating_sub(text::width(&until))) + &until
-            }
+            Some(w) => ui.wait(&w.reason, w.until, room),
             None => words::phase_sentence(run.phase).to_string(),
         };
         let name = text::pad(&format!("{} {}", status.symbol, crate::model::text::sanitise(&card.name)), NAME - 1);

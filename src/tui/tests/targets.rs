@@ -143,9 +143,7 @@ fn a_group_that_follows_the_environment_is_named() {
     h.keys("Down Enter PageDown PageDown");
     h.text("pipelines");
     h.keys("PageDown");
-    // The summary is wrapped.
-    let words = |h: &mut Harness| h.screen().replace(['│', '\n'], " ").split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words(&mut h).contains(&format!("Variable Group {named}")), "{}", h.screen());
+    assert!(h.words().contains(&format!("Variable Group {named}")), "{}", h.screen());
     // A name of its own goes before.
     h.keys("Esc Esc Esc");
     while !h.screen().contains("▸ Variable Group") {
@@ -153,7 +151,7 @@ fn a_group_that_follows_the_environment_is_named() {
     }
     h.text("shared");
     h.keys("PageDown PageDown PageDown");
-    assert!(words(&mut h).contains("Variable Group shared") && !h.screen().contains("from the environment"), "{}", h.screen());
+    assert!(h.words().contains("Variable Group shared") && !h.screen().contains("from the environment"), "{}", h.screen());
 }
 
 /// The sample world with one connection of this app.
@@ -188,8 +186,7 @@ fn a_compartment_without_vaults_says_so_and_what_to_do() {
         }
         h.keys("Down Enter Down");
         // What the list leaves seen of the next field stands between its lines.
-        let words =
-            |h: &mut Harness| h.screen().replace(['│', '\n'], " ").replace("Encryption Key", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let words = |h: &mut Harness| h.words().replace("Encryption Key ", "");
         let says = "This compartment has no vaults: choose another compartment above, or type the vault's OCID.";
         assert!(words(&mut h).contains(says), "{}", h.screen());
         h.text("ocid1.vault.oc1.eu-frankfurt-1.aaa.bbb");

@@ -5,7 +5,7 @@ use super::super::fx::{Call, Reply};
 use super::super::testing::{Harness, answer, board, history, plan, run, start};
 use crate::model::board::{LiveRun, Waiting};
 use crate::model::plan::{Action, ApprovalDoc, ChangeDoc, PlanDoc};
-use crate::model::run::{Outcome, SecretOutcome};
+use crate::model::run::{Outcome, RunKind, RunStatus, SecretOutcome, Trigger};
 
 /// Two names that differ in the middle only, as long as a folder's keys under a schema get.
 const TWINS: [&str; 2] = ["payments-production-STRIPE-live-account-secret-key", "payments-production-ADYEN-live-account-secret-key"];
@@ -133,4 +133,22 @@ fn five_hundred_keys_that_ask_are_scrolled_to_the_last() {
     super::to_review(&mut h);
     h.keys("End");
     assert!(h.screen().contains("payments-production-499"), "{}", h.screen());
+}
+
+#[test]
+fn the_history_says_what_each_run_was_for_and_what_it_did() {
+    let mut h = Harness::new(80, 24);
+    h.answers = Box::new(|call| match call {
+        Call::History { .. } => {
+            let mut runs = history();
+            runs.retain(|r| r.status == RunStatus::Succeeded);
+            (runs[0].trigger, runs[1].kind) = (Trigger::Drift, RunKind::Remove);
+            Some(Reply::History(Ok(runs)))
+        }
+        other => answer(other),
+    });
+    h.keys("Down 4");
+    let rows: Vec<String> = h.screen().lines().filter(|l| l.contains("✓ succeeded")).map(str::to_string).collect();
+    assert!(rows[0].contains("drift check") && rows[0].contains("2 created "), "{}", h.screen());
+    assert!(rows[1].contains("removal (source changed)"), "{}", h.screen());
 }
