@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::output::{One, note, print_json, table};
 use super::{Args, Out, Outcome, access, follow};
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
-use crate::sandbox::world::{Options, World};
+use crate::sandbox::world::{Options, Stagehand, World};
 use crate::service::attach::{Attach, Held};
+use crate::service::local::Local;
 use crate::service::{RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 use crate::store::{Dirs, Store};
 use crate::tui::{self, DemoControls, TuiOptions};
@@ -38,7 +39,8 @@ async fn serve_only(world: &World) -> Outcome {
     Ok(0)
 }
 
-async fn furnish(service: &dyn Service, world: &World, more: bool) -> Result<Vec<String>, ServiceError> {
+/// Stores the world's connections and syncs; answers the names of the first sync of each destination.
+pub async fn furnish(service: &dyn Service, world: &World, more: bool) -> Result<Vec<String>, ServiceError> {
     for document in world.connections() {
         service.save_connection(document, true).await?;
     }
@@ -99,23 +101,42 @@ fn row(out: &Out, round: usize, record: &RunRecord) -> Vec<String> {
 }
 
 /// The terminal app on the living world.
-async fn watch(args: &Args, world: World, store: Store) -> Outcome {
+async fn watch(args: &Args, mut world: World, store: Store) -> Outcome {
     follow::needs_terminal()?;
     let service = Attach::open(store, "kms-sync demo").await?;
     furnish(&*service, &world, true).await?;
+    perform(&mut world, &service);
     let world = Arc::new(Mutex::new(world));
-    {
-        let hub = service.local().map(|l| l.engine().hub().clone());
-        let tell = move |text: String| {
-            if let Some(hub) = &hub {
-                hub.notice("info", format!("demo: {text}"), None);
-            }
-        };
-        world.lock().unwrap_or_else(PoisonError::into_inner).play(tell);
-    }
     let options =
         TuiOptions { demo: Some(Arc::new(Stage(world))), ..options(args, &service.local().map(|l| l.engine().settings()).unwrap_or_default()) };
     finish(tui::run(service.clone(), options).await, &*service).await
+}
+
+/// Lets the play begin on the engine in this process, with its lines among the engine's own.
+pub fn perform(world: &mut World, service: &Attach) {
+    if let Some(local) = service.local() {
+        world.play(Arc::new(Hand(local)));
+    }
+}
+
+struct Hand(Arc<Local>);
+
+impl Stagehand for Hand {
+    fn tell(&self, line: String) {
+        self.0.engine().hub().notice("info", format!("demo: {line}"), None);
+    }
+
+    fn check(&self, sync: &str) {
+        let (local, sync) = (self.0.clone(), sync.to_string());
+        tokio::spawn(async move {
+            // As the clock would: paused and switched off syncs are left alone.
+            let on = !local.engine().settings().paused && local.sync(&sync).await.is_ok_and(|s| s.is_enabled);
+            let request = RunRequest { verify: true, ..RunRequest::new(sync.as_str(), RunKind::Sync, Trigger::Drift) };
+            if on && let Err(error) = local.start(request).await {
+                local.engine().hub().notice("warn", format!("demo: no drift check: {}", error.message), Some(&sync));
+            }
+        });
+    }
 }
 
 /// Lets the screens pause the play.

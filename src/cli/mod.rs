@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use args::{Args, Command};
+pub use demo::{furnish, perform};
 use output::Out;
 
 use crate::service::{ServiceError, ServiceErrorKind};

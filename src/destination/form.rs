@@ -20,6 +20,11 @@ pub struct Field {
     pub expand: Option<fn(&str) -> Option<String>>,
     /// Another member filled from the picked choice's label (`devopsProjectName`).
     pub label_into: Option<&'static str>,
+    /// Left empty, the field stands for the name of the source's environment, or for its slug
+    /// where the server gives no name.
+    pub follows_environment: bool,
+    /// What is said when the provider lists nothing here, and what to do; empty: the usual words.
+    pub none_listed: &'static str,
 }
 
 /// How a field is filled.
@@ -45,7 +50,19 @@ pub enum Input {
 impl Field {
     /// A required free text field; the builder methods below change the rest.
     pub const fn text(name: &'static str, label: &'static str, help: &'static str) -> Self {
-        Self { name, label, help, input: Input::Text, required: true, only_if: None, default: None, expand: None, label_into: None }
+        Self {
+            name,
+            label,
+            help,
+            input: Input::Text,
+            required: true,
+            only_if: None,
+            default: None,
+            expand: None,
+            label_into: None,
+            follows_environment: false,
+            none_listed: "",
+        }
     }
 
     pub const fn input(mut self, input: Input) -> Self {
@@ -70,6 +87,16 @@ impl Field {
 
     pub const fn expand(mut self, expand: fn(&str) -> Option<String>) -> Self {
         self.expand = Some(expand);
+        self
+    }
+
+    pub const fn follows_environment(mut self) -> Self {
+        self.follows_environment = true;
+        self
+    }
+
+    pub const fn none_listed(mut self, text: &'static str) -> Self {
+        self.none_listed = text;
         self
     }
 

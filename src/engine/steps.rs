@@ -379,11 +379,11 @@ impl Runner {
         });
         if held > 0 {
             let mut text = format!(
-                "{} held back until you approve: look at the plan, then approve in the terminal app or run again with --allow-delete. Everything else is in sync.",
+                "{} held back until you approve: look at the plan, then approve in the terminal app or run again with --allow-delete.",
                 if held == 1 { "1 key is".to_string() } else { format!("{held} keys are") }
             );
-            if let Some(stays) = stays {
-                text = format!("{text} {stays}");
+            for more in stays.as_deref().into_iter().chain(["Everything else is in sync."]) {
+                text = format!("{text} {more}");
             }
             return Err(Stopped::NeedsApproval(text));
         }

@@ -11,6 +11,7 @@ mod reader;
 use serde::{Deserialize, Serialize};
 
 pub use doc::{ConnectionRef, EnvironmentRef, FolderRef, Job, JobStatus, SyncDoc, SyncState, SyncWait};
+pub use parse::MEMBERS;
 pub use reader::{Reader, check_path, check_slug, unknown};
 
 use super::filter::KeyFilter;

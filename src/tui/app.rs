@@ -149,7 +149,7 @@ impl App {
     /// The bindings that work now, for the hint bar and the help.
     pub fn bindings(&self) -> Vec<&'static keys::Binding> {
         let typing = self.captures();
-        keys::valid(&self.contexts(), |a| self.can(a)).into_iter().filter(|b| !typing || b.keys.iter().any(|k| !is_text(k))).collect()
+        keys::valid(&self.contexts(), |a| self.can(a)).into_iter().filter(|b| keys::acting(b, typing).next().is_some()).collect()
     }
 
     fn input(&mut self, input: Input) {
@@ -174,7 +174,7 @@ impl App {
             _ => {}
         }
         let typing = self.captures();
-        let binding = (!typing || !is_text(&name)).then(|| keys::lookup(&self.contexts(), &name, |a| self.can(a))).flatten();
+        let binding = (!typing || !keys::is_text(&name)).then(|| keys::lookup(&self.contexts(), &name, |a| self.can(a))).flatten();
         match binding {
             Some(binding) => self.act(binding.action),
             None => self.type_key(key),
@@ -446,11 +446,6 @@ impl App {
             Move::Refresh => self.fx.effect(Effect::Call(0, Call::Watch)),
         }
     }
-}
-
-/// True for keys that type a character.
-fn is_text(name: &str) -> bool {
-    name == "Space" || name.chars().count() == 1
 }
 
 /// The one transition.

@@ -157,7 +157,6 @@ pub static BINDINGS: &[Binding] = &[
     key(C::Form, &["Ctrl-E"], A::Origin, "typed/env/file/command", "Where this value comes from: typed, environment, file or command"),
     key(C::Form, &["F2"], A::Reveal, "reveal", "Show this field's value for 10 seconds"),
     key(C::Form, &["Ctrl-R"], A::Refresh, "", "Ask the provider again"),
-    key(C::Form, &["F1"], A::Help, "", "Help"),
     key(C::Review, &["Enter"], A::Enter, "choose", "Press the marked button"),
     key(C::Review, &["Left", "Shift-Tab"], A::Left, "", "Previous button"),
     key(C::Review, &["Right", "Tab"], A::Right, "button", "Next button"),
@@ -227,9 +226,19 @@ pub fn name(key: &KeyEvent) -> String {
     out
 }
 
+/// True for keys that type a character.
+pub fn is_text(name: &str) -> bool {
+    name == "Space" || name.chars().count() == 1
+}
+
+/// The keys of a binding that act; while `typing`, the others are text.
+pub fn acting(binding: &Binding, typing: bool) -> impl Iterator<Item = &'static str> {
+    binding.keys.iter().copied().filter(move |k| !typing || !is_text(k))
+}
+
 /// How a key is written in the hint bar.
-pub fn shown(binding: &Binding) -> &'static str {
-    match binding.keys[0] {
+pub fn shown(binding: &Binding, typing: bool) -> &'static str {
+    match acting(binding, typing).next().unwrap_or(binding.keys[0]) {
         "Up" => "↑↓",
         "Right" => "→",
         "Left" => "←",

@@ -12,6 +12,7 @@ use super::keys::{Action, BINDINGS, Binding, Context};
 use super::text;
 use super::theme::Role;
 use super::ui::{Hit, Ui};
+use super::wizard::review_view::{self, Row};
 use super::world::World;
 use crate::model::plan::{Action as PlanAction, PlanDoc};
 use crate::model::run::RunKind;
@@ -105,6 +106,8 @@ pub struct Question {
     pub buttons: Vec<Button>,
     pub at: usize,
     pub scroll: usize,
+    /// How far it can be scrolled, kept by the drawing.
+    pub reach: std::cell::Cell<usize>,
     /// What must be typed for the guarded buttons, and what was typed.
     pub confirm: Option<(String, Line)>,
 }
@@ -117,7 +120,17 @@ impl Question {
 
     /// A question whose buttons all do something; Esc is the way out.
     pub fn bare(title: impl Into<String>, lines: Vec<String>) -> Self {
-        Self { title: title.into(), lines, list: Vec::new(), after: Vec::new(), buttons: Vec::new(), at: 0, scroll: 0, confirm: None }
+        Self {
+            title: title.into(),
+            lines,
+            list: Vec::new(),
+            after: Vec::new(),
+            buttons: Vec::new(),
+            at: 0,
+            scroll: 0,
+            reach: Default::default(),
+            confirm: None,
+        }
     }
 
     pub fn button(mut self, label: impl Into<String>, verdict: Verdict) -> Self {
@@ -172,7 +185,9 @@ pub enum Modal {
 impl Modal {
     /// The keys that are valid on the screen in front.
     pub fn help(app: &App) -> Self {
-        let lines = app.bindings().into_iter().map(|b: &Binding| (b.keys.join(" "), b.help.to_string())).collect();
+        let typing = app.captures();
+        let keys = |b: &Binding| super::keys::acting(b, typing).collect::<Vec<_>>().join(" ");
+        let lines = app.bindings().into_iter().map(|b: &Binding| (keys(b), b.help.to_string())).collect();
         Modal::Text { title: "Keys that work here".into(), lines, scroll: 0 }
     }
 
@@ -212,7 +227,7 @@ impl Modal {
     pub fn can(&self, action: Action) -> bool {
         match self {
             Modal::Question(q) => {
-                !matches!(action, Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::Top | Action::Bottom) || q.list.len() > 4
+                !matches!(action, Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::Top | Action::Bottom) || q.reach.get() > 0
             }
             _ => true,
         }
@@ -273,19 +288,13 @@ pub fn act(modal: &mut Modal, action: Action, _world: &World, fx: &mut Fx) {
         Modal::Question(q) => match action {
             Action::Left => q.at = q.at.saturating_sub(1),
             Action::Right => q.at = (q.at + 1) % q.buttons.len().max(1),
-            Action::Up => q.scroll = q.scroll.saturating_sub(1),
-            Action::Down => q.scroll = (q.scroll + 1).min(q.list.len().saturating_sub(1)),
-            Action::PageUp => q.scroll = q.scroll.saturating_sub(8),
-            Action::PageDown => q.scroll = (q.scroll + 8).min(q.list.len().saturating_sub(1)),
-            Action::Top => q.scroll = 0,
-            Action::Bottom => q.scroll = q.list.len().saturating_sub(1),
             Action::Enter => {
                 let armed = q.armed();
                 if let Some(button) = q.buttons.get(q.at).filter(|b| !b.guarded || armed) {
                     fx.moves.push(Move::Do(button.verdict.clone()));
                 }
             }
-            _ => {}
+            _ => scrolled(&mut q.scroll, action, q.reach.get() + 1),
         },
         Modal::Text { lines, scroll, .. } => scrolled(scroll, action, lines.len()),
         Modal::Palette { query, entries, at } => {
@@ -339,54 +348,106 @@ fn centred(ui: &mut Ui<'_>, title: &str, width: u16, height: u16, area: Rect) ->
 fn draw_question(ui: &mut Ui<'_>, q: &Question, area: Rect) {
     let width = 72.min(area.width.saturating_sub(4)).max(20);
     let room = width.saturating_sub(4) as usize;
-    let wrapped = |lines: &[String]| lines.iter().flat_map(|l| text::wrap(l, room)).collect::<Vec<_>>();
-    let (before, after) = (wrapped(&q.lines), wrapped(&q.after));
     let stacked = q.buttons.iter().map(|b| text::width(&b.label) + 7).sum::<usize>() > room + 3;
-    let button_rows = if stacked { q.buttons.len() } else { 1 } as u16;
-    let fixed = before.len() + after.len() + usize::from(q.confirm.is_some()) + usize::from(!q.list.is_empty()) + 1 + 2;
-    let list_rows = q.list.len().min((area.height as usize).saturating_sub(fixed + button_rows as usize)).min(10);
-    let height = fixed as u16 + list_rows as u16 + button_rows;
-    let inside = centred(ui, &q.title, width, height, area);
-    let bottom = inside.bottom();
+    let button_rows = if stacked { q.buttons.len() } else { 1 };
+    let (before, list, after) = question_rows(q, room);
+    // Lines before the list are as they are; of the list as much as there is room for.
+    let fixed = before.len() + after.len() + usize::from(q.confirm.is_some()) + usize::from(!list.is_empty()) + 1 + 2;
+    let list_rows = list.len().min((area.height as usize).saturating_sub(fixed + button_rows)).min(10);
+    if fixed + list_rows + button_rows > area.height as usize || (list_rows == 0 && !list.is_empty()) {
+        return draw_small_question(ui, q, area);
+    }
+    q.reach.set(list.len() - list_rows);
+    let inside = centred(ui, &q.title, width, (fixed + list_rows + button_rows) as u16, area);
     let mut y = inside.y;
-    for line in &before {
-        ui.put(inside.x, y, line, Role::Text, room);
+    let mut put = |ui: &mut Ui<'_>, row: &Row| {
+        review_view::put(ui, row, inside.x, y, room as u16);
         y += 1;
+        y
+    };
+    for row in &before {
+        put(ui, row);
     }
-    let first = q.scroll.min(q.list.len().saturating_sub(list_rows));
-    let longest = q.list.iter().map(|(name, _)| text::width(name)).max().unwrap_or(0).min(room / 2);
-    for (name, detail) in q.list.iter().skip(first).take(list_rows) {
-        let name = text::pad(&crate::model::text::sanitise(name), longest);
-        ui.pieces(inside.x, y, &[("  ", Role::Text), (&name, Role::Accent), ("  ", Role::Text), (detail, Role::Dim)], room);
-        y += 1;
+    let first = q.scroll.min(list.len() - list_rows);
+    for row in list.iter().skip(first).take(list_rows) {
+        put(ui, row);
     }
-    if q.list.len() > list_rows {
-        ui.put_right(inside.right(), y, &format!("{} of {} ↑↓", (first + list_rows).min(q.list.len()), q.list.len()), Role::Dim, room);
+    if !list.is_empty() {
+        let y = put(ui, &Vec::new()) - 1;
+        if list.len() > list_rows {
+            ui.put_right(inside.right(), y, &format!("{} of {} ↑↓", first + list_rows, list.len()), Role::Dim, room);
+        }
     }
-    y += u16::from(!q.list.is_empty());
-    for line in &after {
-        ui.put(inside.x, y, line, Role::Text, room);
-        y += 1;
+    for row in &after {
+        put(ui, row);
     }
-    if let Some((_, typed)) = &q.confirm {
-        let (shown, column) = typed.view(room.saturating_sub(3));
-        ui.pieces(inside.x, y, &[("> ", Role::Accent), (&shown, Role::Text)], room);
-        ui.cursor(inside.x + 2 + column as u16, y);
-    }
-    let labels: Vec<String> =
-        q.buttons.iter().map(|b| if b.guarded && !q.armed() { format!("{} (type the name)", b.label) } else { b.label.clone() }).collect();
-    let labels: Vec<&str> = if stacked { labels.iter().map(String::as_str).collect() } else { q.buttons.iter().map(|b| b.label.as_str()).collect() };
+    draw_confirm(ui, q, Rect { y, ..inside });
+    let bottom = inside.bottom();
     if stacked {
-        for (n, label) in labels.iter().enumerate() {
-            let row = Rect { y: bottom.saturating_sub(button_rows - n as u16), height: 1, ..inside };
-            let focus = (q.at == n).then_some(0);
-            view::draw_buttons(ui, &[label], focus, row);
-            if let Some(last) = ui.drawn.hits.last_mut() {
-                last.1 = Hit::Button(n);
-            }
+        for n in 0..q.buttons.len() {
+            let row = Rect { y: bottom.saturating_sub((button_rows - n) as u16), height: 1, ..inside };
+            draw_button(ui, q, n, row);
         }
     } else {
+        let labels: Vec<&str> = q.buttons.iter().map(|b| b.label.as_str()).collect();
         view::draw_buttons(ui, &labels, Some(q.at), Rect { y: bottom.saturating_sub(1), height: 1, ..inside });
+    }
+}
+
+/// The lines before the list, the list, and the lines after it.
+fn question_rows(q: &Question, room: usize) -> (Vec<Row>, Vec<Row>, Vec<Row>) {
+    let wrapped = |lines: &[String]| -> Vec<Row> { lines.iter().flat_map(|l| text::wrap(l, room)).map(|l| vec![(l, Role::Text)]).collect() };
+    let widest = |texts: &mut dyn Iterator<Item = &String>| texts.map(|t| text::width(t)).max().unwrap_or(0);
+    let column = text::share(room.saturating_sub(2), widest(&mut q.list.iter().map(|l| &l.0)), widest(&mut q.list.iter().map(|l| &l.1)));
+    let list = q.list.iter().map(|(name, detail)| {
+        let name = text::pad(&crate::model::text::sanitise(name), column);
+        vec![("  ".to_string(), Role::Text), (name, Role::Accent), ("  ".to_string(), Role::Text), (detail.clone(), Role::Dim)]
+    });
+    (wrapped(&q.lines), list.collect(), wrapped(&q.after))
+}
+
+/// Where there is no room for all of it: one button at a time, and everything above it scrolls.
+fn draw_small_question(ui: &mut Ui<'_>, q: &Question, area: Rect) {
+    let inside = centred(ui, &q.title, area.width, area.height, area);
+    let room = inside.width as usize;
+    let (before, list, after) = question_rows(q, room);
+    let rows: Vec<Row> = before.into_iter().chain(list).chain(after).collect();
+    let body = (inside.height as usize).saturating_sub(1 + usize::from(q.confirm.is_some()));
+    q.reach.set(rows.len().saturating_sub(body));
+    let first = q.scroll.min(q.reach.get());
+    for (i, row) in rows.iter().skip(first).take(body).enumerate() {
+        review_view::put(ui, row, inside.x, inside.y + i as u16, inside.width);
+    }
+    if q.reach.get() > 0 {
+        ui.put_right(inside.right(), inside.bottom(), &format!(" {} of {} ↑↓ ", first + body, rows.len()), Role::Dim, room);
+    }
+    let bottom = inside.bottom().saturating_sub(1);
+    draw_confirm(ui, q, Rect { y: bottom.saturating_sub(1), ..inside });
+    let count = format!("{}/{} →", q.at + 1, q.buttons.len());
+    let row = Rect { y: bottom, height: 1, width: inside.width.saturating_sub(text::width(&count) as u16 + 1), ..inside };
+    draw_button(ui, q, q.at, row);
+    if q.buttons.len() > 1 {
+        ui.put_right(inside.right(), bottom, &count, Role::Dim, room);
+    }
+}
+
+/// The line in which the word is typed.
+fn draw_confirm(ui: &mut Ui<'_>, q: &Question, at: Rect) {
+    if let Some((_, typed)) = &q.confirm {
+        let room = at.width as usize;
+        let (shown, column) = typed.view(room.saturating_sub(3));
+        ui.pieces(at.x, at.y, &[("> ", Role::Accent), (&shown, Role::Text)], room);
+        ui.cursor(at.x + 2 + column as u16, at.y);
+    }
+}
+
+/// One button in a row of its own.
+fn draw_button(ui: &mut Ui<'_>, q: &Question, n: usize, row: Rect) {
+    let Some(button) = q.buttons.get(n) else { return };
+    let label = if button.guarded && !q.armed() { format!("{} (type the name)", button.label) } else { button.label.clone() };
+    view::draw_buttons(ui, &[&label], (q.at == n).then_some(0), row);
+    if let Some(last) = ui.drawn.hits.last_mut() {
+        last.1 = Hit::Button(n);
     }
 }
 
@@ -431,7 +492,9 @@ fn draw_palette(ui: &mut Ui<'_>, query: &Line, entries: &[Entry], at: usize, are
 
 /// The pieces of the hint bar: key and word, as many as fit.
 pub fn hints(app: &App) -> Vec<(&'static str, &'static str)> {
-    let mut hints: Vec<(&str, &str)> = app.bindings().into_iter().filter(|b| !b.hint.is_empty()).map(|b| (super::keys::shown(b), b.hint)).collect();
+    let typing = app.captures();
+    let mut hints: Vec<(&str, &str)> =
+        app.bindings().into_iter().filter(|b| !b.hint.is_empty()).map(|b| (super::keys::shown(b, typing), b.hint)).collect();
     debug_assert!(hints.len() <= BINDINGS.len());
     hints.truncate(14);
     hints

@@ -45,6 +45,13 @@ fn take(chars: impl Iterator<Item = char>, max: usize) -> String {
         .collect()
 }
 
+/// The cells that a column of names gets beside a column of texts, both as wide as their longest
+/// entry at most: names whole where that leaves the texts enough, three fifths of `room` otherwise.
+pub fn share(room: usize, name: usize, beside: usize) -> usize {
+    let left = room.saturating_sub(if beside > 0 { beside + 2 } else { 0 });
+    name.min(left.max(room * 3 / 5))
+}
+
 /// Cut and padded to exactly `cells`.
 pub fn pad(text: &str, cells: usize) -> String {
     let cut = middle(text, cells);

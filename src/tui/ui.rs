@@ -202,6 +202,12 @@ impl<'a> Ui<'a> {
         if s < 120 { format!("{s} s") } else { format!("{} m {:02} s", s / 60, s % 60) }
     }
 
+    /// A wait in at most `max` cells: the time that is left is never cut, the reason is.
+    pub fn wait(&mut self, reason: &str, until: Option<Time>, max: usize) -> String {
+        let left = until.map(|at| format!(", {}", self.countdown(at))).unwrap_or_default();
+        text::end(&crate::model::text::sanitise(reason), max.saturating_sub(text::width(&left))) + &left
+    }
+
     /// A turning wheel, two turns a second at most.
     pub fn spinner(&mut self) -> &'static str {
         self.wake_in(400);

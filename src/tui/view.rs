@@ -125,8 +125,8 @@ fn draw_dashboard(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: R
         let rest = Rect { x: area.x + width, width: area.width - width, ..area };
         if area.height >= TALL && world.loaded && world.lost.is_none() {
             table_area.height -= ENGINE;
-            let rows = engine::facts(ui, world);
             let inside = ui.frame(Rect { y: table_area.bottom(), height: ENGINE, ..table_area }, "Engine", "E shows all");
+            let rows = engine::facts(ui, world, inside.width.saturating_sub(2) as usize);
             let room = rows.len().min(inside.height as usize);
             draw_rows(ui, &rows[..room], 0, Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside });
         }
@@ -160,7 +160,7 @@ fn draw_footer(ui: &mut Ui<'_>, app: &App, area: Rect) {
         let (symbol, role) = words::level(line.level);
         let clock = app.world.clock(line.at);
         let room = (area.width as usize).saturating_sub(13);
-        ui.pieces(area.x + 1, area.y, &[(symbol, role), (" ", Role::Text), (&line.text, Role::Text)], room);
+        ui.pieces(area.x + 1, area.y, &[(symbol, role), (" ", Role::Text), (&text::end(&line.text, room.saturating_sub(2)), Role::Text)], room);
         ui.put_right(area.right().saturating_sub(1), area.y, &clock, Role::Dim, 8);
     } else if let Some(demo) = &app.world.demo {
         ui.put(area.x + 1, area.y, demo, Role::Dim, area.width as usize - 2);

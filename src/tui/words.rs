@@ -171,11 +171,30 @@ fn touched(counts: &Counts) -> String {
     shown.join(", ")
 }
 
+/// A kind of run and why it was started, where that is known.
+pub fn occasion(kind_of_run: RunKind, why: Option<Trigger>) -> String {
+    why.map_or_else(|| kind(kind_of_run).to_string(), |t| format!("{} ({})", kind(kind_of_run), trigger(t)))
+}
+
+/// Why a run waits, for a row that names the destination already: without the service's name
+/// before it, and without what stands in brackets.
+pub fn brief(reason: &str) -> &str {
+    let said = match reason.split_once(' ') {
+        Some((service, said)) if service.ends_with(':') || said.starts_with("answered ") || said.starts_with("asked ") => said,
+        _ => reason,
+    };
+    said.split('(').next().unwrap_or_default().trim()
+}
+
 /// The line about a finished run.
 pub fn finished(sync: &str, record: &RunRecord) -> (Level, String) {
     let what = result(record.status, &record.counts);
     let message = record.message.as_deref().map(|m| format!(": {m}")).unwrap_or_default();
     match (record.status, record.kind) {
+        (RunStatus::Succeeded, RunKind::Sync) if record.trigger == Trigger::Drift => {
+            let found = if record.counts.writes() > 0 { format!("drift check repaired: {what}") } else { "drift check, nothing to repair".into() };
+            (Level::Good, format!("{sync}: {found}"))
+        }
         (RunStatus::Succeeded, RunKind::Sync) => (Level::Good, format!("{sync} in sync: {what}")),
         (RunStatus::Succeeded, k) => (Level::Good, format!("{sync} {} done: {what}", kind(k))),
         (RunStatus::Failed, _) => (Level::Bad, format!("{sync} failed{message}")),

@@ -20,7 +20,9 @@ pub(super) static SPEC: Spec = Spec {
         Field::text("devopsProjectId", "Project", "The Azure DevOps project to deploy secrets to.")
             .input(Input::Live { depends: &[] })
             .label_into("devopsProjectName"),
-        Field::text("variableGroupName", "Variable Group", "The variable group to write. Empty: the group named like the environment.").optional(),
+        Field::text("variableGroupName", "Variable Group", "The variable group to write. Empty: the group named like the environment.")
+            .optional()
+            .follows_environment(),
     ],
     options: &[],
     notes: &[

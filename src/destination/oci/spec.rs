@@ -118,9 +118,12 @@ pub(super) static SPEC: Spec = Spec {
     import_note: None,
     config: &[
         Field::text("compartmentOcid", "Compartment", "The compartment where the vault is located.").input(Input::Live { depends: &[] }),
-        Field::text("vaultOcid", "Vault", "The vault to sync secrets to.").input(Input::Live { depends: &["compartmentOcid"] }),
+        Field::text("vaultOcid", "Vault", "The vault to sync secrets to.")
+            .input(Input::Live { depends: &["compartmentOcid"] })
+            .none_listed("This compartment has no vaults: choose another compartment above, or type the vault's OCID."),
         Field::text("keyOcid", "Encryption Key", "The encryption key to use when creating secrets in the vault.")
-            .input(Input::Live { depends: &["compartmentOcid", "vaultOcid"] }),
+            .input(Input::Live { depends: &["compartmentOcid", "vaultOcid"] })
+            .none_listed("No AES key of this vault is listed here: create one, or type the OCID of one in another compartment."),
     ],
     options: &[
         Field::text(

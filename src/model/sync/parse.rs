@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::{InitialSyncBehavior, KindRules, Reader, SyncConfig, SyncOptions, check_path, check_slug, unknown};
 use crate::model::{Map, Problems, filter, schema, text};
 
-const FIELDS: &[&str] = &[
+/// The members of a create request, in the documented order; `isAutoSyncEnabled` is later servers'
+/// word for `isEnabled`.
+pub const MEMBERS: &[&str] = &[
     "name",
     "projectId",
     "description",
@@ -63,8 +65,8 @@ impl SyncConfig {
             return Err(problems);
         };
         for key in object.keys() {
-            if !FIELDS.contains(&key.as_str()) && !ANSWER_FIELDS.contains(&key.as_str()) {
-                unknown(key, key, FIELDS.iter().copied(), &mut problems);
+            if !MEMBERS.contains(&key.as_str()) && !ANSWER_FIELDS.contains(&key.as_str()) {
+                unknown(key, key, MEMBERS.iter().copied(), &mut problems);
             }
         }
         let mut reader = Reader { object, prefix: "", problems: &mut problems };

@@ -10,13 +10,14 @@ mod stalls;
 mod values;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::host::{Effect, Faults, Host};
 use super::kms;
 
-pub use play::Play;
+pub use play::{Play, Stagehand};
 pub use seed::{ENVIRONMENTS, PROJECT, SERVICES, SHARED};
 use values::{Shape, Values};
 
@@ -30,6 +31,8 @@ const CLIENT_SECRET: &str = "demo-client-secret-not-real";
 pub struct Options {
     /// Nothing happens by itself.
     pub quiet: bool,
+    /// Least and most time between two scenes of the play; its waits shrink and grow with it.
+    pub tempo: (Duration, Duration),
     /// First of the consecutive loopback ports; free ones are taken when `None`.
     pub first_port: Option<u16>,
     /// Equal seeds make equal values.
@@ -38,7 +41,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { quiet: false, first_port: None, seed: 20 }
+        Self { quiet: false, tempo: play::TEMPO, first_port: None, seed: 20 }
     }
 }
 
@@ -57,8 +60,8 @@ pub trait Stall: Send + Sync {
     fn syncs(&self) -> Vec<Value>;
     /// Endpoint and credentials, for the vendor's own client.
     fn serve(&self) -> Value;
-    /// How it answers when it throttles.
-    fn throttling(&self) -> Effect;
+    /// How it answers when it throttles; where its API says so, it asks to wait this long (whole seconds).
+    fn throttling(&self, wait: Duration) -> Effect;
     /// A foreign hand edits one of the secrets that kms-sync wrote (drawn by `pick`); returns
     /// its name, or `None` when there is none yet.
     fn meddle(&self, pick: &mut dyn FnMut(usize) -> usize) -> Option<String>;
@@ -138,10 +141,10 @@ impl World {
         Value::Object(out)
     }
 
-    /// Lets the play begin, unless the world is quiet. `tell` hears what happens.
-    pub fn play(&mut self, tell: impl Fn(String) + Send + Sync + 'static) {
+    /// Lets the play begin, unless the world is quiet.
+    pub fn play(&mut self, hand: Arc<dyn Stagehand>) {
         if !self.options.quiet && self.play.is_none() {
-            self.play = Some(Play::begin(self.kms.clone(), self.stalls.clone(), self.options.seed, play::TEMPO, Arc::new(tell)));
+            self.play = Some(Play::begin(self.kms.clone(), self.stalls.clone(), self.options.seed, self.options.tempo, hand));
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Edit {
     /// The stored connection that is edited.
     replaces: Option<ConnectionView>,
     pub form: Form,
+    /// Fields of other methods, as they were left: choosing among methods loses nothing.
+    aside: Vec<Item>,
     test: Load<TestReport>,
     /// Store it when the test succeeds.
     then_save: bool,
@@ -70,6 +72,7 @@ impl Edit {
             only_destinations: false,
             replaces: None,
             form: Form::default(),
+            aside: Vec::new(),
             test: Load::default(),
             then_save: false,
             saving: None,
@@ -84,7 +87,7 @@ impl Edit {
 
     /// Builds the fields for the app and method in force, keeping what was filled in.
     fn lay_out(&mut self) {
-        let old = std::mem::take(&mut self.form);
+        let mut old = std::mem::take(&mut self.form);
         let apps: Vec<&'static AppSpec> = registry::apps().into_iter().skip(usize::from(self.only_destinations)).collect();
         let mut items = Vec::new();
         if self.app.is_none() {
@@ -128,7 +131,7 @@ impl Edit {
         let plain = "Accept plain http to other machines. Values then travel unprotected.";
         items.push(Item::new("allowInsecureHttp", "Insecure HTTP", plain, Kind::Flag));
         for item in &mut items {
-            if let Some(kept) = old.items.iter().find(|i| i.id == item.id && i.kind == item.kind) {
+            if let Some(kept) = old.items.iter().chain(&self.aside).find(|i| i.id == item.id && i.kind == item.kind) {
                 item.line = kept.line.clone();
                 (item.on, item.origin, item.touched) = (kept.on, kept.origin, kept.touched);
             } else if let Some(view) = self.replaces.as_ref().filter(|_| old.items.is_empty() || item.held) {
@@ -141,6 +144,8 @@ impl Edit {
             name.locked = Some("(the name stays)");
         }
         let focused = old.focused().map(|i| i.id.clone());
+        self.aside.retain(|kept| old.items.iter().all(|i| i.id != kept.id));
+        self.aside.extend(old.items.drain(..).filter(|i| items.iter().all(|new| new.id != i.id)));
         self.form = Form::new(items);
         self.form.buttons = BUTTONS.to_vec();
         if let Some(n) = focused.and_then(|id| self.form.position(&id)) {
@@ -240,6 +245,7 @@ impl Edit {
                 if self.form.items[n].id == "app" {
                     // Another app's fields mean other things, even under the same name.
                     self.form.items.retain(|i| matches!(i.id.as_str(), "app" | "name"));
+                    self.aside.clear();
                     self.lay_out();
                 } else if self.form.items[n].id == "method" {
                     self.lay_out();

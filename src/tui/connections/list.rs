@@ -64,13 +64,16 @@ impl Connections {
             Action::Test => self.tests.entry(view.name.clone()).or_default().ask(fx, Call::Test { name: view.name.clone() }),
             Action::Copy => fx.effect(Effect::Copy(view.name.clone())),
             Action::Delete => {
-                let used = match view.used_by.as_slice() {
-                    [] => "No sync uses it.".to_string(),
-                    names => format!("Used by {}: they cannot run without it.", names.join(", ")),
+                let question = if view.used_by.is_empty() {
+                    let lines = vec!["No sync uses it.".into(), "Its credentials are forgotten.".into()];
+                    let question = Question::new(format!("Remove the connection {}?", view.name), lines, "Keep it");
+                    question.button("Remove it", Verdict::RemoveConnection(view.name.clone()))
+                } else {
+                    let used = text::count(view.used_by.len(), "sync uses it", "syncs use it");
+                    let lines = vec![format!("{used}: {}.", view.used_by.join(", ")), "Delete them, or give them another connection, first.".into()];
+                    Question::new(format!("{} cannot be removed", view.name), lines, "Keep it")
                 };
-                let question =
-                    Question::new(format!("Remove the connection {}?", view.name), vec![used, "Its credentials are forgotten.".into()], "Keep it");
-                fx.ask(Modal::Question(question.button("Remove it", Verdict::RemoveConnection(view.name.clone()))));
+                fx.ask(Modal::Question(question));
             }
             _ => {}
         }

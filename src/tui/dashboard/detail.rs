@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use super::{Dashboard, TABS, table};
 use crate::destination::registry;
 use crate::model::board::{Card, LiveRun, Waiting};
-use crate::model::run::{Counts, Outcome, RunRecord, RunStatus, SecretOutcome};
+use crate::model::run::{Counts, Outcome, RunKind, RunRecord, RunStatus, SecretOutcome};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::{Hit, Ui};
@@ -94,7 +94,7 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
         (None, None, _) => String::new(),
     };
     labelled(ui, &mut area, "Status", &format!("{} {}{next}", status.symbol, status.word), status.role);
-    last_run(ui, card, &mut area);
+    last_run(ui, dashboard, card, &mut area);
     let schema = card.key_schema.as_deref().unwrap_or("none: every key there is this sync's");
     labelled(ui, &mut area, "Key Schema", schema, if card.key_schema.is_some() { Role::Text } else { Role::Warn });
     labelled(ui, &mut area, "Connection", &card.connection, Role::Text);
@@ -126,13 +126,20 @@ fn overview(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, 
     }
 }
 
-fn last_run(ui: &mut Ui<'_>, card: &Card, area: &mut Rect) {
+/// The last run's record, once it is here.
+fn newest<'d>(dashboard: &'d Dashboard, card: &Card) -> Option<&'d RunRecord> {
+    let last = card.last.as_ref()?;
+    dashboard.history.value.as_ref()?.first().filter(|r| r.id == last.id)
+}
+
+fn last_run(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, area: &mut Rect) {
     let Some(last) = &card.last else {
         return;
     };
     let (symbol, word, role) = words::run_status(last.status);
     let when = ui.ago(last.at);
-    labelled(ui, area, "Last run", &format!("{symbol} {} {word} {when}: {}", words::kind(last.kind), words::result(last.status, &last.counts)), role);
+    let what = words::occasion(last.kind, newest(dashboard, card).map(|r| r.trigger));
+    labelled(ui, area, "Last run", &format!("{symbol} {what} {word} {when}: {}", words::result(last.status, &last.counts)), role);
     if let Some(message) = &last.message {
         let role = if last.status == RunStatus::Succeeded { Role::Dim } else { role };
         let used = ui.paragraph(Rect { height: area.height.min(5), ..*area }, message, role);
@@ -163,7 +170,7 @@ fn live(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, world: &World, mut 
         return at_rest(ui, dashboard, card, area);
     };
     let phase = words::phase_sentence(run.phase);
-    let what = format!("{} ({})", words::kind(run.kind), words::trigger(run.trigger));
+    let what = words::occasion(run.kind, Some(run.trigger));
     gauge(ui, card, run, world, &mut area);
     match &run.waiting {
         Some(wait) => {
@@ -227,8 +234,8 @@ fn at_rest(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, mut area: Rect) 
     };
     let (symbol, word, role) = words::run_status(last.status);
     let when = ui.ago(last.at);
-    let text =
-        format!("{symbol} {} {word} {when}: {}, {} same", words::kind(last.kind), words::result(last.status, &last.counts), last.counts.unchanged);
+    let what = words::occasion(last.kind, newest(dashboard, card).map(|r| r.trigger));
+    let text = format!("{symbol} {what} {word} {when}: {}, {} same", words::result(last.status, &last.counts), last.counts.unchanged);
     line(ui, &mut area, &[(&text, role)]);
     if let Some(message) = &last.message {
         let role = if last.status == RunStatus::Succeeded { Role::Dim } else { role };
@@ -266,10 +273,12 @@ fn record_rows(record: &RunRecord) -> Vec<OutcomeRow<'_>> {
 fn outcomes(ui: &mut Ui<'_>, rows: Vec<OutcomeRow<'_>>, area: Rect, scroll: usize) {
     let room = area.height as usize;
     let first = scroll.min(rows.len().saturating_sub(room));
-    let key_width = (area.width as usize).saturating_sub(12) * 2 / 5;
+    let names = (area.width as usize).saturating_sub(12);
+    let longest = |texts: &mut dyn Iterator<Item = &str>| texts.map(text::width).max().unwrap_or(0);
+    let key_width = text::share(names, longest(&mut rows.iter().map(|r| r.1)), longest(&mut rows.iter().filter_map(|r| r.2)));
     for (i, ((symbol, word, role), key, reason)) in rows.iter().skip(first).take(room).enumerate() {
         let y = area.y + i as u16;
-        let key = text::pad(&crate::model::text::sanitise(key), key_width);
+        let key = text::pad(&crate::model::text::sanitise(key), if reason.is_some() { key_width } else { names });
         let word = text::pad(word, 10);
         ui.pieces(
             area.x,
@@ -299,7 +308,7 @@ fn secrets(ui: &mut Ui<'_>, dashboard: &Dashboard, card: &Card, mut area: Rect) 
     let told = |ui: &mut Ui<'_>, run: &RunRecord| {
         let when = ui.ago(run.finished_at.unwrap_or(run.started_at));
         let (symbol, word, role) = words::run_status(run.status);
-        (symbol, role, format!(" {} {word} {when}, {} same", words::kind(run.kind), run.counts.unchanged))
+        (symbol, role, format!(" {} {word} {when}, {} same", words::occasion(run.kind, Some(run.trigger)), run.counts.unchanged))
     };
     if let Some(newest) = runs.first().filter(|newest| newest.id != record.id) {
         let (symbol, role, text) = told(ui, newest);
@@ -333,20 +342,25 @@ fn history(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, mut area: Rect
     spark(ui, runs, &mut area);
     let room = area.height as usize;
     let first = dashboard.scroll.min(runs.len().saturating_sub(room));
+    // Most runs are syncs: why one was started says what it was.
+    let what = |run: &RunRecord| match run.kind {
+        RunKind::Sync => words::trigger(run.trigger).to_string(),
+        kind => words::occasion(kind, Some(run.trigger)),
+    };
+    let status = runs.iter().map(|r| text::width(words::run_status(r.status).1)).max().unwrap_or(0);
+    let occasion = runs.iter().map(|r| text::width(&what(r))).max().unwrap_or(0);
     for run in runs.iter().skip(first).take(room) {
         let (symbol, word, role) = words::run_status(run.status);
         let took = run.finished_at.map_or("running".into(), |f| text::duration_ms(f.as_millisecond() - run.started_at.as_millisecond()));
         let message = run.message.as_ref().filter(|_| run.status != RunStatus::Succeeded).map(|m| format!(": {m}")).unwrap_or_default();
-        let head = format!(
-            "{}  {} {} {} {}",
-            world.date(run.started_at),
-            text::pad(words::kind(run.kind), 8),
-            text::pad(words::trigger(run.trigger), 14),
-            text::right(&took, 9),
-            " "
-        );
+        // Beside the table there is no room for both times and the result.
+        let head = if area.width < 64 {
+            format!("  {}  {}  ", text::pad(&ui.ago(run.started_at), 8), text::pad(&what(run), occasion))
+        } else {
+            format!("  {}  {} {}  ", world.date(run.started_at), text::pad(&what(run), occasion), text::right(&took, 9))
+        };
         let tail = format!("{}{message}", words::result(run.status, &run.counts));
-        line(ui, &mut area, &[(symbol, role), (" ", Role::Text), (&text::pad(word, 15), role), (&head, Role::Text), (&tail, Role::Dim)]);
+        line(ui, &mut area, &[(symbol, role), (" ", Role::Text), (&text::pad(word, status), role), (&head, Role::Text), (&tail, Role::Dim)]);
     }
 }
 

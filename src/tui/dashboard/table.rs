@@ -86,7 +86,16 @@ pub fn draw(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: Rect) {
 
 fn draw_row(ui: &mut Ui<'_>, card: &Card, world: &World, columns: &[(Column, &str, usize)], mut x: u16, y: u16) {
     let status = words::of_card(card);
-    for (column, _, width) in columns {
+    for (n, (column, _, width)) in columns.iter().enumerate() {
+        // What a run waits for takes both columns of times: neither says anything meanwhile.
+        if let (Column::Last, Some((Column::Next, _, more)), Some(waiting)) =
+            (column, columns.get(n + 1), card.run.as_ref().and_then(|r| r.waiting.as_ref()))
+        {
+            let room = width + 1 + more;
+            let shown = ui.wait(words::brief(&waiting.reason), waiting.until, room);
+            ui.put(x, y, &shown, Role::Warn, room);
+            return;
+        }
         let (text, role) = match column {
             Column::Status => (format!("{} {}", status.symbol, status.word), status.role),
             Column::Name => (card.name.clone(), Role::Text),
@@ -122,15 +131,8 @@ fn last(ui: &mut Ui<'_>, card: &Card) -> (String, Role) {
 }
 
 fn next(ui: &mut Ui<'_>, card: &Card, world: &World) -> (String, Role) {
-    if let Some(run) = &card.run {
-        return match &run.waiting {
-            Some(waiting) => {
-                let until = waiting.until.map(|at| format!(", {}", ui.countdown(at))).unwrap_or_default();
-                let reason = waiting.reason.split([',', ':', '(']).next().unwrap_or_default().trim();
-                (format!("{}{until}", text::end(reason, 12usize.saturating_sub(text::width(&until)).max(4))), Role::Warn)
-            }
-            None => ("–".into(), Role::Dim),
-        };
+    if card.run.is_some() {
+        return ("–".into(), Role::Dim);
     }
     if card.last.as_ref().is_some_and(|l| l.status == RunStatus::NeedsApproval) {
         return ("asks you: A".into(), Role::Warn);

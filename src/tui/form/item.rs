@@ -95,6 +95,8 @@ pub struct Item {
     pub hidden: bool,
     /// What the picked value is called.
     pub called: Option<String>,
+    /// Value and name before the last pick, for a row that is no value.
+    pub before: Option<(String, Option<String>)>,
     pub choices: Load<Vec<Choice>>,
     /// What the choices were asked for; other dependencies make them stale.
     pub asked: Option<String>,
@@ -110,6 +112,10 @@ pub struct Item {
     pub locked: Option<&'static str>,
     /// Shown while empty.
     pub placeholder: String,
+    /// What an empty field stands for.
+    pub follows: Option<String>,
+    /// Said when nothing is listed; empty: the usual words.
+    pub none_listed: &'static str,
 }
 
 impl Item {
@@ -134,6 +140,7 @@ impl Item {
             touched: false,
             hidden: false,
             called: None,
+            before: None,
             choices: Load::default(),
             asked: None,
             status: None,
@@ -142,6 +149,8 @@ impl Item {
             revealed: None,
             locked: None,
             placeholder: String::new(),
+            follows: None,
+            none_listed: "",
         }
     }
 

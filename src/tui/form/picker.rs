@@ -151,6 +151,7 @@ impl Form {
                 let Some(row) = rows.get(popup.at.min(last)) else {
                     return FormEvent::None;
                 };
+                item.before = Some((item.value(), item.called.take()));
                 match row {
                     Row::Choice(choice) => {
                         item.line.set(&choice.value);

@@ -274,9 +274,10 @@ fn draw_value(ui: &mut Ui<'_>, item: &Item, focused: bool, at: Rect, room: Room)
                 ui.cursor(x + column as u16, at.y);
             }
             if item.line.is_empty() {
-                let hint = match (item.placeholder.as_str(), item.required) {
-                    ("", false) => "(none)",
-                    (hint, _) => hint,
+                let hint = match (&item.follows, item.placeholder.as_str(), item.required) {
+                    (Some(follows), ..) => follows,
+                    (None, "", false) => "(none)",
+                    (None, hint, _) => hint,
                 };
                 ui.put(x, at.y, hint, Role::Dim, room);
             } else if !focused {
@@ -355,12 +356,17 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
     let under = area.bottom().saturating_sub(bottom);
     let over = top.saturating_sub(area.y);
     let free = matches!(item.kind, Kind::Pick { free: true } | Kind::Path);
+    let nothing = match (item.none_listed, free) {
+        ("", true) => "Nothing is listed here: type the value.",
+        ("", false) => "Nothing to pick from.",
+        (said, _) => said,
+    };
     let message: Option<(String, Role)> = if item.choices.busy() && rows.is_empty() {
         Some((format!("{} asking …", ui.spinner()), Role::Warn))
     } else if let Some(error) = &item.choices.error {
         Some((format!("✗ {}", error.message), Role::Bad))
     } else if item.choices.value.as_ref().is_some_and(Vec::is_empty) && rows.is_empty() {
-        Some((if free { "Nothing is listed here: type the value.".into() } else { "Nothing to pick from.".into() }, Role::Dim))
+        Some((nothing.into(), Role::Dim))
     } else if rows.is_empty() && !item.choices.busy() {
         Some((
             if item.choices.value.is_some() { "Nothing matches.".into() } else { "Fill in the fields above first, or type the value.".into() },
@@ -369,6 +375,7 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
     } else {
         None
     };
+    let nothing_listed = free && !item.choices.busy() && item.choices.value.as_ref().is_some_and(Vec::is_empty);
     let message_rows = message.as_ref().map_or(0, |(m, _)| text::wrap(m, wide.saturating_sub(3) as usize).len().min(6) as u16);
     let wanted = (rows.len().min(10) as u16 + message_rows).max(1) + 2;
     let (y, height) = if under >= wanted || under >= over {
@@ -386,7 +393,8 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
     let (shown, column) = popup.query.view(width as usize - 1);
     ui.put(x, top, &shown, Role::Text, width as usize - 1);
     if shown.is_empty() {
-        ui.put(x, top, "type to filter", Role::Dim, width as usize - 1);
+        let hint = if nothing_listed { "type the value" } else { "type to filter" };
+        ui.put(x, top, hint, Role::Dim, width as usize - 1);
     }
     ui.cursor(x + column as u16, top);
 
@@ -425,6 +433,8 @@ fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom: u16, area:
         if free { " Ctrl-R asks again · or type the value " } else { " Ctrl-R asks again " }.to_string()
     } else if item.choices.busy() {
         format!(" {} asking … ", ui.spinner())
+    } else if nothing_listed {
+        " type the value ".to_string()
     } else {
         format!(" {listed} of {} · type to filter ", all.max(listed))
     };

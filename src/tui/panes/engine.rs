@@ -14,6 +14,9 @@ use crate::tui::wizard::review_view::{Row, draw_rows};
 use crate::tui::words;
 use crate::tui::world::World;
 
+/// Cells of a sync's name in the list of runs.
+const NAME: usize = 25;
+
 /// The pane's state.
 #[derive(Default)]
 pub struct EnginePane {
@@ -50,7 +53,7 @@ impl EnginePane {
     }
 
     fn rows(&self, ui: &mut Ui<'_>, world: &World, width: usize) -> Vec<Row> {
-        let mut rows = facts(ui, world);
+        let mut rows = facts(ui, world, width);
         rows.push(Vec::new());
         if self.doctor.busy() {
             rows.push(vec![(format!("{} checking …", ui.spinner()), Role::Warn)]);
@@ -71,8 +74,8 @@ impl EnginePane {
 }
 
 /// What the engine is at, a row each: where it runs, what runs, requests, budgets, and what each
-/// run does or waits for.
-pub fn facts(ui: &mut Ui<'_>, world: &World) -> Vec<Row> {
+/// run does or waits for, in at most `width` cells.
+pub fn facts(ui: &mut Ui<'_>, world: &World, width: usize) -> Vec<Row> {
     let facts = &world.board.engine;
     let mut rows: Vec<Row> = Vec::new();
     let mut add = |label: &str, text: String, role: Role| rows.push(vec![(text::pad(label, 11), Role::Dim), (text, role)]);
@@ -94,11 +97,13 @@ pub fn facts(ui: &mut Ui<'_>, world: &World) -> Vec<Row> {
     for card in world.board.cards.values() {
         let Some(run) = &card.run else { continue };
         let status = words::of_card(card);
+        let room = width.saturating_sub(NAME + text::width(&status.word) + 2);
         let waits = match &run.waiting {
-            Some(w) => format!(": {}{}", w.reason, w.until.map(|at| format!(", {}", ui.countdown(at))).unwrap_or_default()),
-            None => format!(": {}", words::phase_sentence(run.phase)),
+            Some(w) => ui.wait(&w.reason, w.until, room),
+            None => words::phase_sentence(run.phase).to_string(),
         };
-        rows.push(vec![(text::pad(&format!("{} {}", status.symbol, card.name), 24), status.role), (format!("{}{waits}", status.word), Role::Text)]);
+        let name = text::pad(&format!("{} {}", status.symbol, crate::model::text::sanitise(&card.name)), NAME - 1);
+        rows.push(vec![(name + " ", status.role), (format!("{}: {waits}", status.word), Role::Text)]);
     }
     rows
 }

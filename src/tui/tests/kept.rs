@@ -5,7 +5,7 @@ use serde_json::json;
 use super::super::app::Page;
 use super::super::connections::edit::Edit;
 use super::super::fx::{Call, Reply};
-use super::super::testing::{Harness, answer, before};
+use super::super::testing::{Harness, answer, before, board};
 use super::to_details;
 use crate::service::Draft;
 
@@ -16,7 +16,7 @@ fn with_draft(draft: Option<Draft>) -> Harness {
         Call::Draft => Some(Reply::Draft(Ok(draft.clone()))),
         other => answer(other),
     });
-    h.begin(super::board());
+    h.begin(board());
     h
 }
 
@@ -63,7 +63,7 @@ fn a_new_sync_waits_for_the_word_on_an_unfinished_one() {
     let draft = Draft { document: json!({"destination": "oci-vault", "environment": "prod", "secretPath": "/x"}), step: 0, at: before(60) };
     let mut h = Harness::cold(80, 24);
     h.answers = Box::new(|call| if matches!(call, Call::Draft) { None } else { answer(call) });
-    h.begin(super::board());
+    h.begin(board());
     h.keys("n");
     assert!(h.app.pages.is_empty() && h.app.modals.is_empty());
     let ticket = h.open[0].0;
@@ -137,4 +137,30 @@ fn going_back_to_the_choice_of_the_destination_loses_nothing() {
     h.keys("Esc Down Enter");
     assert!(h.screen().contains("New sync to Azure Key Vault"), "{}", h.screen());
     assert_eq!(filled(&mut h), before, "{}", h.screen());
+}
+
+#[test]
+fn going_through_the_methods_of_a_connection_loses_nothing() {
+    let mut h = Harness::new(80, 24);
+    // AWS: an access key, a role, the default chain.
+    h.keys("c n Space Tab Tab Tab");
+    h.text("AKIAEXAMPLE");
+    h.keys("Tab");
+    h.text("typed-secret");
+    h.keys("Tab");
+    h.text("eu-central-1");
+    let typed = edited(&h).document();
+    assert_eq!(typed["credentials"]["secretAccessKey"], "typed-secret", "{typed}");
+    let methods = 3;
+    while !h.screen().contains("▸ Method") {
+        h.keys("Shift-Tab");
+    }
+    for _ in 0..methods {
+        h.keys("Space");
+    }
+    assert_eq!(edited(&h).document(), typed, "{}", h.screen());
+    // Another app's fields mean other things: nothing comes back from there.
+    h.keys("Shift-Tab Shift-Tab Space Left");
+    let emptied = edited(&h).document();
+    assert_eq!((&emptied["app"], &emptied["credentials"]), (&json!("aws"), &json!({})), "{}", h.screen());
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::fx::{Call, Reply};
-use super::super::testing::{Harness, answer, connections, refused};
+use super::super::testing::{Harness, answer, board, connections, refused};
 use crate::destination::TestReport;
 
 /// What is answered where an Azure connection is stored.
@@ -25,7 +25,7 @@ fn at_the_vault(report: impl Fn(&Call) -> Option<Reply> + 'static) -> Harness {
         Call::TestAt { .. } => report(call),
         other => with_azure(other),
     });
-    h.begin(super::board());
+    h.begin(board());
     // The destination, then project, environment, and the path's default; then the address.
     h.keys("n Down Enter Enter Enter Down Down Enter Enter");
     h.text("kv-billing");
@@ -90,7 +90,7 @@ fn a_chord_is_no_text_for_a_list() {
 #[test]
 fn the_row_that_adds_a_connection_is_no_connections_name() {
     let mut h = Harness::cold(80, 24);
-    h.begin(super::board());
+    h.begin(board());
     // Key Vault, for which no connection is stored: the field's list offers to add one.
     h.keys("n Down Enter Enter Enter Down Down Enter Enter");
     assert!(h.screen().contains("◉ Destination"), "{}", h.screen());
@@ -101,4 +101,96 @@ fn the_row_that_adds_a_connection_is_no_connections_name() {
     h.keys("Esc Down Ctrl-R Esc");
     let screen = h.screen();
     assert!(screen.contains("◉ Destination") && screen.contains("azure ▾") && !screen.contains("+ new"), "{screen}");
+}
+
+#[test]
+fn a_new_connection_that_is_not_made_leaves_the_chosen_one() {
+    let mut h = Harness::new(80, 24);
+    super::to_destination(&mut h);
+    h.keys("Enter Enter");
+    let chosen = |h: &Harness| match h.app.pages.last() {
+        Some(super::super::app::Page::Wizard(w)) => w.document()["connectionId"].as_str().map(str::to_string),
+        _ => None,
+    };
+    let before = chosen(&h);
+    assert_eq!(before.as_deref(), Some("prod-aws"), "{}", h.screen());
+    while !h.screen().contains("▸ AWS Connection") {
+        h.keys("Shift-Tab");
+    }
+    h.keys("Ctrl-O Down Down Enter");
+    assert!(h.screen().contains("New AWS connection"), "{}", h.screen());
+    h.keys("Esc");
+    assert_eq!(chosen(&h), before, "{}", h.screen());
+    assert!(h.screen().contains("✓ works"), "{}", h.screen());
+}
+
+/// Walks to the Destination step of the n-th destination, whose app has one connection.
+fn at(n: usize, h: &mut Harness) {
+    h.keys("n").keys(&"Down ".repeat(n)).keys("Enter Enter Enter Down Down Enter Enter");
+}
+
+#[test]
+fn a_group_that_follows_the_environment_is_named() {
+    let mut h = Harness::new(80, 24);
+    h.answers = Box::new(|call| with_one("azure-devops", call));
+    h.begin(board());
+    at(2, &mut h);
+    let named = "Production (from the environment)";
+    assert!(h.screen().contains(named), "{}", h.screen());
+    while !h.screen().contains("▸ Project") {
+        h.keys("Tab");
+    }
+    h.keys("Down Enter PageDown PageDown");
+    h.text("pipelines");
+    h.keys("PageDown");
+    assert!(h.words().contains(&format!("Variable Group {named}")), "{}", h.screen());
+    // A name of its own goes before.
+    h.keys("Esc Esc Esc");
+    while !h.screen().contains("▸ Variable Group") {
+        h.keys("Tab");
+    }
+    h.text("shared");
+    h.keys("PageDown PageDown PageDown");
+    assert!(h.words().contains("Variable Group shared") && !h.screen().contains("from the environment"), "{}", h.screen());
+}
+
+/// The sample world with one connection of this app.
+fn with_one(app: &'static str, call: &Call) -> Option<Reply> {
+    match answer(call) {
+        Some(Reply::Connections(Ok(mut views))) => {
+            let mut view = views[1].clone();
+            (view.name, view.app) = (format!("my-{app}"), app.into());
+            views.push(view);
+            Some(Reply::Connections(Ok(views)))
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn a_compartment_without_vaults_says_so_and_what_to_do() {
+    for (width, height) in [(80, 24), (120, 40)] {
+        let mut h = Harness::new(width, height);
+        h.answers = Box::new(|call| match call {
+            Call::Choices(ask) if ask.field != "compartmentOcid" => Some(Reply::Choices(Ok(Vec::new()))),
+            Call::Choices(_) => {
+                let value = "ocid1.compartment.oc1..aaaaaaaaexample".to_string();
+                Some(Reply::Choices(Ok(vec![crate::destination::Choice { value, label: "shop".into(), detail: None }])))
+            }
+            other => with_one("oci", other),
+        });
+        h.begin(board());
+        at(4, &mut h);
+        while !h.screen().contains("▸ Compartment") {
+            h.keys("Tab");
+        }
+        h.keys("Down Enter Down");
+        // What the list leaves seen of the next field stands between its lines.
+        let words = |h: &mut Harness| h.words().replace("Encryption Key ", "");
+        let says = "This compartment has no vaults: choose another compartment above, or type the vault's OCID.";
+        assert!(words(&mut h).contains(says), "{}", h.screen());
+        h.text("ocid1.vault.oc1.eu-frankfurt-1.aaa.bbb");
+        h.keys("Enter Down");
+        assert!(words(&mut h).contains("No AES key of this vault is listed here: create one, or type the OCID"), "{}", h.screen());
+    }
 }

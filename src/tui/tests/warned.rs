@@ -2,8 +2,8 @@
 
 use super::super::fx::Call;
 use super::super::fx::Reply;
-use super::super::testing::{Harness, answer, refused};
-use super::{board, scene, to_review};
+use super::super::testing::{Harness, answer, board, refused};
+use super::{scene, to_review};
 use crate::model::run::RunKind;
 use crate::service::ServerRival;
 use crate::source::ServerSync;
@@ -113,4 +113,35 @@ fn a_refused_take_over_says_what_to_do_and_a_silent_server_is_not_mentioned() {
     to_review(&mut quiet);
     let screen = quiet.screen();
     assert!(!screen.contains("no such thing") && !screen.contains("take over"), "{screen}");
+}
+
+#[test]
+fn a_connection_in_use_is_not_offered_for_removal() {
+    let mut h = Harness::new(80, 24);
+    h.hold = true;
+    h.keys("c Down d");
+    let screen = h.screen();
+    assert!(screen.contains("prod-aws cannot be removed") && screen.contains("2 syncs use it: payments-prod, web-prod."), "{screen}");
+    h.keys("Right Enter");
+    assert!(!h.asked().contains(&"remove connection") && h.app.modals.is_empty(), "{:?}", h.asked());
+    h.keys("Down d");
+    assert!(h.screen().contains("Remove the connection test-aws?"), "{}", h.screen());
+    h.keys("Right Enter");
+    assert!(h.asked().contains(&"remove connection"), "{:?}", h.asked());
+}
+
+#[test]
+fn where_letters_are_typed_the_footer_names_the_key_that_helps() {
+    let footer = |h: &mut Harness| h.screen().trim_end().lines().last().unwrap_or_default().to_string();
+    let mut h = Harness::new(80, 24);
+    assert!(footer(&mut h).contains("? help"), "{}", h.screen());
+    for keys in ["c n Tab", "/", "n Enter Enter"] {
+        let mut h = Harness::new(80, 24);
+        h.keys(keys);
+        assert!(footer(&mut h).contains("F1 help") && !footer(&mut h).contains("? help"), "{keys}: {}", h.screen());
+        h.text("?");
+        assert!(h.screen().contains('?'), "typed");
+        h.keys("F1");
+        assert!(h.screen().contains("Keys that work here"), "{keys}: {}", h.screen());
+    }
 }

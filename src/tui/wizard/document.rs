@@ -7,7 +7,7 @@ use crate::destination::form::Input;
 use crate::destination::registry;
 use crate::model::Problems;
 use crate::model::schema::{self, KeySchema};
-use crate::model::sync::SyncConfig;
+use crate::model::sync::{MEMBERS, SyncConfig};
 use crate::tui::form::{Item, Kind};
 use crate::tui::theme::Role;
 use crate::tui::world::World;
@@ -135,6 +135,12 @@ impl Wizard {
                 (None, _) => false,
             };
         }
+        let environment = self.environment_name();
+        for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items) {
+            if steps::field_of(provider.spec(), &item.id).is_some_and(|f| f.follows_environment) {
+                item.follows = environment.as_ref().map(|name| format!("{name} (from the environment)"));
+            }
+        }
         let problems = SyncConfig::parse(&self.document(), Some(provider.spec().kind), registry::rules, &registry::kinds()).err().unwrap_or_default();
         self.spread(&problems);
         let taken = |name: &str| world.board.cards.contains_key(name) && self.replaces.as_deref() != Some(name);
@@ -146,6 +152,15 @@ impl Wizard {
             item.touched = true;
         }
         self.preview();
+    }
+
+    /// The chosen environment's name, or its slug where the server gives no name; `None` while
+    /// neither is known.
+    fn environment_name(&self) -> Option<String> {
+        let (project, slug) = (self.forms[0].value("projectId"), self.forms[0].value("environment"));
+        let project = self.projects.iter().find(|p| p.id == project)?;
+        let known = project.environments.iter().find(|e| e.slug == slug)?;
+        Some(if known.name.trim().is_empty() { slug } else { known.name.trim().to_string() })
     }
 
     /// Puts problems beside their fields.
@@ -235,21 +250,8 @@ fn take_object(root: &mut Map<String, Value>, name: &str) -> Map<String, Value> 
 
 /// Members in the documented order.
 fn ordered(mut root: Map<String, Value>) -> Map<String, Value> {
-    const ORDER: &[&str] = &[
-        "name",
-        "projectId",
-        "description",
-        "connectionId",
-        "sourceConnection",
-        "environment",
-        "secretPath",
-        "isEnabled",
-        "syncOptions",
-        "destination",
-        "destinationConfig",
-    ];
     let mut out = Map::new();
-    for name in ORDER {
+    for name in MEMBERS {
         if let Some(value) = root.remove(*name) {
             out.insert((*name).into(), value);
         }

@@ -238,18 +238,20 @@ impl Wizard {
     }
 
     fn changed(&mut self, n: usize, world: &World, fx: &mut Fx) {
-        self.dirty = true;
         let id = self.forms[self.step].items[n].id.clone();
         if self.forms[self.step].items[n].value() == NEW {
+            // Until the new connection is stored, the one chosen before stays.
             let item = &mut self.forms[self.step].items[n];
-            item.set("");
-            item.called = None;
+            let (value, called) = item.before.take().unwrap_or_default();
+            item.set(&value);
+            item.called = called;
             let app = if id == "connectionId" { self.provider.map(|p| p.spec().app) } else { Some(&crate::source::APP) };
             if let Some(app) = app {
                 fx.push(Page::Edit(Box::new(Edit::new(app))));
             }
             return;
         }
+        self.dirty = true;
         self.clear_dependents(&id);
         let picked = self.forms[self.step].items[n].picks() && !self.forms[self.step].items[n].is_empty();
         if id == "connectionId" {

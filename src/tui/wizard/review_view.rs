@@ -86,8 +86,11 @@ fn summary(wizard: &Wizard, width: usize) -> Vec<Row> {
     let config: Vec<String> = wizard.forms[1]
         .items
         .iter()
-        .filter(|i| !i.hidden && !i.is_empty() && i.id != "connectionId")
-        .map(|i| format!("{} {}", i.label.trim_end_matches(" (Optional)"), i.called.clone().unwrap_or_else(|| shown(i))))
+        .filter(|i| !i.hidden && i.id != "connectionId")
+        .filter_map(|i| {
+            let value = if i.is_empty() { i.follows.clone()? } else { i.called.clone().unwrap_or_else(|| shown(i)) };
+            Some(format!("{} {value}", i.label.trim_end_matches(" (Optional)")))
+        })
         .collect();
     let connection = called(1, "connectionId").unwrap_or_else(|| text_of(doc, "connectionId"));
     add("Destination", format!("{} through {connection}  {}", wizard.place(), config.join(" · ")));
@@ -187,47 +190,42 @@ pub fn totals(plan: &PlanDoc, width: usize) -> String {
 
 /// The plan as rows; values are never shown, their change is.
 pub fn plan_rows(plan: &PlanDoc, width: usize) -> Vec<Row> {
-    let longest = plan.changes.iter().map(|c| text::width(&c.key)).max().unwrap_or(0);
-    let key_width = longest.clamp(16, 44).min(width / 2);
-    let mut rows = Vec::new();
+    // Symbol, name, and what stands beside it.
+    let mut lines: Vec<((&str, Role), (String, Role), Row)> = Vec::new();
     let asks: Vec<&str> = plan.needs_approval.iter().map(|a| a.key.as_str()).collect();
     for ask in &plan.needs_approval {
         let deletes = plan.changes.iter().any(|c| c.key == ask.key && c.action == Action::Delete);
-        let symbol = if deletes { "- " } else { "~ " };
-        rows.push(row(&[
-            (symbol, Role::Warn),
-            (&text::pad(&clean(&ask.key), key_width), Role::Text),
-            ("  ", Role::Text),
-            ("asks first  ", Role::Warn),
-            (&ask.reason, Role::Dim),
-        ]));
+        let beside = row(&[("asks first  ", Role::Warn), (&ask.reason, Role::Dim)]);
+        lines.push(((if deletes { "-" } else { "~" }, Role::Warn), (clean(&ask.key), Role::Text), beside));
     }
     for conflict in &plan.conflicts {
-        let keys = clean(&conflict.keys.join(", "));
-        rows.push(row(&[("! ", Role::Bad), (&text::pad(&keys, key_width), Role::Text), ("  ", Role::Text), (&conflict.reason, Role::Dim)]));
+        lines.push((("!", Role::Bad), (clean(&conflict.keys.join(", ")), Role::Text), row(&[(&conflict.reason, Role::Dim)])));
     }
     for change in plan.changes.iter().filter(|c| !asks.contains(&c.key.as_str())) {
         let (symbol, _, role) = words::action(change.action);
+        let reason = change.reason.clone().unwrap_or_default();
         let value = match change.action {
-            Action::Create | Action::Import => format!("{MASK}  "),
-            Action::Update => format!("{MASK} → {MASK}  "),
+            Action::Create | Action::Import => MASK.to_string(),
+            Action::Update => format!("{MASK} → {MASK}"),
             Action::Restore | Action::Delete => String::new(),
         };
-        let reason = change.reason.clone().unwrap_or_default();
-        rows.push(row(&[
-            (symbol, role),
-            (" ", Role::Text),
-            (&text::pad(&clean(&change.key), key_width), Role::Text),
-            ("  ", Role::Text),
-            (&value, Role::Dim),
-            (&reason, Role::Dim),
-        ]));
+        let gap = if value.is_empty() || reason.is_empty() { "" } else { "  " };
+        lines.push(((symbol, role), (clean(&change.key), Role::Text), row(&[(&value, Role::Dim), (gap, Role::Dim), (&reason, Role::Dim)])));
     }
     for skipped in &plan.skipped {
         let key = skipped.key.as_ref().or(skipped.source_key.as_ref()).map(|k| clean(k)).unwrap_or_default();
-        rows.push(row(&[("– ", Role::Dim), (&text::pad(&key, key_width), Role::Dim), ("  ", Role::Text), (&skipped.reason, Role::Dim)]));
+        lines.push((("–", Role::Dim), (key, Role::Dim), row(&[(&skipped.reason, Role::Dim)])));
     }
-    rows
+    let beside = |row: &Row| row.iter().map(|(t, _)| text::width(t)).sum::<usize>();
+    let room = width.saturating_sub(2);
+    let longest = lines.iter().map(|l| text::width(&l.1.0)).max().unwrap_or(0);
+    let column = text::share(room, longest, lines.iter().map(|l| beside(&l.2)).max().unwrap_or(0));
+    let whole = |(symbol, (key, role), rest): ((&str, Role), (String, Role), Row)| {
+        let key = text::pad(&key, if beside(&rest) == 0 { room } else { column });
+        let head = row(&[(symbol.0, symbol.1), (" ", Role::Text), (&key, role), ("  ", Role::Text)]);
+        head.into_iter().chain(rest).collect()
+    };
+    lines.into_iter().map(whole).collect()
 }
 
 fn clean(text: &str) -> String {

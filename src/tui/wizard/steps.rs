@@ -92,6 +92,7 @@ fn item(prefix: &str, field: &'static Field) -> Item {
     }
     item.required = field.required;
     item.placeholder = if field.required { "not filled in yet".into() } else { "(none)".into() };
+    item.none_listed = field.none_listed;
     if let Some(default) = field.default {
         item.set(default);
     }

@@ -79,7 +79,7 @@ impl Stall for Aws {
         json!({"endpoint": self.host.url, "region": REGION, "accessKeyId": ACCESS_KEY_ID, "secretAccessKey": SECRET_ACCESS_KEY})
     }
 
-    fn throttling(&self) -> Effect {
+    fn throttling(&self, _wait: std::time::Duration) -> Effect {
         let body = json!({"__type": "ThrottlingException", "message": "Rate exceeded"});
         Effect::Answer { status: 400, headers: vec![("content-type".into(), "application/x-amz-json-1.1".into())], body: body.to_string() }
     }

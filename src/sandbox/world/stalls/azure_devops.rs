@@ -72,11 +72,11 @@ impl Stall for AzureDevOps {
             "accessToken": TOKEN, "devopsProjectId": self.project, "devopsProjectName": "Storefront"})
     }
 
-    fn throttling(&self) -> Effect {
+    fn throttling(&self, wait: std::time::Duration) -> Effect {
         let body = json!({"$id": "1", "message": "Request was blocked due to exceeding usage of resource 'Concurrency'.", "typeKey": "RequestBlockedException"});
         Effect::Answer {
             status: 429,
-            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), "2".into())],
+            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), wait.as_secs().max(1).to_string())],
             body: body.to_string(),
         }
     }

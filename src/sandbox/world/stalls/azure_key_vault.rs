@@ -88,11 +88,11 @@ impl Stall for KeyVault {
             "accessToken": self.entra.mint(TENANT, CLIENT, entra::KEY_VAULT)})
     }
 
-    fn throttling(&self) -> Effect {
+    fn throttling(&self, wait: std::time::Duration) -> Effect {
         let body = json!({"error": {"code": "Throttled", "message": "Request was not processed because too many requests were received."}});
         Effect::Answer {
             status: 429,
-            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), "2".into())],
+            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), wait.as_secs().max(1).to_string())],
             body: body.to_string(),
         }
     }

@@ -95,11 +95,11 @@ impl Stall for Bitbucket {
             "environmentId": self.environment})
     }
 
-    fn throttling(&self) -> Effect {
+    fn throttling(&self, wait: std::time::Duration) -> Effect {
         let body = json!({"type": "error", "error": {"message": "Rate limit for this resource has been exceeded"}});
         Effect::Answer {
             status: 429,
-            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), "2".into())],
+            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), wait.as_secs().max(1).to_string())],
             body: body.to_string(),
         }
     }

@@ -63,7 +63,7 @@ impl Stall for Oci {
             "privateKey": TEST_KEY, "compartmentOcid": self.state.compartment(), "vaultOcid": self.state.vault(), "keyOcid": self.state.key()})
     }
 
-    fn throttling(&self) -> Effect {
+    fn throttling(&self, _wait: std::time::Duration) -> Effect {
         let body = json!({"code": "TooManyRequests", "message": "Tenancy request rate limit exceeded"});
         Effect::Answer { status: 429, headers: vec![("content-type".into(), "application/json".into())], body: body.to_string() }
     }

@@ -1,0 +1,150 @@
+//! Rendered screens at the design sizes.
+
+use super::{SIZES, scene, to_destination, to_details, to_options, to_review};
+use crate::model::board::Board;
+use crate::tui::testing::{Harness, refused};
+use crate::tui::theme::Theme;
+
+#[test]
+fn dashboard_at_every_size() {
+    for (width, height) in [(60, 20), (80, 24), (120, 40), (200, 60)] {
+        let mut h = Harness::new(width, height);
+        snapshot!(format!("dashboard-{width}x{height}"), h);
+    }
+}
+
+#[test]
+fn dashboard_tabs() {
+    for (n, tab) in ["overview", "live", "secrets", "history"].iter().enumerate() {
+        scene(&format!("dashboard-{tab}"), |h| {
+            h.keys("Down Down Down").keys(&(n + 1).to_string());
+        });
+    }
+    scene("dashboard-failed", |h| {
+        h.keys("Down 2");
+    });
+    scene("dashboard-waiting", |h| {
+        h.keys("Down Down");
+    });
+    scene("dashboard-zoomed", |h| {
+        h.keys("Down Down Down 2 Enter");
+    });
+}
+
+#[test]
+fn dashboard_filter_and_selection() {
+    scene("dashboard-filter", |h| {
+        h.keys("/");
+        h.text("us-east");
+    });
+    scene("dashboard-selected", |h| {
+        h.keys("Space Down Space");
+    });
+}
+
+#[test]
+fn dashboard_without_syncs_or_answers() {
+    for (width, height) in SIZES {
+        let mut h = Harness::cold(width, height);
+        snapshot!(format!("dashboard-loading-{width}x{height}"), h);
+        let mut h = Harness::cold(width, height);
+        h.begin(Board::default());
+        snapshot!(format!("dashboard-empty-{width}x{height}"), h);
+        let mut h = Harness::cold(width, height);
+        h.send(crate::tui::app::Msg::Lost(refused("the state database is locked by another process: close it, or wait")));
+        snapshot!(format!("dashboard-lost-{width}x{height}"), h);
+    }
+}
+
+#[test]
+fn dashboard_in_ascii_and_without_colour() {
+    let mut h = Harness::new(80, 24);
+    h.theme(Theme { colour: false, ascii: true }).keys("Down Down Down 2");
+    let screen = h.screen();
+    assert!(screen.is_ascii(), "{screen}");
+    snapshot!("dashboard-ascii-80x24", h);
+    let buffer = h.buffer();
+    assert!(buffer.content().iter().all(|c| c.fg == ratatui::style::Color::Reset && c.bg == ratatui::style::Color::Reset));
+}
+
+#[test]
+fn wizard_steps() {
+    scene("wizard-choose", |h| {
+        h.keys("n");
+    });
+    scene("wizard-source", |h| {
+        h.keys("n Enter");
+    });
+    scene("wizard-source-picker", |h| {
+        h.keys("n Enter Enter Down Enter Down");
+    });
+    scene("wizard-path", |h| {
+        h.keys("n Enter Enter Enter Down Down Enter Ctrl-O");
+    });
+    scene("wizard-destination", |h| {
+        to_destination(h);
+    });
+    scene("wizard-options", |h| {
+        to_options(h);
+        h.keys("Tab");
+        h.text("BILL_{{secretKey}}");
+    });
+    scene("wizard-details", |h| {
+        to_details(h);
+        h.text("Billing Vault");
+        h.keys("Tab");
+        h.text("keys of the billing");
+        h.keys("Enter");
+        h.text("service");
+    });
+    scene("wizard-review", |h| {
+        to_review(h);
+    });
+    scene("wizard-json", |h| {
+        to_review(h);
+        h.keys("J");
+    });
+    scene("wizard-approval", |h| {
+        to_review(h);
+        h.keys("Enter");
+        h.text("billing-va");
+    });
+}
+
+#[test]
+fn other_screens() {
+    scene("connections", |h| {
+        h.keys("c Down t");
+    });
+    scene("connection-new", |h| {
+        h.keys("c n");
+    });
+    scene("plan", |h| {
+        h.keys("p");
+    });
+    scene("engine", |h| {
+        h.keys("E");
+    });
+    scene("help", |h| {
+        h.keys("?");
+    });
+    scene("palette", |h| {
+        h.keys(":");
+        h.text("sync");
+    });
+    scene("question-remove", |h| {
+        h.keys("R");
+    });
+    scene("question-delete", |h| {
+        h.keys("d");
+    });
+    scene("question-import", |h| {
+        h.keys("Down Down Down i");
+    });
+    scene("question-approval", |h| {
+        h.keys("A");
+    });
+    scene("question-quit", |h| {
+        h.keys("q");
+    });
+}
