@@ -83,13 +83,10 @@ async fn lines(watch: &mut Watch) {
             }
             Event::Waiting { sync, waiting: Some(waiting) } => {
                 // A wait that lasts is worth a line; short ones would flood the log.
-                let long = waiting.until.is_none_or(|u| u.as_second() - crate::model::now().as_second() >= 5);
                 let told = waits.entry(sync.clone()).or_default();
                 // Figures that change are no new reason.
-                let plain: String = waiting.reason.chars().filter(|c| !c.is_ascii_digit()).collect();
-                if long && told.len() < REASONS && told.insert(plain) {
-                    let until = waiting.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
-                    note(&format!("{}: waits: {}{until}", sanitise(sync), sanitise(&waiting.reason)));
+                if waiting.lasts(5) && told.len() < REASONS && told.insert(waiting.plain()) {
+                    note(&format!("{}: waits: {}", sanitise(sync), sanitise(&waiting.told())));
                 }
             }
             Event::Done { sync, .. } => {

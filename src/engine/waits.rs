@@ -63,11 +63,6 @@ pub(super) struct Teller {
     queue_logged: bool,
 }
 
-/// A reason without its figures: `902 of 1000 calls` and `903 of 1000 calls` are one wait.
-fn plain(reason: &str) -> String {
-    reason.chars().filter(|c| !c.is_ascii_digit()).collect()
-}
-
 impl Teller {
     /// One look.
     pub fn tick(&mut self, engine: &Engine) {
@@ -110,7 +105,7 @@ impl Teller {
         self.runs.retain(|run, _| known.contains(run));
         for run in standing.waiting {
             let told = self.runs.entry(run.run.clone()).or_default();
-            let what = plain(&run.waiting.reason);
+            let what = run.waiting.plain();
             let since = match &told.now {
                 Some((reason, since)) if *reason == what => *since,
                 _ => now,
@@ -133,11 +128,10 @@ impl Teller {
             return;
         }
         let told = self.runs.entry(run.to_string()).or_default();
-        if told.logged.len() >= REASONS || !told.logged.insert(plain(&waiting.reason)) {
+        if told.logged.len() >= REASONS || !told.logged.insert(waiting.plain()) {
             return;
         }
-        let until = waiting.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
-        let text = format!("{} waits: {}{until}", request.sync, waiting.reason);
+        let text = format!("{} waits: {}", request.sync, waiting.told());
         let line = Line {
             event: "run-waits",
             sync: Some(&request.sync),
