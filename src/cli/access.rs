@@ -94,9 +94,21 @@ pub fn ask_passphrase(prompt: &str) -> Result<SecretValue, ServiceError> {
     Ok(SecretValue::new(rpassword::prompt_password(prompt)?))
 }
 
-/// The service for reading: no engine is needed.
+/// The service for reading: no engine is needed, and no settings; that they cannot be used is said.
 pub fn reading(args: &Args) -> Result<Access, ServiceError> {
-    Ok(Access { service: Local::new(store(args)?), held: None, found: None })
+    let store = store(args)?;
+    if let Err(broken) = store.settings() {
+        note(&format!("warning: {}", crate::model::text::sanitise(&broken.to_string())));
+    }
+    Ok(Access { service: Local::new(store), held: None, found: None })
+}
+
+/// The service for looking at this machine itself: like [`looking`], and settings that cannot be
+/// used are for it to find.
+pub fn examining(args: &Args) -> Result<Access, ServiceError> {
+    let store = store(args)?;
+    let store = if store.settings().is_ok() { opened(args)? } else { store };
+    Ok(Access { service: Local::new(store), held: None, found: None })
 }
 
 /// The service for looking at other machines: like [`reading`], with the credentials open.

@@ -388,7 +388,7 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
 }
 
 async fn doctor(args: &Args, out: &Out) -> Outcome {
-    let access = access::looking(args)?;
+    let access = access::examining(args)?;
     let findings = access.service.doctor().await?;
     let bad = findings.iter().filter(|f| !f.ok).count();
     if out.json {

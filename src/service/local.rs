@@ -63,7 +63,12 @@ impl From<StoreError> for ServiceError {
             K::Invalid | K::Refused => ServiceErrorKind::Invalid,
             _ => ServiceErrorKind::Storage,
         };
-        Self { fields: error.problems.clone(), ..Self::new(kind, error.to_string()) }
+        let message = match &error.path {
+            // Whole, and in the words of each rule.
+            None if !error.problems.is_empty() => error.problems.to_string(),
+            _ => error.to_string(),
+        };
+        Self { fields: error.problems, ..Self::new(kind, message) }
     }
 }
 
