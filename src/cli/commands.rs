@@ -359,6 +359,7 @@ async fn enable(args: &Args, out: &Out, name: &str, enabled: bool) -> Outcome {
     } else {
         note(&format!("auto-sync of {} is {}", doc.name, if enabled { "on" } else { "off" }));
     }
+    warn(&doc.warnings);
     Ok(0)
 }
 
