@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::destination::registry;
@@ -282,7 +283,8 @@ impl Service for Local {
             }
         };
         let overlaps = self.overlaps(&config, replaces.as_deref()).into_iter().map(|o| o.text);
-        let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &Cx::quiet()).await?;
+        let cx = self.asking(&config.name);
+        let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &cx).await?;
         plan.warnings.extend(overlaps);
         Ok(plan)
     }
