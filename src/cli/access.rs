@@ -9,6 +9,7 @@ use super::output::note;
 use crate::model::SecretValue;
 use crate::service::attach::{Held, Silence, reach};
 use crate::service::local::Local;
+use crate::service::remote::Unreached;
 use crate::service::{Service, ServiceError, ServiceErrorKind};
 use crate::store::{Dirs, EngineLock, Holder, LockError, Store};
 
@@ -93,9 +94,21 @@ pub fn ask_passphrase(prompt: &str) -> Result<SecretValue, ServiceError> {
     Ok(SecretValue::new(rpassword::prompt_password(prompt)?))
 }
 
-/// The service for reading: no engine is needed.
+/// The service for reading: no engine is needed, and no settings; that they cannot be used is said.
 pub fn reading(args: &Args) -> Result<Access, ServiceError> {
-    Ok(Access { service: Local::new(store(args)?), held: None, found: None })
+    let store = store(args)?;
+    if let Err(broken) = store.settings() {
+        note(&format!("warning: {}", crate::model::text::sanitise(&broken.to_string())));
+    }
+    Ok(Access { service: Local::new(store), held: None, found: None })
+}
+
+/// The service for looking at this machine itself: like [`looking`], and settings that cannot be
+/// used are for it to find.
+pub fn examining(args: &Args) -> Result<Access, ServiceError> {
+    let store = store(args)?;
+    let store = if store.settings().is_ok() { opened(args)? } else { store };
+    Ok(Access { service: Local::new(store), held: None, found: None })
 }
 
 /// The service for looking at other machines: like [`reading`], with the credentials open.
@@ -118,12 +131,13 @@ pub async fn editing(args: &Args) -> Result<Access, ServiceError> {
 pub async fn asking(store: &Store) -> Result<Option<Arc<dyn Service>>, ServiceError> {
     let mut silence = Silence::default();
     loop {
-        if let Some(remote) = reach(store.dirs()).await {
-            return Ok(Some(remote));
-        }
+        let why = match reach(store.dirs()).await {
+            Ok(remote) => return Ok(Some(remote)),
+            Err(why) => why,
+        };
         let Some(holder) = EngineLock::holder(store.dirs())? else { return Ok(None) };
         let Holder { process, what, since, .. } = holder;
-        silence.goes_on(store.dirs(), &LockError::HeldBy { pid: process.pid, what, since })?;
+        silence.goes_on(store.dirs(), &LockError::HeldBy { pid: process.pid, what, since }, &why)?;
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -142,13 +156,14 @@ async fn find(mut found: Found) -> Result<Access, ServiceError> {
             Err(LockError::Store(error)) => return Err(error.into()),
             Err(busy) => busy,
         };
-        if let Some(remote) = reach(found.store.dirs()).await {
-            return Ok(Access { service: remote, held: None, found: Some(found) });
-        }
+        let why = match reach(found.store.dirs()).await {
+            Ok(remote) => return Ok(Access { service: remote, held: None, found: Some(found) }),
+            Err(why) => why,
+        };
         if !found.wait {
             return Err(ServiceError::new(ServiceErrorKind::Busy, busy.to_string()));
         }
-        silence.goes_on(found.store.dirs(), &busy)?;
+        silence.goes_on(found.store.dirs(), &busy, &why)?;
         if !std::mem::replace(&mut found.told, true) {
             note(&format!("waiting: {busy}"));
         }
@@ -173,8 +188,8 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
         }
         // While it answers it is at work, however long that takes.
         match reach(store.dirs()).await {
-            Some(_) => silence = Silence::default(),
-            None => silence.goes_on(store.dirs(), &busy)?,
+            Ok(_) | Err(Unreached::Full(_)) => silence = Silence::default(),
+            Err(silent) => silence.goes_on(store.dirs(), &busy, &silent)?,
         }
         if !std::mem::replace(&mut told, true) {
             note(&format!("waiting: {busy}"));

@@ -10,7 +10,7 @@ use super::args::Prioritize;
 use super::follow::{Followed, code, to_the_end as follow};
 use super::input::{confirm, document};
 use super::output::{self, One, Out, note, plan_text, print_json, print_list, run_text, table, tell_broken};
-use super::{Args, Command, Outcome, demo, serve};
+use super::{Args, Command, Outcome, demo, progress, serve};
 use crate::model::run::{RunKind, RunRecord, Trigger};
 use crate::model::sync::{JobStatus, SyncDoc};
 use crate::plan::count;
@@ -181,7 +181,9 @@ async fn create(args: &Args, out: &Out, file: &Path, destination: Option<String>
         // credential is found now, not by auto-sync at night.
         let input = SyncInput { document: document.clone(), destination: destination.clone() };
         editing.service.check_sync(input, None).await?;
-        let plan = editing.service.plan(PlanTarget::Draft { document: with_kind(&document, destination.as_deref()), replaces: None }, false).await?;
+        let target = PlanTarget::Draft { document: with_kind(&document, destination.as_deref()), replaces: None };
+        let name = document.get("secretSync").unwrap_or(&document).get("name").and_then(Value::as_str);
+        let plan = progress::told(&*editing.service, name, editing.service.plan(target, false)).await?;
         told = plan.warnings;
         warn(&told);
     }
@@ -283,7 +285,9 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
 
 async fn plan(args: &Args, out: &Out, name: &str, verify: bool) -> Outcome {
     let access = access::looking(args)?;
-    let plan = access.service.plan(PlanTarget::Stored { name: name.to_string() }, verify).await?;
+    let asked = access.service.plan(PlanTarget::Stored { name: name.to_string() }, verify);
+    // The service is this command's alone: whatever waits is the plan.
+    let plan = progress::told(&*access.service, None, asked).await?;
     if out.json {
         print_json(&plan);
     } else {
@@ -359,6 +363,7 @@ async fn enable(args: &Args, out: &Out, name: &str, enabled: bool) -> Outcome {
     } else {
         note(&format!("auto-sync of {} is {}", doc.name, if enabled { "on" } else { "off" }));
     }
+    warn(&doc.warnings);
     Ok(0)
 }
 
@@ -388,7 +393,7 @@ async fn history(args: &Args, out: &Out, name: &str, limit: usize) -> Outcome {
 }
 
 async fn doctor(args: &Args, out: &Out) -> Outcome {
-    let access = access::looking(args)?;
+    let access = access::examining(args)?;
     let findings = access.service.doctor().await?;
     let bad = findings.iter().filter(|f| !f.ok).count();
     if out.json {

@@ -30,7 +30,8 @@ impl Out {
             print_json(&error_document(error));
             return;
         }
-        if error.fields.is_empty() {
+        // A message that says more than the rules names a file.
+        if error.fields.is_empty() || error.message != error.fields.to_string() {
             note(&format!("error: {}", sanitise(&error.message)));
         } else {
             for problem in &error.fields.0 {

@@ -10,10 +10,13 @@ use tokio::sync::broadcast::error::RecvError;
 use super::output::note;
 use crate::model::board::{Event, Phase};
 use crate::model::text::sanitise;
-use crate::service::Watch;
+use crate::service::{Service, Watch};
 
 /// Lines at most this often per sync when there is no terminal.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// A wait that lasts more than a second is told; it has so many seconds or more by the clock.
+const LONG: i64 = 2;
 
 /// Different waits of one run that are told.
 const REASONS: usize = 20;
@@ -21,6 +24,35 @@ const REASONS: usize = 20;
 /// Shows runs until it is dropped or the events end.
 pub async fn show(mut watch: Watch) {
     if std::io::stderr().is_terminal() { bars(&mut watch).await } else { lines(&mut watch).await }
+}
+
+/// Waits for the answer to a question, and says meanwhile what it waits for itself. With `sync`
+/// only what is told of that one is taken for it, where others ask, too.
+pub async fn told<T>(service: &dyn Service, sync: Option<&str>, question: impl Future<Output = T>) -> T {
+    let telling = async {
+        let mut told = HashSet::new();
+        // Who cannot be watched answers all the same.
+        if let Ok(mut watch) = service.watch().await {
+            loop {
+                match watch.events.recv().await {
+                    Ok(Event::Waiting { sync: of, waiting: Some(waiting) })
+                        if sync.is_none_or(|s| s == of) && waiting.lasts(LONG) && told.len() < REASONS && told.insert(waiting.plain()) =>
+                    {
+                        note(&format!("{}: waits: {}", sanitise(&of), sanitise(&waiting.told())));
+                    }
+                    Err(RecvError::Closed) => break,
+                    _ => {}
+                }
+            }
+        }
+        std::future::pending::<T>().await
+    };
+    tokio::select! {
+        // Watched first: the question may wait at once.
+        biased;
+        never = telling => never,
+        answer = question => answer,
+    }
 }
 
 async fn bars(watch: &mut Watch) {
@@ -52,7 +84,7 @@ async fn bars(watch: &mut Watch) {
             bar.set_length(run.total);
             bar.set_position(run.done.min(run.total));
             let message = match &run.waiting {
-                Some(waiting) => sanitise(&waiting.reason),
+                Some(waiting) => sanitise(&waiting.told()),
                 None => run.phase.to_string().replace('-', " "),
             };
             if bar.message() != message {
@@ -83,13 +115,10 @@ async fn lines(watch: &mut Watch) {
             }
             Event::Waiting { sync, waiting: Some(waiting) } => {
                 // A wait that lasts is worth a line; short ones would flood the log.
-                let long = waiting.until.is_none_or(|u| u.as_second() - crate::model::now().as_second() >= 5);
                 let told = waits.entry(sync.clone()).or_default();
                 // Figures that change are no new reason.
-                let plain: String = waiting.reason.chars().filter(|c| !c.is_ascii_digit()).collect();
-                if long && told.len() < REASONS && told.insert(plain) {
-                    let until = waiting.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
-                    note(&format!("{}: waits: {}{until}", sanitise(sync), sanitise(&waiting.reason)));
+                if waiting.lasts(LONG) && told.len() < REASONS && told.insert(waiting.plain()) {
+                    note(&format!("{}: waits: {}", sanitise(sync), sanitise(&waiting.told())));
                 }
             }
             Event::Done { sync, .. } => {

@@ -31,7 +31,7 @@ use crate::model::run::{RunKind, RunRequest, RunStatus, Trigger};
 use crate::model::sync::SyncConfig;
 use crate::model::sync::SyncWait;
 use crate::model::{Memory, Time};
-use crate::source::{Polled, SourceMap, SourceRef};
+use crate::source::{Change, Polled, SourceMap, SourceRef};
 use crate::store::Settings;
 
 pub use shown::waits;
@@ -120,8 +120,8 @@ enum Heard {
     Polled(SourceKey, Result<(Polled, Option<String>), (ErrorKind, String)>),
     /// A poll waits, or goes on.
     Held(SourceKey, Option<Waiting>),
-    /// Something changed at one of this account's places.
-    Hint(String),
+    /// Something changed there, as an account is told.
+    Hint(String, Vec<Change>),
 }
 
 impl Clocks {
@@ -193,8 +193,9 @@ impl Clocks {
                 Some(word) = hearing.recv() => match word {
                     Heard::Polled(key, result) => self.polled(&mut state, &settings, key, result),
                     Heard::Held(key, waiting) => self.held(&mut state, &key, waiting),
-                    Heard::Hint(account) => {
-                        for (_, group) in state.groups.iter_mut().filter(|((a, _), _)| *a == account) {
+                    Heard::Hint(account, changes) => {
+                        let meant = |(a, place): &SourceKey| *a == account && changes.iter().any(|c| c.concerns(place));
+                        for (_, group) in state.groups.iter_mut().filter(|(key, _)| meant(key)) {
                             // A stream of hints must not put the look off for ever.
                             group.hinted.get_or_insert_with(|| Instant::now() + DEBOUNCE);
                         }

@@ -2,9 +2,9 @@
 //!
 //! `onFailure` runs when a sync's run fails after it had been well, `onRecovery` when it
 //! succeeds again, `onChange` after each run that wrote something. The command gets the run's
-//! record as JSON on standard input, without a shell. It is a process group of its own, and
-//! ended whole, with everything it had started, when it takes longer than the settings allow
-//! and when the engine stops. One sync's hooks go one after another; what cannot wait any
+//! record as JSON on standard input, without a shell. It is a process group of its own, and the
+//! group is ended when the hook takes longer than the settings allow and when the engine stops;
+//! what it started in another group or session lives on. One sync's hooks go one after another; what cannot wait any
 //! more is dropped, and told.
 
 use std::collections::{HashSet, VecDeque};
@@ -263,7 +263,7 @@ async fn run(command: &[String], body: String, limit: Duration) -> Result<(), St
             tokio::time::sleep(MERCY).await;
             drop(group);
             let _ = child.wait().await;
-            Err(format!("did not end within {} s and was ended, with everything it had started", limit.as_secs()))
+            Err(format!("did not end within {} s and was ended, with its process group", limit.as_secs()))
         }
     }
 }

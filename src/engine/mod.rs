@@ -205,6 +205,7 @@ impl Engine {
         {
             let mut queue = self.queue();
             queue.running.remove(&name);
+            self.tell_counts(&queue);
             rates::add(&mut queue.sent, &record.requests);
             queue.ended.push_back(record.id.clone());
             if queue.ended.len() > KEPT_RESULTS

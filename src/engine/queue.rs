@@ -103,7 +103,6 @@ pub(super) struct Running {
     /// What is asked for again when the engine ends before the run does.
     pub(super) request: RunRequest,
     pub(super) resumed: bool,
-    pub(super) sync_id: String,
     /// The destination's kind.
     pub(super) destination: String,
     pub(super) cancel: CancellationToken,
@@ -220,7 +219,6 @@ impl Engine {
             target: job.target.clone(),
             request: job.spec.request(),
             resumed: job.resumed,
-            sync_id: job.spec.state.id.clone(),
             destination: config.destination.clone(),
             cancel: cancel.clone(),
             by_hand,

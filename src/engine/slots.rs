@@ -131,6 +131,11 @@ impl Engine {
                 self.inner.hub.publish(Event::Waiting { sync: sync.clone(), waiting });
             }
         }
+        self.tell_counts(queue);
+    }
+
+    /// Tells how many runs are at work, queued, and standing in a wait.
+    pub(super) fn tell_counts(&self, queue: &Queue) {
         let standing = queue.running.values().filter(|r| !r.seated()).count();
         let (running, queued) = (queue.running.len() - standing, queue.waiting.len());
         self.inner.hub.facts(|f| (f.running, f.queued, f.standing) = (running, queued, standing));
@@ -153,27 +158,24 @@ impl Engine {
                 None if at == 0 => format!("queued: {} at work (maxRuns)", runs(queue.running.values().filter(|r| r.seated()).count())),
                 None => format!("queued: behind {}", count(at, "run")),
             };
-            QueueWait {
-                run: q.id.clone(),
-                request: q.spec.request(),
-                sync_id: q.spec.state.id.clone(),
-                destination: q.spec.config.destination.clone(),
-                since: q.since,
-                held: why.is_some(),
-                reason,
-            }
+            let of = Waiter { run: q.id.clone(), request: q.spec.request(), destination: q.spec.config.destination.clone() };
+            QueueWait { of, since: q.since, held: why.is_some(), reason }
         };
         order(&queue).into_iter().enumerate().map(told).collect()
     }
 }
 
-/// A queued run, for whoever wants to know why it does not go.
-pub(super) struct QueueWait {
+/// A run that waits.
+pub(super) struct Waiter {
     pub run: String,
     pub request: RunRequest,
-    pub sync_id: String,
     /// The destination's kind.
     pub destination: String,
+}
+
+/// A queued run, for whoever wants to know why it does not go.
+pub(super) struct QueueWait {
+    pub of: Waiter,
     pub since: Time,
     /// Something else than the line keeps it.
     pub held: bool,

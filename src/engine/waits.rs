@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::lines::Line;
+use super::queue::Running;
+use super::slots::Waiter;
 use crate::model::board::Waiting;
-use crate::model::run::RunRequest;
 use crate::model::sync::SyncWait;
 use crate::model::{Memory, Time};
 use crate::plan::count;
@@ -26,24 +27,22 @@ const REASONS: usize = 8;
 #[derive(Serialize, Deserialize)]
 struct Kept {
     process: Process,
-    /// By sync id.
-    syncs: BTreeMap<String, SyncWait>,
+    /// By run id.
+    runs: BTreeMap<String, SyncWait>,
 }
 
-/// What the runs of the engine that is there wait for, by sync id.
+/// What the runs of the engine that is there wait for, by run id. It is looked at once a second:
+/// of a run that has ended meanwhile it is no longer true.
 pub fn of_runs(store: &Store) -> BTreeMap<String, SyncWait> {
     let kept = store.get(FACT).and_then(|v| serde_json::from_value::<Kept>(v).ok());
     // What a dead engine was waiting for is nobody's wait any more.
     let engine = |k: &Kept| EngineLock::holder(store.dirs()).is_ok_and(|h| h.is_some_and(|h| h.process == k.process));
-    kept.filter(|k| !k.syncs.is_empty() && engine(k)).map(|k| k.syncs).unwrap_or_default()
+    kept.filter(|k| !k.runs.is_empty() && engine(k)).map(|k| k.runs).unwrap_or_default()
 }
 
 /// A run that stands in a wait.
 struct Standing {
-    run: String,
-    request: RunRequest,
-    sync_id: String,
-    destination: String,
+    of: Waiter,
     waiting: Waiting,
 }
 
@@ -63,11 +62,6 @@ pub(super) struct Teller {
     queue_logged: bool,
 }
 
-/// A reason without its figures: `902 of 1000 calls` and `903 of 1000 calls` are one wait.
-fn plain(reason: &str) -> String {
-    reason.chars().filter(|c| !c.is_ascii_digit()).collect()
-}
-
 impl Teller {
     /// One look.
     pub fn tick(&mut self, engine: &Engine) {
@@ -76,7 +70,7 @@ impl Teller {
         self.queued(engine, now, &mut waits);
         self.standing(engine, now, &mut waits);
         if waits != self.kept {
-            let fact = Kept { process: Process::me(), syncs: waits.clone() };
+            let fact = Kept { process: Process::me(), runs: waits.clone() };
             engine.store().put(FACT, serde_json::to_value(&fact).unwrap_or_default());
             self.kept = waits;
         }
@@ -86,10 +80,10 @@ impl Teller {
         let queued = engine.queue_waits();
         let (mut line, mut oldest) = (0, now);
         for wait in &queued {
-            waits.insert(wait.sync_id.clone(), SyncWait { reason: wait.reason.clone(), since: wait.since, next_at: None });
+            waits.insert(wait.of.run.clone(), SyncWait { reason: wait.reason.clone(), since: wait.since, next_at: None });
             if wait.held {
                 let waiting = Waiting { reason: wait.reason.clone(), until: None };
-                self.log(&wait.run, &wait.request, &wait.destination, &waiting, wait.since, now);
+                self.log(&wait.of, &waiting, wait.since, now);
             } else {
                 line += 1;
                 oldest = oldest.min(wait.since);
@@ -108,44 +102,43 @@ impl Teller {
         let standing = engine.standing();
         let known: HashSet<&String> = standing.going.iter().collect();
         self.runs.retain(|run, _| known.contains(run));
-        for run in standing.waiting {
-            let told = self.runs.entry(run.run.clone()).or_default();
-            let what = plain(&run.waiting.reason);
+        for Standing { of, waiting } in standing.waiting {
+            let told = self.runs.entry(of.run.clone()).or_default();
+            let what = waiting.plain();
             let since = match &told.now {
                 Some((reason, since)) if *reason == what => *since,
                 _ => now,
             };
             let seen = told.now.replace((what, since)).is_some_and(|(_, s)| s == since);
-            if seen || ahead(run.waiting.until, now) >= TOLD {
-                let next_at = run.waiting.until.and_then(|t| Time::from_millisecond(t.as_millisecond()).ok());
-                let wait = SyncWait { reason: run.waiting.reason.clone(), since, next_at };
-                waits.insert(run.sync_id.clone(), wait);
+            if seen || ahead(waiting.until, now) >= TOLD {
+                let next_at = waiting.until.and_then(|t| Time::from_millisecond(t.as_millisecond()).ok());
+                let wait = SyncWait { reason: waiting.reason.clone(), since, next_at };
+                waits.insert(of.run.clone(), wait);
             }
-            self.log(&run.run, &run.request, &run.destination, &run.waiting, since, now);
+            self.log(&of, &waiting, since, now);
         }
         for told in self.runs.iter_mut().filter(|(run, _)| !standing.stands.contains(*run)).map(|(_, t)| t) {
             told.now = None;
         }
     }
 
-    fn log(&mut self, run: &str, request: &RunRequest, destination: &str, waiting: &Waiting, since: Time, now: Time) {
+    fn log(&mut self, of: &Waiter, waiting: &Waiting, since: Time, now: Time) {
         if lasted(since, now).max(ahead(waiting.until, now)) < LOGGED {
             return;
         }
-        let told = self.runs.entry(run.to_string()).or_default();
-        if told.logged.len() >= REASONS || !told.logged.insert(plain(&waiting.reason)) {
+        let told = self.runs.entry(of.run.clone()).or_default();
+        if told.logged.len() >= REASONS || !told.logged.insert(waiting.plain()) {
             return;
         }
-        let until = waiting.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
-        let text = format!("{} waits: {}{until}", request.sync, waiting.reason);
+        let text = format!("{} waits: {}", of.request.sync, waiting.told());
         let line = Line {
             event: "run-waits",
-            sync: Some(&request.sync),
-            run: Some(run),
-            kind: Some(request.kind),
-            trigger: Some(request.trigger),
+            sync: Some(&of.request.sync),
+            run: Some(&of.run),
+            kind: Some(of.request.kind),
+            trigger: Some(of.request.trigger),
             reason: Some(&waiting.reason),
-            provider: Some(destination),
+            provider: Some(&of.destination),
             until: waiting.until,
             ..Line::default()
         };
@@ -173,21 +166,21 @@ struct Look {
 impl Engine {
     fn standing(&self) -> Look {
         let queue = self.queue();
-        let begun: Vec<_> =
-            queue.running.values().map(|r| (r.id.clone(), r.request.clone(), r.sync_id.clone(), r.destination.clone(), r.cx.clone())).collect();
+        let waiter = |r: &Running| Waiter { run: r.id.clone(), request: r.request.clone(), destination: r.destination.clone() };
+        let begun: Vec<_> = queue.running.values().map(|r| (waiter(r), r.cx.clone())).collect();
         let mut going: Vec<String> = queue.waiting.iter().map(|q| q.id.clone()).collect();
         drop(queue);
         let mut waiting = Vec::new();
-        for (run, request, sync_id, destination, cx) in begun {
-            going.push(run.clone());
+        for (of, cx) in begun {
+            going.push(of.run.clone());
             if let Some(cx) = cx
                 && let Some(wait) = cx.longest_wait()
             {
                 // A server's words may be part of it.
                 let wait = Waiting { reason: cx.redact(&wait.reason), until: wait.until };
-                waiting.push(Standing { run, request, sync_id, destination, waiting: wait });
+                waiting.push(Standing { of, waiting: wait });
             }
         }
-        Look { stands: waiting.iter().map(|w| w.run.clone()).collect(), going, waiting }
+        Look { stands: waiting.iter().map(|w| w.of.run.clone()).collect(), going, waiting }
     }
 }

@@ -112,6 +112,24 @@ pub struct Waiting {
     pub until: Option<Time>,
 }
 
+impl Waiting {
+    /// The reason and, where it is known, the end: `reason, until 12:00:00Z`.
+    pub fn told(&self) -> String {
+        let until = self.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
+        format!("{}{until}", self.reason)
+    }
+
+    /// The reason without its figures: `902 of 1000 calls` and `903 of 1000 calls` are one wait.
+    pub fn plain(&self) -> String {
+        self.reason.chars().filter(|c| !c.is_ascii_digit()).collect()
+    }
+
+    /// True unless it is known to end within so many seconds.
+    pub fn lasts(&self, seconds: i64) -> bool {
+        self.until.is_none_or(|u| u.as_second() - crate::model::now().as_second() >= seconds)
+    }
+}
+
 /// The engine as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineFacts {

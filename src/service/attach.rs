@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::local::Local;
-use super::remote::Remote;
+use super::remote::{Remote, Unreached};
 use super::socket::Socket;
 use super::*;
 use crate::store::{Dirs, EngineLock, LockError, Store};
@@ -142,10 +142,10 @@ impl Attach {
                 Err(LockError::Store(error)) => return Err(error.into()),
                 Err(busy) => busy,
             };
-            if let Some(remote) = reach(store.dirs()).await {
-                return Ok(Now::There(remote));
+            match reach(store.dirs()).await {
+                Ok(remote) => return Ok(Now::There(remote)),
+                Err(why) => silence.goes_on(store.dirs(), &busy, &why)?,
             }
-            silence.goes_on(store.dirs(), &busy)?;
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -159,16 +159,17 @@ impl Attach {
 }
 
 /// The engine that another process holds, when it answers.
-pub async fn reach(dirs: &Dirs) -> Option<Arc<Remote>> {
-    let holder = EngineLock::holder(dirs).ok().flatten()?;
+pub async fn reach(dirs: &Dirs) -> std::result::Result<Arc<Remote>, Unreached> {
+    let holder = EngineLock::holder(dirs).ok().flatten().ok_or(Unreached::Silent)?;
     // Documents with credentials go through it: where others could have put one of theirs,
     // after a cleaner took ours away, nobody is asked.
-    Dirs::vouch(&holder.socket).ok()?;
-    let remote = Remote::new(holder.socket).ok()?;
-    remote.alive().await.then_some(remote)
+    Dirs::vouch(&holder.socket).map_err(|_| Unreached::Silent)?;
+    let remote = Remote::new(holder.socket).map_err(|_| Unreached::Silent)?;
+    remote.presence().await?;
+    Ok(remote)
 }
 
-/// An engine that is held and does not answer: given time to start or to end, and no more.
+/// An engine that is held and does not answer, or not us: given time to start or to end, and no more.
 #[derive(Default)]
 pub struct Silence {
     /// Who is silent, and since when.
@@ -177,7 +178,7 @@ pub struct Silence {
 
 impl Silence {
     /// Called after each vain look: an error, with what helps, when it has lasted too long.
-    pub fn goes_on(&mut self, dirs: &Dirs, busy: &LockError) -> Result<()> {
+    pub fn goes_on(&mut self, dirs: &Dirs, busy: &LockError, why: &Unreached) -> Result<()> {
         let holder = EngineLock::holder(dirs).ok().flatten();
         let pid = holder.as_ref().map_or(0, |h| h.process.pid);
         let since = match self.of {
@@ -186,6 +187,10 @@ impl Silence {
         };
         if since.elapsed() < PATIENCE {
             return Ok(());
+        }
+        if let Unreached::Full(text) = why {
+            // It is at work: nothing of it is to be ended.
+            return Err(ServiceError::new(ServiceErrorKind::Busy, format!("{busy}, and takes no more connections. {text}")));
         }
         let mut text = format!("{busy}, and has not answered for {} s", PATIENCE.as_secs());
         if let Some(holder) = holder {

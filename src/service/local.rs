@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::destination::registry;
@@ -63,7 +64,12 @@ impl From<StoreError> for ServiceError {
             K::Invalid | K::Refused => ServiceErrorKind::Invalid,
             _ => ServiceErrorKind::Storage,
         };
-        Self { fields: error.problems.clone(), ..Self::new(kind, error.to_string()) }
+        let message = match &error.path {
+            // Whole, and in the words of each rule.
+            None if !error.problems.is_empty() => error.problems.to_string(),
+            _ => error.to_string(),
+        };
+        Self { fields: error.problems, ..Self::new(kind, message) }
     }
 }
 
@@ -155,6 +161,43 @@ impl Local {
     }
 }
 
+impl Local {
+    /// Switches auto-sync; with whether that was a change.
+    fn switched(&self, name: &str, enabled: bool) -> Result<(SyncConfig, bool)> {
+        let _guard = self.store.config_guard()?;
+        let mut config = self.config(name)?;
+        if config.is_enabled == enabled {
+            return Ok((config, false));
+        }
+        config.is_enabled = enabled;
+        self.store.save_sync(&config)?;
+        let mut state = self.store.sync_state(&config.name)?;
+        state.version += 1;
+        state.updated_at = crate::model::now();
+        self.store.save_sync_state(&config.name, &state)?;
+        self.publish_card(&config);
+        self.clocks.wake();
+        Ok((config, true))
+    }
+
+    /// The context of a question about a sync, or about one that is not stored yet: what it waits
+    /// for is told to whoever watches, unless a run of that sync has its own waits to tell.
+    fn asking(&self, sync: &str) -> Cx {
+        let (engine, sync) = (self.engine.clone(), sync.to_string());
+        let told = move |waiting| {
+            if !engine.is_busy(&sync) {
+                engine.hub().publish(Event::Waiting { sync: sync.clone(), waiting });
+            }
+        };
+        Cx::new(CancellationToken::new(), Arc::new(told))
+    }
+
+    /// What to say where a sync was stored: who else writes there.
+    async fn warnings(&self, config: &SyncConfig) -> Vec<String> {
+        [self.rivals(config), self.server_warnings(config).await].concat()
+    }
+}
+
 #[async_trait]
 impl Service for Local {
     async fn watch(&self) -> Result<Watch> {
@@ -188,14 +231,14 @@ impl Service for Local {
         }
         self.publish_card(&config);
         self.clocks.wake();
-        let warnings = [self.rivals(&config), self.server_warnings(&config).await].concat();
+        let warnings = self.warnings(&config).await;
         Ok(SyncDoc { warnings, ..self.doc(&config)? })
     }
 
     async fn update_sync(&self, name: &str, input: SyncInput) -> Result<SyncDoc> {
         let (doc, changed) = self.updated(name, input)?;
         let Some(config) = changed else { return Ok(doc) };
-        let warnings = [self.rivals(&config), self.server_warnings(&config).await].concat();
+        let warnings = self.warnings(&config).await;
         Ok(SyncDoc { warnings, ..doc })
     }
 
@@ -212,19 +255,9 @@ impl Service for Local {
     }
 
     async fn set_enabled(&self, name: &str, enabled: bool) -> Result<SyncDoc> {
-        let _guard = self.store.config_guard()?;
-        let mut config = self.config(name)?;
-        if config.is_enabled != enabled {
-            config.is_enabled = enabled;
-            self.store.save_sync(&config)?;
-            let mut state = self.store.sync_state(&config.name)?;
-            state.version += 1;
-            state.updated_at = crate::model::now();
-            self.store.save_sync_state(&config.name, &state)?;
-            self.publish_card(&config);
-            self.clocks.wake();
-        }
-        self.doc(&config)
+        let (config, changed) = self.switched(name, enabled)?;
+        let warnings = if changed && enabled { self.warnings(&config).await } else { Vec::new() };
+        Ok(SyncDoc { warnings, ..self.doc(&config)? })
     }
 
     async fn document(&self, name: &str) -> Result<Value> {
@@ -250,7 +283,8 @@ impl Service for Local {
             }
         };
         let overlaps = self.overlaps(&config, replaces.as_deref()).into_iter().map(|o| o.text);
-        let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &Cx::quiet()).await?;
+        let cx = self.asking(&config.name);
+        let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &cx).await?;
         plan.warnings.extend(overlaps);
         Ok(plan)
     }

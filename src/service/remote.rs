@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -40,14 +41,21 @@ impl Remote {
         Ok(Arc::new(Self { client }))
     }
 
-    /// True when somebody answers there.
-    pub async fn alive(&self) -> bool {
-        self.says_so(PRESENCE).await
+    /// Asks whether somebody is there, for two seconds at most.
+    pub async fn presence(&self) -> std::result::Result<(), Unreached> {
+        self.look(PRESENCE).await
     }
 
-    async fn says_so(&self, within: Duration) -> bool {
-        let asked = self.client.get("http://engine/api/status").timeout(within).send().await;
-        asked.is_ok_and(|r| r.status().is_success())
+    async fn look(&self, within: Duration) -> std::result::Result<(), Unreached> {
+        let asked = async {
+            let response = self.client.get("http://engine/api/status").send().await.ok()?;
+            Some((response.status(), response.bytes().await.ok()?))
+        };
+        match tokio::time::timeout(within, asked).await {
+            Ok(Some((status, _))) if status.is_success() => Ok(()),
+            Ok(Some((StatusCode::SERVICE_UNAVAILABLE, body))) => Err(Unreached::Full(full(&body).message)),
+            _ => Err(Unreached::Silent),
+        }
     }
 
     /// Returns when the engine, which was there, answers nobody any more: a stopped process
@@ -56,21 +64,41 @@ impl Remote {
         let mut vain = 0;
         while vain < VAIN {
             tokio::time::sleep(LOOK.0).await;
-            vain = if self.says_so(LOOK.1).await { 0 } else { vain + 1 };
+            // One that turns us away is there.
+            vain = if matches!(self.look(LOOK.1).await, Err(Unreached::Silent)) { vain + 1 } else { 0 };
         }
     }
 
     async fn call<T: DeserializeOwned>(&self, method: &str, arguments: impl Serialize) -> Result<T> {
         let exchange = async {
             let response = self.client.post(format!("http://engine/v1/service/{method}")).json(&arguments).send().await.map_err(|_| gone())?;
-            Ok::<_, ServiceError>((response.status().is_success(), response.bytes().await.map_err(|_| gone())?))
+            Ok::<_, ServiceError>((response.status(), response.bytes().await.map_err(|_| gone())?))
         };
-        let (ok, body) = tokio::select! {
+        let (status, body) = tokio::select! {
             answer = exchange => answer?,
             () = self.silent() => return Err(gone()),
         };
-        if ok { serde_json::from_slice(&body).map_err(|_| odd()) } else { Err(serde_json::from_slice(&body).map_err(|_| odd())?) }
+        match status {
+            status if status.is_success() => serde_json::from_slice(&body).map_err(|_| odd()),
+            _ => Err(serde_json::from_slice(&body).unwrap_or_else(|_| if status == StatusCode::SERVICE_UNAVAILABLE { full(&body) } else { odd() })),
+        }
     }
+}
+
+/// Why an engine was not reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreached {
+    /// Nobody answers, or nothing that is understood.
+    Silent,
+    /// It is well and takes no more connections; a sentence.
+    Full(String),
+}
+
+/// The words of an engine that takes no more connections.
+fn full(body: &[u8]) -> ServiceError {
+    let body: Option<Value> = serde_json::from_slice(body).ok();
+    let text = body.as_ref().and_then(|b| b["message"].as_str()).unwrap_or("There are too many connections already: close some, or try again.");
+    ServiceError::new(ServiceErrorKind::Busy, crate::model::text::brief(text, 200))
 }
 
 fn gone() -> ServiceError {
@@ -118,6 +146,9 @@ impl Service for Remote {
     async fn watch(&self) -> Result<Watch> {
         let first = async {
             let response = self.client.get("http://engine/v1/events").send().await.map_err(|_| gone())?;
+            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                return Err(full(&response.bytes().await.map_err(|_| gone())?));
+            }
             let mut stream = Stream { response, pending: Vec::new() };
             let first = stream.next().await;
             Ok::<_, ServiceError>((stream, first))

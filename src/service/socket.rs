@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// The longest head of a request, and how much is held of an answer that nobody takes, in bytes.
 const BUFFER: usize = 64 * 1024;
+/// How long one that will be refused may take to ask.
+const ASKING: Duration = Duration::from_millis(250);
 /// Connections at once; more are refused, so that the engine's own have file descriptors left.
 const CONNECTIONS: usize = 128;
 
@@ -240,6 +242,8 @@ impl Door {
 
 /// The answer when there is no room for another connection.
 async fn full(mut stream: UnixStream) {
+    // Clients take an answer before their question for a broken connection.
+    let _ = tokio::time::timeout(ASKING, head(&mut stream)).await;
     let text = format!("There are {CONNECTIONS} connections already: close some, or try again.");
     let body = serde_json::json!({"statusCode": 503, "message": text, "error": "Service Unavailable"}).to_string();
     let answer = format!(
@@ -248,6 +252,17 @@ async fn full(mut stream: UnixStream) {
     );
     // So little fits the socket's buffer; who does not take it goes without.
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
+}
+
+/// Reads to the end of a request's head.
+async fn head(stream: &mut UnixStream) -> std::io::Result<()> {
+    let mut read = Vec::new();
+    while read.len() < BUFFER && !read.windows(4).any(|w| w == b"\r\n\r\n") {
+        if stream.read_buf(&mut read).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl From<std::io::Error> for ServiceError {

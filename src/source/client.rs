@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::auth::Auth;
 use super::errors::Refusal;
-use super::events::Events;
+use super::events::{Change, Events};
 use super::facts::Facts;
 use super::wire::{Call, Wire};
 use super::write::Pending;
@@ -126,7 +126,7 @@ impl Source for Kms {
         self.wire.host()
     }
 
-    async fn hint(&self, cx: &Cx, places: &[SourceRef]) -> Result<bool, ApiError> {
+    async fn hint(&self, cx: &Cx, places: &[SourceRef]) -> Result<Option<Vec<Change>>, ApiError> {
         self.wait_for_hint(cx, places).await
     }
 

@@ -30,6 +30,42 @@ const LONGEST_LINE: usize = 1 << 20;
 /// How much of a refusal is read.
 const LONGEST_REFUSAL: usize = 64 * 1024;
 
+/// Where the server says that something changed; what it leaves out may be anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub project_id: String,
+    pub environment: Option<String>,
+    /// The folder.
+    pub path: Option<String>,
+}
+
+impl Change {
+    /// Somewhere in a project.
+    fn within(project: &str) -> Self {
+        Self { project_id: project.to_string(), environment: None, path: None }
+    }
+
+    /// True when it may have changed what is read at this place.
+    pub fn concerns(&self, place: &SourceRef) -> bool {
+        let folder = tidy(&place.path);
+        let below = |path: &str| place.recursive && path.starts_with(&format!("{}/", folder.trim_end_matches('/')));
+        self.project_id == place.project_id
+            && self.environment.as_ref().is_none_or(|e| *e == place.environment)
+            && self.path.as_ref().is_none_or(|p| tidy(p) == folder || below(&tidy(p)))
+    }
+
+    /// What the data of an event tells. Builds of the server differ in it: what is not understood
+    /// is anywhere in the project.
+    fn read(project: &str, data: &str) -> Vec<Self> {
+        let document: Value = serde_json::from_str(data).unwrap_or_default();
+        let payload = &document["data"]["payload"];
+        let entries = payload.as_array().map_or_else(|| std::slice::from_ref(payload), Vec::as_slice);
+        let text = |entry: &Value, member: &str| entry[member].as_str().map(str::to_string);
+        let change = |e: &Value| Self { environment: text(e, "environment"), path: text(e, "secretPath"), ..Self::within(project) };
+        if entries.is_empty() { vec![Self::within(project)] } else { entries.iter().map(change).collect() }
+    }
+}
+
 /// The session's streams.
 #[derive(Default)]
 pub(super) struct Events {
@@ -41,6 +77,7 @@ pub(super) struct Events {
 }
 
 struct Subscription {
+    project: String,
     /// The request body: equal bodies are one subscription.
     body: String,
     response: reqwest::Response,
@@ -58,32 +95,34 @@ enum Opened {
 }
 
 impl Kms {
-    /// Waits for a hint about one of the places. `false`: there will be none, poll only.
-    pub async fn wait_for_hint(&self, cx: &Cx, places: &[SourceRef]) -> Result<bool, ApiError> {
+    /// Waits for a hint about one of the places. `None`: there will be none, poll only.
+    pub async fn wait_for_hint(&self, cx: &Cx, places: &[SourceRef]) -> Result<Option<Vec<Change>>, ApiError> {
         let off = self.events.off.load(Ordering::Relaxed) || self.auth.is_service_token() || self.api() == Api::V3;
         if off || places.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let wanted = subscriptions(places);
         let mut open = tokio::select! {
             () = cx.cancel_token().cancelled() => return Err(ApiError::cancelled(SERVICE)),
             open = self.events.open.lock() => open,
         };
-        open.retain(|s| wanted.contains(&s.body));
+        open.retain(|s| wanted.iter().any(|(_, body)| *body == s.body));
         loop {
-            let mut reconnected = false;
-            for body in &wanted {
+            let mut reconnected = Vec::new();
+            for (project, body) in &wanted {
                 while !open.iter().any(|s| s.body == *body) {
-                    match self.open_stream(cx, body).await? {
+                    match self.open_stream(cx, project, body).await? {
                         Opened::Open(subscription) => {
-                            reconnected |= self.events.failures.load(Ordering::Relaxed) > 0;
+                            if self.events.failures.load(Ordering::Relaxed) > 0 {
+                                reconnected.push(Change::within(project));
+                            }
                             open.push(*subscription);
                         }
                         Opened::Never(error) => {
                             tracing::debug!(%error, "no event stream; polling only");
                             self.events.off.store(true, Ordering::Relaxed);
                             open.clear();
-                            return Ok(false);
+                            return Ok(None);
                         }
                         Opened::Later(error) => {
                             let failures = self.events.failures.fetch_add(1, Ordering::Relaxed);
@@ -94,9 +133,9 @@ impl Kms {
                 }
             }
             // What happened while the stream was down was told to nobody.
-            if reconnected {
+            if !reconnected.is_empty() {
                 self.events.failures.store(0, Ordering::Relaxed);
-                return Ok(true);
+                return Ok(Some(reconnected));
             }
             let heard = {
                 let listening = open.iter_mut().map(|s| Box::pin(s.listen()));
@@ -106,9 +145,9 @@ impl Kms {
                 }
             };
             match heard {
-                (Heard::Event, _) => {
+                (Heard::Changes(changes), _) => {
                     self.events.failures.store(0, Ordering::Relaxed);
-                    return Ok(true);
+                    return Ok(Some(changes));
                 }
                 (Heard::End, index) => {
                     open.remove(index);
@@ -119,7 +158,7 @@ impl Kms {
         }
     }
 
-    async fn open_stream(&self, cx: &Cx, body: &str) -> Result<Opened, ApiError> {
+    async fn open_stream(&self, cx: &Cx, project: &str, body: &str) -> Result<Opened, ApiError> {
         let mut repeated = false;
         loop {
             let ticket = match self.auth.ticket(cx, &self.wire).await {
@@ -149,7 +188,8 @@ impl Kms {
             let typed = response.headers().get("content-type").and_then(|t| t.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
             if response.status().is_success() && typed.starts_with("text/event-stream") {
                 self.auth.proven(ticket.number).await;
-                let subscription = Subscription { body: body.to_string(), response, frames: Frames::default(), heard_at: Instant::now() };
+                let (project, body) = (project.to_string(), body.to_string());
+                let subscription = Subscription { project, body, response, frames: Frames::default(), heard_at: Instant::now() };
                 return Ok(Opened::Open(Box::new(subscription)));
             }
             let refusal = Refusal::read(cx, &whole(response).await);
@@ -189,8 +229,8 @@ async fn whole(mut response: reqwest::Response) -> Answer {
     Answer { status, headers, body: Zeroizing::new(body) }
 }
 
-/// One request body per project: its places, or the whole project when they are too many.
-fn subscriptions(places: &[SourceRef]) -> Vec<String> {
+/// Each project with its request body: its places, or the whole project when they are too many.
+fn subscriptions(places: &[SourceRef]) -> Vec<(String, String)> {
     let mut projects: Vec<&str> = places.iter().map(|p| p.project_id.as_str()).collect();
     projects.sort_unstable();
     projects.dedup();
@@ -209,13 +249,13 @@ fn subscriptions(places: &[SourceRef]) -> Vec<String> {
         if register.len() > MOST_ENTRIES {
             register = EVENTS.iter().map(|e| json!({ "event": e })).collect();
         }
-        json!({ "projectId": project, "register": register }).to_string()
+        (project.to_string(), json!({ "projectId": project, "register": register }).to_string())
     });
     bodies.collect()
 }
 
 enum Heard {
-    Event,
+    Changes(Vec<Change>),
     End,
 }
 
@@ -228,7 +268,7 @@ impl Subscription {
                     self.heard_at = Instant::now();
                     match self.frames.push(&chunk) {
                         Said::Nothing => {}
-                        Said::Event => return Heard::Event,
+                        Said::Events(events) => return Heard::Changes(events.iter().flat_map(|e| Change::read(&self.project, e)).collect()),
                         Said::End => return Heard::End,
                     }
                 }
@@ -242,7 +282,8 @@ impl Subscription {
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Nothing,
-    Event,
+    /// The data of each.
+    Events(Vec<String>),
     End,
 }
 
@@ -251,7 +292,7 @@ enum Said {
 struct Frames {
     line: Vec<u8>,
     name: String,
-    data: bool,
+    data: Option<String>,
 }
 
 impl Frames {
@@ -261,12 +302,11 @@ impl Frames {
             match byte {
                 b'\n' => {
                     let line = std::mem::take(&mut self.line);
-                    match self.end_of_line(&String::from_utf8_lossy(&line)) {
-                        Said::Nothing => {}
-                        Said::Event if said == Said::Nothing => said = Said::Event,
-                        Said::Event => {}
-                        Said::End => said = Said::End,
-                    }
+                    said = match (said, self.end_of_line(&String::from_utf8_lossy(&line))) {
+                        (Said::End, _) | (_, Said::End) => Said::End,
+                        (Said::Events(before), Said::Events(now)) => Said::Events([before, now].concat()),
+                        (said, Said::Nothing) | (Said::Nothing, said) => said,
+                    };
                 }
                 b'\r' => {}
                 _ if self.line.len() >= LONGEST_LINE => return Said::End,
@@ -288,14 +328,19 @@ impl Frames {
             return match name.as_str() {
                 "ping" => Said::Nothing,
                 "error" => Said::End,
-                "" if !data => Said::Nothing,
-                _ => Said::Event,
+                "" if data.is_none() => Said::Nothing,
+                _ => Said::Events(vec![data.unwrap_or_default()]),
             };
         }
         if let Some(name) = line.strip_prefix("event:") {
             self.name = name.trim().to_string();
-        } else if line.starts_with("data:") {
-            self.data = true;
+        } else if let Some(data) = line.strip_prefix("data:") {
+            let kept = self.data.get_or_insert_default();
+            // What is cut is no JSON, and then it may be anything that changed.
+            if kept.len() < LONGEST_LINE {
+                kept.push_str(data);
+                kept.push('\n');
+            }
         }
         Said::Nothing
     }
@@ -314,28 +359,55 @@ mod tests {
         let mut frames = Frames::default();
         assert_eq!(frames.push(b"1"), Said::Nothing);
         assert_eq!(frames.push(b"1id: 2026\nevent: secret:update\nda"), Said::Nothing);
-        assert_eq!(frames.push(b"ta: {\"x\":1}\n\n"), Said::Event);
+        let event = |data: &str| Said::Events(vec![format!("{data}\n")]);
+        assert_eq!(frames.push(b"ta: {\"x\":1}\n\n"), event(" {\"x\":1}"));
         assert_eq!(frames.push(b"11event: ping\ndata: 1\n\n"), Said::Nothing);
         assert_eq!(frames.push(b": comment\n\n1\n\n"), Said::Nothing);
-        assert_eq!(frames.push(b"data: {}\r\n\r\n"), Said::Event);
+        assert_eq!(frames.push(b"data: {}\r\n\r\n"), event(" {}"));
         assert_eq!(frames.push(b"event: error\ndata: {}\n\n"), Said::End);
         for _ in 0..1000 {
             frames.push(b"1");
         }
         assert!(frames.line.len() <= 65);
-        assert_eq!(frames.push(b"event: secret:create\ndata: {}\n\n"), Said::Event);
+        assert_eq!(frames.push(b"event: secret:create\ndata: {}\n\n"), event(" {}"));
+    }
+
+    #[test]
+    fn an_event_concerns_the_places_that_it_names() {
+        let of = |data: &str, place: &SourceRef| Change::read("p", data).iter().any(|c| c.concerns(place));
+        let event = r#" {"data":{"payload":[{"environment":"dev","secretPath":"/app/","secretKey":"A"},{"environment":"prod","secretPath":"/"}]}}"#;
+        let one = r#"{"data":{"payload":{"environment":"dev","secretPath":"/app/deep"}}}"#;
+        for (data, place, concerned) in [
+            (event, place("dev", "/app", false), true),
+            (event, place("dev", "/application", true), false),
+            (event, place("dev", "/", false), false),
+            (event, place("dev", "/", true), true),
+            (event, place("prod", "/", false), true),
+            (event, place("prod", "/app", false), false),
+            (one, place("dev", "/app", false), false),
+            (one, place("dev", "/app/", true), true),
+            // What is not told may be anything.
+            (r#"{"data":{"payload":[{"environment":"dev"}]}}"#, place("dev", "/x", false), true),
+            (r#"{"data":{"payload":[{"environment":"dev"}]}}"#, place("prod", "/x", false), false),
+            (r#"{"data":{"payload":[]}}"#, place("prod", "/x", false), true),
+            ("no JSON", place("prod", "/x", false), true),
+        ] {
+            assert_eq!(of(data, &place), concerned, "{data} {place:?}");
+        }
+        let elsewhere = SourceRef { project_id: "q".into(), ..place("dev", "/app", false) };
+        assert!(!of(event, &elsewhere) && !of("no JSON", &elsewhere));
     }
 
     #[test]
     fn conditions_always_name_the_environment() {
         let bodies = subscriptions(&[place("dev", "/app/", false), place("prod", "/", false)]);
-        let body: Value = serde_json::from_str(&bodies[0]).expect("json");
+        let body: Value = serde_json::from_str(&bodies[0].1).expect("json");
         assert_eq!(body["register"].as_array().map(Vec::len), Some(8));
         assert_eq!(body["register"][0]["conditions"], json!({"environmentSlug": "dev", "secretPath": "/app"}));
         let deep = subscriptions(&[place("dev", "/", true)]);
-        assert!(deep[0].contains("\"/**\""), "{deep:?}");
+        assert!(deep[0].1.contains("\"/**\""), "{deep:?}");
         let many: Vec<_> = (0..3).map(|i| place("dev", &format!("/{i}"), false)).collect();
-        let body: Value = serde_json::from_str(&subscriptions(&many)[0]).expect("json");
+        let body: Value = serde_json::from_str(&subscriptions(&many)[0].1).expect("json");
         assert_eq!(body["register"].as_array().map(Vec::len), Some(4));
         assert!(body["register"][0].get("conditions").is_none());
     }

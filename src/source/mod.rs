@@ -289,9 +289,10 @@ pub trait Source: Send + Sync {
     fn host(&self) -> String;
 
     /// Waits until the server hints that something changed at one of these places (its event
-    /// stream), where it offers one; `false` means: it does not, poll only.
-    async fn hint(&self, _cx: &Cx, _places: &[SourceRef]) -> Result<bool, ApiError> {
-        Ok(false)
+    /// stream), where it offers one, and says where, as far as the server does; `None` means: it
+    /// offers none, poll only.
+    async fn hint(&self, _cx: &Cx, _places: &[SourceRef]) -> Result<Option<Vec<Change>>, ApiError> {
+        Ok(None)
     }
 
     /// True when the next call needs no login: a rejected one counts against the identity, so that
@@ -315,4 +316,5 @@ pub fn connect(connection: ResolvedConnection) -> Result<Arc<dyn Source>, ApiErr
 }
 
 pub(crate) use errors::SERVICE;
+pub use events::Change;
 pub use write::stored_form;

@@ -58,7 +58,14 @@ fn directories(store: &Store, found: &mut Vec<Finding>) {
         ("state directory", dirs.state.clone(), false),
     ] {
         let looked = files::look(&path).and_then(|meta| match meta {
-            Some(meta) => files::check_dir(&path, &meta, strict).map(|()| std::fs::metadata(&path).ok()),
+            Some(meta) => {
+                files::check_dir(&path, &meta, strict)?;
+                // Configuration may be read-only; without its state nothing works.
+                if path == dirs.state {
+                    writable(&path)?;
+                }
+                Ok(std::fs::metadata(&path).ok())
+            }
             None => Ok(None),
         });
         found.push(match looked {
@@ -76,6 +83,13 @@ fn directories(store: &Store, found: &mut Vec<Finding>) {
             }
         });
     }
+}
+
+/// Checks that files can be made in a directory, without making one.
+fn writable(dir: &Path) -> Result<(), StoreError> {
+    use rustix::fs::Access;
+    let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(dir, all).map_err(|refused| StoreError::io("write into it", dir, &refused.into()))
 }
 
 /// Temporary files of writes that a crash cut short.

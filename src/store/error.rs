@@ -1,6 +1,7 @@
 //! What went wrong with files, keys or the database of this machine, in the operator's words.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::model::Problems;
@@ -72,7 +73,8 @@ impl StoreError {
                 (StoreErrorKind::Full, Some("Make room on that file system; what was there before is unharmed.".to_string()))
             }
             io::ErrorKind::PermissionDenied => {
-                (StoreErrorKind::Io, Some(format!("See who owns it: ls -ld {}; kms-sync must run as that user.", shown(path))))
+                let look = || format!("See who owns it: ls -ld {}; kms-sync must run as that user.", shown(path));
+                (StoreErrorKind::Io, Some(denial(path).unwrap_or_else(look)))
             }
             io::ErrorKind::ReadOnlyFilesystem => {
                 (StoreErrorKind::Io, Some("That file system is read-only; choose another place with --config-dir or --state-dir.".to_string()))
@@ -96,6 +98,24 @@ impl StoreError {
         }
         out
     }
+}
+
+/// What helps where the system refuses something about a path, when owner or mode of what stands
+/// there, or of the directory in which it was to be made, explain it.
+pub fn denial(path: &Path) -> Option<String> {
+    let me = rustix::process::geteuid().as_raw();
+    let there = path.ancestors().filter_map(|p| std::fs::metadata(p).ok().map(|meta| (p, meta)));
+    // The first that stands there, and the directory around it: no other is touched.
+    there.take(2).find_map(|(place, meta)| remedy(place, meta.is_dir(), meta.uid(), meta.mode(), me))
+}
+
+fn remedy(place: &Path, directory: bool, owner: u32, mode: u32, me: u32) -> Option<String> {
+    let (bits, word) = if directory { (0o700, "u+rwx") } else { (0o600, "u+rw") };
+    let shown = shown(place);
+    if owner != me {
+        return Some(format!("It belongs to user {owner}, and kms-sync runs as user {me}: run it as user {owner}, or: chown {me} {shown}"));
+    }
+    (mode & bits != bits).then(|| format!("Its mode is {:04o}: chmod {word} {shown}", mode & 0o7777))
 }
 
 /// A stored file that cannot be used, with its path and a fix.
@@ -154,4 +174,19 @@ pub fn shown(path: &Path) -> String {
     let text = sanitise(&path.display().to_string());
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_has_the_remedy_of_its_owner_and_mode() {
+        let dir = Path::new("/var/lib/kms sync");
+        assert_eq!(remedy(dir, true, 7, 0o40500, 7).as_deref(), Some("Its mode is 0500: chmod u+rwx '/var/lib/kms sync'"));
+        assert_eq!(remedy(dir, true, 7, 0o40700, 7), None);
+        assert_eq!(remedy(Path::new("/f"), false, 7, 0o100400, 7).as_deref(), Some("Its mode is 0400: chmod u+rw /f"));
+        let other = remedy(dir, true, 0, 0o40755, 7).unwrap();
+        assert!(other.contains("belongs to user 0") && other.ends_with("chown 7 '/var/lib/kms sync'"), "{other}");
+    }
 }

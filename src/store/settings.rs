@@ -188,8 +188,16 @@ fn read_seal(object: &Map, problems: &mut Problems) -> SealMode {
 
 impl Store {
     /// The settings; defaults when there is no file. A file that cannot be used is an error
-    /// with its path and a fix: a mistyped safety setting must not be dropped in silence.
+    /// with its path and a fix, of kind `Invalid` where its content is to blame: a mistyped
+    /// safety setting must not be dropped in silence.
     pub fn settings(&self) -> Result<Settings, StoreError> {
+        self.read_settings().map_err(|error| match error.kind {
+            StoreErrorKind::Broken => StoreError { kind: StoreErrorKind::Invalid, ..error },
+            _ => error,
+        })
+    }
+
+    fn read_settings(&self) -> Result<Settings, StoreError> {
         let path = self.dirs().settings();
         let Some(text) = files::read(&path, Access::Readable)? else {
             return Ok(Settings::default());

@@ -56,6 +56,11 @@ async fn a_sync_of_the_server_is_warned_of_at_creation_and_switched_off_when_ask
     assert_eq!(warnings(&updated), told);
     let manual = yard.rig.run_with(&["update", "web", "-f", "-", "--json"], &json!({"isEnabled": false})).await.expect(0);
     assert!(warnings(&manual).is_empty(), "one engine on auto-sync fights nobody: {manual:#}");
+    let enabled = yard.rig.run(&["enable", "web", "--json"]).await;
+    assert_eq!(warnings(&enabled.expect(0)), told);
+    assert!(told.iter().all(|w| enabled.stderr.contains(w)), "{}", enabled.stderr);
+    let disabled = yard.rig.run(&["disable", "web", "--json"]).await;
+    assert!(warnings(&disabled.expect(0)).is_empty() && !disabled.stderr.contains("warning"), "{}", disabled.stderr);
 
     // Nothing without an answer, and no run looks for syncs of the server.
     let unasked = yard.rig.run(&["take-over", "web", "--json"]).await;

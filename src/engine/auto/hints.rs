@@ -64,10 +64,10 @@ async fn listening(engine: Engine, account: String, named: Option<String>, place
             Err(error) => Err(error),
         };
         match result {
-            Ok(false) => return,
-            Ok(true) => {
+            Ok(None) => return,
+            Ok(Some(changes)) => {
                 failures = 0;
-                if heard.send(Heard::Hint(account.clone())).is_err() {
+                if heard.send(Heard::Hint(account.clone(), changes)).is_err() {
                     return;
                 }
             }

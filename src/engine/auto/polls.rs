@@ -25,8 +25,7 @@ impl Clocks {
         tokio::spawn(async move {
             let (told, about) = (heard.clone(), key.clone());
             let waits = move |waiting: Option<Waiting>| {
-                let long = |w: &Waiting| w.until.is_none_or(|u| u.as_second() - crate::model::now().as_second() >= LONG);
-                if waiting.as_ref().is_none_or(long) {
+                if waiting.as_ref().is_none_or(|w| w.lasts(LONG)) {
                     // The loop may have ended.
                     let _ = told.send(Heard::Held(about.clone(), waiting));
                 }
@@ -63,8 +62,7 @@ impl Clocks {
         group.held = waiting.map(|waiting| {
             let (since, told) = group.held.as_ref().map_or_else(|| (crate::model::now(), false), |(_, since, told)| (*since, *told));
             if !told {
-                let until = waiting.until.map(|t| format!(", until {}", t.strftime("%H:%M:%SZ"))).unwrap_or_default();
-                let text = format!("the look at {}:{} waits: {}{until}", key.1.environment, key.1.path, waiting.reason);
+                let text = format!("the look at {}:{} waits: {}", key.1.environment, key.1.path, waiting.told());
                 self.inner.engine.hub().notice("info", text, None);
             }
             (waiting, since, true)

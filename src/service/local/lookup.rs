@@ -41,7 +41,10 @@ impl Local {
         let mut doc = SyncDoc::new(config, &state, connection);
         // What a dead engine was waiting for is nobody's wait any more.
         let engine = || EngineLock::holder(self.store.dirs()).is_ok_and(|h| h.is_some());
-        let of_run = known.waits.get(&state.id).cloned();
+        // The state is newer than the waits: a run that has ended since waits for nothing.
+        let jobs = [&state.sync, &state.import, &state.remove].into_iter();
+        let mut under_way = jobs.filter(|j| matches!(j.status, Some(JobStatus::Pending | JobStatus::Running)));
+        let of_run = under_way.find_map(|j| known.waits.get(j.job_id.as_deref()?)).cloned();
         doc.waiting = of_run.or_else(|| waits(&self.store, &state.id).filter(|_| config.is_enabled && engine()));
         doc.source_connection = config.source_connection.clone().or(account);
         Ok(doc)

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use rustix::fs::OFlags;
 
-use super::error::{StoreError, StoreErrorKind, shown};
+use super::error::{StoreError, StoreErrorKind, denial, shown};
 use super::files::{self, Access};
 use crate::model::Time;
 
@@ -182,7 +182,9 @@ impl Database {
                     Some(ErrorCode::DiskFull) => {
                         new(StoreErrorKind::Full, "the disk is full".to_string()).fix("Make room; what was recorded before is unharmed.")
                     }
-                    Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => new(StoreErrorKind::Io, text).fix(UNWRITABLE),
+                    Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                        new(StoreErrorKind::Io, text).fix(denial(&self.path).unwrap_or_else(|| UNWRITABLE.to_string()))
+                    }
                     _ => new(StoreErrorKind::Io, text),
                 }
             }

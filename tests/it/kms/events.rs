@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kms_sync::http::Cx;
 use kms_sync::sandbox::kms::{Generation, Right};
+use kms_sync::source::Change;
 
 use super::Bed;
 
@@ -32,10 +33,11 @@ async fn a_change_wakes_and_keep_alives_do_not() {
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert!(!waiting.is_finished(), "keep-alives and other places are no hint");
     bed.set("dev", "/app", "A", "2");
-    assert!(waiting.await.expect("task").expect("hint"));
+    let change = |path: &str| Some(vec![Change { project_id: bed.project.clone(), environment: Some("dev".into()), path: Some(path.into()) }]);
+    assert_eq!(waiting.await.expect("task").expect("hint"), change("/app"));
     // The stream stays open between two questions: what happens meanwhile is not lost.
     bed.set("shared", "/smtp", "B", "2");
-    assert!(tokio::time::timeout(Duration::from_secs(2), source.hint(&cx, &places)).await.expect("soon").expect("hint"));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(2), source.hint(&cx, &places)).await.expect("soon").expect("hint"), change("/app"));
     assert_eq!(bed.host.log.count("project-events"), 1);
 }
 
@@ -50,7 +52,9 @@ async fn a_lost_stream_is_opened_again_and_asks_for_one_poll() {
     });
     opened(&bed).await;
     bed.state.drop_streams();
-    assert!(tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("within the back-off").expect("task").expect("hint"));
+    let heard = tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("within the back-off").expect("task").expect("hint");
+    // What happened meanwhile was told to nobody: it may be anywhere.
+    assert_eq!(heard, Some(vec![Change { project_id: bed.project.clone(), environment: None, path: None }]));
     assert_eq!(bed.host.log.count("project-events"), 2);
 }
 
@@ -67,7 +71,7 @@ async fn plans_rights_and_old_servers_mean_polling_for_good() {
         });
         let (source, cx, places) = (bed.source(), Cx::quiet(), [bed.at("dev", "/app")]);
         for _ in 0..3 {
-            assert!(!source.hint(&cx, &places).await.expect("an answer"), "{case}");
+            assert_eq!(source.hint(&cx, &places).await.expect("an answer"), None, "{case}");
         }
         assert_eq!(bed.host.log.count("project-events"), 1, "{case}");
     }

@@ -82,3 +82,88 @@ async fn a_broken_account_is_told_with_the_syncs_that_stand_still() {
     engine.says("connections/kms.json is mended").await;
     engine.says("web: 1 created").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn broken_settings_are_bad_input_with_path_member_and_rule() {
+    let yard = Yard::aws().await;
+    yard.rig.set("KEY", "one");
+    yard.create(&yard.document("web", yard.place(), "/app", false, None)).await;
+    let file = yard.rig.config_dir().join("settings.json");
+    let words = |what: &str| [file.display().to_string(), what.to_string()];
+    for (content, said) in [
+        ("{\"pollIntervalSecs\":1}", words("pollIntervalSecs: ")),
+        ("{\"polIntervalSecs\":60}", words("[unknown-field]")),
+        ("{", words("is truncated")),
+    ] {
+        std::fs::write(&file, content).expect("a file");
+        for args in [&["run"][..], &["run", "--once"], &["sync", "web"], &["sync", "--all"], &["plan", "web"], &["enable", "web"]] {
+            let answer = yard.rig.run(args).await;
+            assert_eq!(answer.code, 2, "{args:?} {content}: {}", answer.stderr);
+            assert!(said.iter().all(|w| answer.stderr.contains(w)), "{args:?} {content}: {}", answer.stderr);
+        }
+        let answer = yard.rig.run(&["sync", "web", "--json"]).await.expect(2);
+        assert!(answer["error"]["kind"] == "invalid" && said.iter().all(|w| answer["error"]["message"].as_str().unwrap().contains(w)), "{answer:#}");
+        // What only looks at files goes on, with a word beside the result.
+        for args in [&["list"][..], &["show", "web"], &["list", "--json"], &["show", "web", "--json"]] {
+            let answer = yard.rig.run(args).await;
+            assert_eq!(answer.code, 0, "{args:?}: {}", answer.stderr);
+            assert!(answer.stderr.contains("warning: ") && said.iter().all(|w| answer.stderr.contains(w)), "{args:?}: {}", answer.stderr);
+            assert!(answer.stdout.contains("web") && !answer.stdout.contains("settings.json"), "{}", answer.stdout);
+            if args.contains(&"--json") {
+                answer.json();
+            }
+        }
+        let doctor = yard.rig.run(&["doctor", "--json"]).await.expect(1);
+        let failed = doctor["findings"].as_array().unwrap().iter().find(|f| f["what"] == "settings").unwrap();
+        assert_eq!(failed["ok"], false, "{failed:#}");
+        assert!(said.iter().all(|w| failed["detail"].as_str().unwrap().contains(w)), "{failed:#}");
+    }
+}
+
+/// The program as a user whom modes bind: root is asked to be nobody, with directories of nobody's.
+fn as_a_plain_user(yard: &Yard, args: &[&str]) -> (Option<i32>, String, String) {
+    use std::os::unix::process::CommandExt;
+    let mut command = yard.rig.command();
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.args(args).output().expect("the program starts");
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+const NOBODY: u32 = 65_534;
+
+fn give_away(path: &std::path::Path) {
+    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
+    if path.is_dir() {
+        std::fs::read_dir(path).expect("a directory").for_each(|e| give_away(&e.expect("an entry").path()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_directory_that_cannot_be_written_has_its_remedy() {
+    use std::os::unix::fs::PermissionsExt;
+    let yard = Yard::aws().await;
+    yard.rig.set("KEY", "one");
+    yard.create(&yard.document("web", yard.place(), "/app", false, None)).await;
+    let state = yard.rig.state_dir();
+    if rustix::process::geteuid().is_root() {
+        give_away(state.parent().expect("a home"));
+    }
+    let mode = |mode: u32| std::fs::set_permissions(&state, std::fs::Permissions::from_mode(mode)).expect("our directory");
+    assert_eq!(as_a_plain_user(&yard, &["sync", "web"]).0, Some(0));
+    std::fs::remove_file(state.join("engine.lock")).expect("a lock");
+    mode(0o500);
+    let remedy = format!("Its mode is 0500: chmod u+rwx {}", state.display());
+    let (code, _, said) = as_a_plain_user(&yard, &["sync", "web"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&remedy) && !said.contains("who owns it"), "{said}");
+    let (code, doctor, _) = as_a_plain_user(&yard, &["doctor", "--json"]);
+    let doctor: serde_json::Value = serde_json::from_str(&doctor).expect("JSON");
+    let found = doctor["findings"].as_array().unwrap().iter().find(|f| f["what"] == "state directory").unwrap();
+    assert_eq!((code, &found["ok"], &found["fix"]), (Some(1), &json!(false), &json!(remedy)), "{found:#}");
+    // And it helps.
+    mode(0o700);
+    assert_eq!(as_a_plain_user(&yard, &["sync", "web"]).0, Some(0));
+}

@@ -91,3 +91,27 @@ async fn removing_secrets_that_auto_sync_writes_again_is_warned_of() {
     let quiet = yard.rig.run(&["remove-secrets", "web", "--yes"]).await;
     assert!(quiet.code == 0 && !quiet.stderr.contains("warning"), "{}", quiet.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_has_ended_waits_for_nothing() {
+    let yard = Yard::aws().await;
+    yard.rig.set("KEY", "one");
+    yard.create(&yard.document("web", yard.place(), "/app", false, None)).await;
+    let later = Effect::Answer { status: 429, headers: vec![("retry-after".into(), "600".into())], body: "{}".into() };
+    yard.place().host().faults.add(Fault::always("", 1.0, later));
+    let _engine = yard.engine(&[]).await;
+    let remote = kms_sync::service::attach::reach(&yard.dirs()).await.expect("the engine");
+    let looker = kms_sync::service::local::Local::new(yard.store());
+    // Ended at another moment of the second each time, for it is looked at once in each.
+    for _ in 0..4 {
+        let id = remote.start(RunRequest::new("web", RunKind::Sync, Trigger::Manual)).await.expect("a run");
+        sure("a wait", || futures::executor::block_on(looker.sync("web")).expect("a sync").waiting.is_some()).await;
+        sure("a wait in the picture", || futures::executor::block_on(remote.watch()).expect("a picture").board.engine.standing == 1).await;
+        remote.cancel(&id).await.expect("a run");
+        remote.finished(&id).await.expect("its record");
+        let doc = looker.sync("web").await.expect("a sync");
+        assert!(doc.waiting.is_none() && doc.sync_status.is_some_and(|s| s.to_string() == "failed"), "{:?} {:?}", doc.waiting, doc.sync_status);
+        let facts = remote.watch().await.expect("a picture").board.engine;
+        assert_eq!((facts.running, facts.queued, facts.standing), (0, 0, 0), "{facts:?}");
+    }
+}

@@ -196,3 +196,59 @@ async fn a_shorter_interval_counts_at_once() {
     yard.rig.set("KEY", "two");
     engine.says("web: 1 updated").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_the_server_makes_only_the_sources_it_names_be_asked() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 3600, "driftHours": null}));
+    for folder in ["/app", "/other"] {
+        yard.rig.kms.add_folder(&yard.rig.project, "dev", folder);
+        yard.rig.kms.set(&yard.rig.project, "dev", folder, "KEY", "one");
+        let name = folder.trim_start_matches('/');
+        yard.create(&yard.document(name, yard.place(), folder, true, Some(&format!("{name}_{{{{secretKey}}}}")))).await;
+    }
+    let engine = yard.engine(&[]).await;
+    engine.says("app: 1 created").await;
+    engine.says("other: 1 created").await;
+    sure("a stream of events", || yard.rig.kms_host.log.count("project-events") > 0).await;
+    yard.rig.kms_host.log.clear();
+    // Until the stream is open a change is told to nobody.
+    until(
+        "a hint",
+        || {
+            yard.rig.set("KEY", &format!("{:?}", std::time::Instant::now()));
+            let lines = engine.lines();
+            lines.iter().any(|l| l.contains("app: 1 updated")).then_some(())
+        },
+        || engine.lines().join("\n"),
+    )
+    .await;
+    let asked = |folder: &str| yard.rig.kms_host.log.lines().iter().filter(|l| l.contains("GET /api/v4/secrets?") && l.contains(folder)).count();
+    assert!(asked("secretPath=%2Fapp") > 0, "{:#?}", yard.rig.kms_host.log.lines());
+    assert_eq!(asked("secretPath=%2Fother"), 0, "{:#?}", yard.rig.kms_host.log.lines());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn create_and_plan_say_what_they_wait_for() {
+    let yard = Yard::aws().await;
+    yard.rig.set("KEY", "one");
+    let later = || Effect::Answer { status: 429, headers: vec![("retry-after".into(), "3".into())], body: "{}".into() };
+    let patience = || Fault::next("/api/v4/secrets", 1, later());
+    let said = |stderr: &str| stderr.lines().any(|l| l.starts_with("web: waits: ") && l.contains(", until ") && l.ends_with('Z'));
+    for engine in [false, true] {
+        let _engine = if engine { Some(yard.engine(&[]).await) } else { None };
+        yard.rig.kms_host.faults.add(patience());
+        let created = yard.rig.run_with(&["create", "-f", "-", "--json"], &yard.document("web", yard.place(), "/app", true, None)).await;
+        assert_eq!(created.expect(0)["run"]["status"], "succeeded");
+        assert!(said(&created.stderr), "engine: {engine}: {}", created.stderr);
+        yard.rig.kms_host.faults.add(patience());
+        let plan = yard.rig.run(&["plan", "web", "--json"]).await;
+        assert_eq!(plan.expect(0)["unchanged"], 1);
+        assert!(said(&plan.stderr), "engine: {engine}: {}", plan.stderr);
+        yard.rig.kms_host.faults.add(patience());
+        let import = yard.rig.run(&["import", "web", "--json"]).await;
+        import.json();
+        assert!(said(&import.stderr), "engine: {engine}: {}", import.stderr);
+        yard.rig.run(&["delete", "web", "--yes"]).await.expect(0);
+    }
+}

@@ -12,7 +12,7 @@ use super::yard::{Yard, sure, until};
 
 /// Why the engine will look at a sync next.
 async fn next(yard: &Yard, name: &str) -> Option<String> {
-    let remote = reach(&yard.dirs()).await?;
+    let remote = reach(&yard.dirs()).await.ok()?;
     let board = remote.watch().await.ok()?.board;
     board.cards.get(name)?.next.as_ref().map(|n| n.why.clone())
 }

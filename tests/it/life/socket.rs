@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use kms_sync::service::attach::reach;
+use kms_sync::service::remote::Unreached;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -178,7 +180,33 @@ async fn too_many_connections_are_refused_and_the_engine_goes_on() {
     assert!(refused[0].starts_with("HTTP/1.1 503 "), "{}", refused[0]);
     assert_eq!(body(&refused[0])["error"], "Service Unavailable");
     drop(idle);
-    sure("an answer", || futures::executor::block_on(kms_sync::service::attach::reach(&yard.dirs())).is_some()).await;
+    sure("an answer", || futures::executor::block_on(reach(&yard.dirs())).is_ok()).await;
+    assert!(engine.runs());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_meets_a_full_socket_says_so_and_advises_no_kill() {
+    let yard = Yard::aws().await;
+    let _ = synced(&yard).await;
+    let mut engine = yard.engine(&[]).await;
+    let mut idle = Vec::new();
+    for _ in 0..128 {
+        idle.push(UnixStream::connect(socket_of(&yard)).await.expect("a connection"));
+    }
+    let full = Err(Unreached::Full("There are 128 connections already: close some, or try again.".into()));
+    sure("a refusal", || futures::executor::block_on(reach(&yard.dirs())).map(|_| ()) == full).await;
+    let (sync, disable) = tokio::join!(yard.rig.run(&["sync", "web"]), yard.rig.run(&["disable", "web"]));
+    for answer in [sync, disable] {
+        assert_eq!(answer.code, 1, "{}", answer.stderr);
+        assert!(answer.stderr.contains("takes no more connections. There are 128 connections already"), "{}", answer.stderr);
+        assert!(!answer.stderr.contains("kill") && !answer.stderr.contains("has not answered"), "{}", answer.stderr);
+    }
+    // Who waits for one of them to close gets in.
+    let waiting = yard.spawn(&["sync", "web"]);
+    waiting.says("waiting: ").await;
+    drop(idle);
+    let mut waiting = waiting;
+    assert_eq!(waiting.end().await.code(), Some(0), "{:?}", waiting.lines());
     assert!(engine.runs());
 }
 
