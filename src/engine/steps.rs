@@ -15,6 +15,7 @@ use crate::model::ledger::{Ledger, PlaceSettings};
 use crate::model::plan::Action;
 use crate::model::run::{Outcome, RunKind, SecretOutcome, Trigger};
 use crate::model::sync::{SyncConfig, SyncState};
+use crate::model::text::mentions;
 use crate::plan::import::{self as importing, ImportChange, ImportPlan};
 use crate::plan::{self, Inputs, Matcher, Plan, Policy, count};
 use crate::source::{Source, SourceMap, SourceWrite, WriteOutcome};
@@ -379,12 +380,13 @@ impl Runner {
         });
         if held > 0 {
             let mut text = format!(
-                "{} held back until you approve: look at the plan, then approve in the terminal app or run again with --allow-delete. Everything else is in sync.",
+                "{} held back until you approve: look at the plan, then approve in the terminal app or run again with --allow-delete.",
                 if held == 1 { "1 key is".to_string() } else { format!("{held} keys are") }
             );
             if let Some(stays) = stays {
                 text = format!("{text} {stays}");
             }
+            text.push_str(" Everything else is in sync.");
             return Err(Stopped::NeedsApproval(text));
         }
         Ok(stays)
@@ -483,5 +485,6 @@ pub(super) fn failures(progress: &Progress) -> Result<(), Stopped> {
     } else {
         String::new()
     };
-    Err(Stopped::from(format!("{} failed: {key}: {reason}{rest}", count(failed.len(), "key"))))
+    let named = if mentions(reason, key) { reason.clone() } else { format!("{key}: {reason}") };
+    Err(Stopped::from(format!("{} failed: {named}{rest}", count(failed.len(), "key"))))
 }

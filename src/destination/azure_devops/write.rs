@@ -23,7 +23,7 @@ use super::keys::Keys;
 use super::target::DevOpsTarget;
 use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace};
 use crate::http::{ApiError, Cx, ErrorKind};
-use crate::model::text::brief;
+use crate::model::text::{brief, mentions};
 
 /// A listing older than this (a question to the operator lay in between, or a wait) is read
 /// again before it is written over.
@@ -413,24 +413,12 @@ impl Write<'_> {
     }
 }
 
-/// The variable of ours that a refusal names, as a word of its own; the longest wins.
+/// The variable of ours that a refusal names; the longest wins.
 fn named_in(message: &str, draft: &Draft) -> Option<String> {
-    let part = |c: char| c.is_alphanumeric() || "._-".contains(c);
-    let word = |name: &str| {
-        message.match_indices(name).any(|(at, found)| {
-            let before = message[..at].chars().next_back();
-            let after = &message[at + found.len()..];
-            let mut tail = after.chars();
-            let next = tail.next();
-            // A full stop may end the sentence.
-            let ends = next.is_none_or(|c| !part(c) || (c == '.' && tail.next().is_none_or(char::is_whitespace)));
-            before.is_none_or(|c| !part(c)) && ends
-        })
-    };
     draft
         .variables
         .iter()
-        .filter(|(name, slot)| matches!(slot, Slot::Ours { .. }) && !name.is_empty() && word(name))
+        .filter(|(name, slot)| matches!(slot, Slot::Ours { .. }) && !name.is_empty() && mentions(message, name))
         .map(|(name, _)| name.clone())
         .max_by_key(String::len)
 }
