@@ -77,7 +77,13 @@ pub trait Provider: Send + Sync {
     fn keys(&self, config: &Map) -> Box<dyn KeySpace>;
 
     /// True when two configurations over connections of equal identity write the same place.
+    /// Where [`Self::follows_environment`] says so of both, that goes for one environment only.
     fn overlaps(&self, a: &Map, b: &Map) -> bool;
+
+    /// True when a configuration leaves a part of the place to the name of the source's environment.
+    fn follows_environment(&self, _config: &Map) -> bool {
+        false
+    }
 
     /// True when a configuration alone names the place, over whatever connection it is reached.
     fn names_place(&self) -> bool {

@@ -15,6 +15,7 @@ use crate::model::ledger::{Ledger, PlaceSettings};
 use crate::model::plan::Action;
 use crate::model::run::{Outcome, RunKind, SecretOutcome, Trigger};
 use crate::model::sync::{SyncConfig, SyncState};
+use crate::model::text::mentions;
 use crate::plan::import::{self as importing, ImportChange, ImportPlan};
 use crate::plan::{self, Inputs, Matcher, Plan, Policy, count};
 use crate::source::{Source, SourceMap, SourceWrite, WriteOutcome};
@@ -385,6 +386,7 @@ impl Runner {
             for more in stays.as_deref().into_iter().chain(["Everything else is in sync."]) {
                 text = format!("{text} {more}");
             }
+            text.push_str(" Everything else is in sync.");
             return Err(Stopped::NeedsApproval(text));
         }
         Ok(stays)
@@ -483,5 +485,6 @@ pub(super) fn failures(progress: &Progress) -> Result<(), Stopped> {
     } else {
         String::new()
     };
-    Err(Stopped::from(format!("{} failed: {key}: {reason}{rest}", count(failed.len(), "key"))))
+    let named = if mentions(reason, key) { reason.clone() } else { format!("{key}: {reason}") };
+    Err(Stopped::from(format!("{} failed: {named}{rest}", count(failed.len(), "key"))))
 }

@@ -330,7 +330,7 @@ impl Http {
             deepest = inner.to_string();
             source = inner.source();
         }
-        let detail = cx.redact(&crate::model::text::brief(&deepest, 200));
+        let detail = cx.redact(&crate::model::text::brief(&without_links(&deepest), 200));
         if error.is_timeout() {
             let (text, ambiguous) = if error.is_connect() { ("no connection within 10 s", false) } else { ("no complete answer within 60 s", true) };
             return ApiError::new(ErrorKind::Transient, service, format!("{host}: {text}")).ambiguous(ambiguous);
@@ -350,6 +350,12 @@ impl Http {
         ApiError::new(ErrorKind::Transient, service, format!("{host}: the connection broke before the answer was complete ({detail})"))
             .ambiguous(true)
     }
+}
+
+/// A library's words without the addresses of its manual.
+fn without_links(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().filter(|word| !word.contains("://")).collect();
+    words.join(" ").trim_end_matches([':', ' ']).to_string()
 }
 
 impl Inner {
@@ -477,6 +483,24 @@ mod tests {
             let answer = http.send(&Cx::quiet(), "test", "PUT", policy, || http.request(reqwest::Method::PUT, url.clone())).await.expect("an answer");
             assert_eq!((answer.ok(), host.log.lines().len()), (status == 429, calls));
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_cut_under_tls_is_told_without_the_librarys_manual() {
+        use crate::sandbox::host::{Effect, Fault};
+        use crate::sandbox::tls::TlsHost;
+
+        let router = axum::Router::new().fallback(|| async { "a whole answer" });
+        let host = TlsHost::start(router, None).await.expect("a port");
+        host.faults.add(Fault::always("", 1.0, Effect::HalfBody));
+        let authority = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(authority.path(), &host.certificate).expect("written");
+        let http = Http::with(Some(authority.path().display().to_string()), true);
+        let url: url::Url = host.url.parse().expect("a url");
+        let policy = Policy { attempts: 1, ..Policy::default() };
+        let error = http.send(&Cx::quiet(), "test", "GET", policy, || http.request(reqwest::Method::GET, url.clone())).await.err().expect("cut");
+        assert!(error.ambiguous && error.text().contains("close_notify"), "{error}");
+        assert!(!error.text().contains("://") && !error.text().contains(":)"), "{error}");
     }
 
     #[test]

@@ -35,6 +35,19 @@ pub fn names<S: AsRef<str>>(all: &[S], most: usize) -> String {
     text
 }
 
+/// True when a text names `name` as a word of its own: letters, digits and `._-` are of a name,
+/// but for the full stop that ends a sentence.
+pub fn mentions(text: &str, name: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || "._-".contains(c);
+    text.match_indices(name).any(|(at, found)| {
+        let before = text[..at].chars().next_back();
+        let mut tail = text[at + found.len()..].chars();
+        let next = tail.next();
+        let ends = next.is_none_or(|c| !part(c) || (c == '.' && tail.next().is_none_or(char::is_whitespace)));
+        before.is_none_or(|c| !part(c)) && ends
+    })
+}
+
 /// The closest of `known` to a mistyped `word`, for "did you mean".
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -60,6 +73,15 @@ mod tests {
         assert_eq!(names(&["a", "b"], 2), "a, b");
         assert_eq!(names(&["a", "b", "c", "d"], 2), "a, b and 2 more");
         assert_eq!(names::<&str>(&[], 2), "");
+    }
+
+    #[test]
+    fn names_are_mentioned_as_words() {
+        for (text, told) in
+            [("set A: refused", true), ("refused: A.", true), ("set DATA", false), ("A.B is refused", false), ("set A-B", false), ("", false)]
+        {
+            assert_eq!(mentions(text, "A"), told, "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::ownership::{beside, owned, same_object, sibling};
-use super::{Ask, Change, Conflict, Inputs, Kept, Plan, Skipped, Wanted, ask, deletion};
+use super::{Ask, Change, Conflict, Inputs, Kept, Overwrite, Plan, Skipped, Wanted, ask, deletion};
 use crate::destination::{Desired, Entry, EntryState, Freshness, Missing};
 use crate::model::ledger::{LedgerRow, Other};
 use crate::model::plan::Action;
@@ -166,7 +166,7 @@ fn decide(inputs: &Inputs<'_>, plan: &mut Plan, at: usize, wish: &Desired, entry
     match &entry.state {
         EntryState::Blocked(reason) => {
             plan.frozen.push(wish.fold.clone());
-            plan.conflicts.push(Conflict { keys: vec![wish.source_key.clone()], reason: format!("{}: {reason}", entry.key) });
+            plan.conflicts.push(Conflict::of(&wish.source_key, &entry.key, reason));
         }
         EntryState::Protected(reason) => {
             plan.frozen.push(wish.fold.clone());
@@ -216,7 +216,7 @@ fn active(
     change.action = Action::Update;
     if let Some(reason) = failed_reads.get(&entry.key) {
         plan.frozen.push(wish.fold.clone());
-        plan.conflicts.push(Conflict { keys: vec![wish.source_key.clone()], reason: format!("{}: {reason}", entry.key) });
+        plan.conflicts.push(Conflict::of(&wish.source_key, &entry.key, reason));
         return;
     }
     if inputs.ledger.kept.contains(&wish.fold) && !change.owned {
@@ -300,7 +300,10 @@ fn active(
     let rival = sibling.filter(|_| !change.owned || !own_row.is_some_and(ours));
     if let Some(question) = rival.and_then(contested).or_else(|| doubt(inputs, &wish.fold)) {
         change.ask = Some(question);
-    } else if !change.owned && !inputs.policy.overwrite_agreed {
+    } else if !change.owned && inputs.policy.overwrite_agreed {
+        let agreed_by = inputs.config.sync_options.initial_sync_behavior.into();
+        plan.overwrites.push(Overwrite { fold: wish.fold.clone(), key: entry.key.clone(), agreed_by });
+    } else if !change.owned {
         change.ask = ask(match (any_row.is_some(), entry.value.is_some()) {
             (true, _) => "was deleted and made anew by somebody else: its value would be overwritten",
             (false, true) => "exists there with another value, not written by this sync: it would be overwritten",

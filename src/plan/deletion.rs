@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::ownership::{live, owned, same_object, tampered};
-use super::{Ask, Change, Inputs, MASS_DELETE_FLOOR, Matcher, Plan, Skipped, Wanted, ask, count};
+use super::{Ask, Change, Inputs, MASS_DELETE_FLOOR, Matcher, Plan, Skipped, Wanted, ask, count, counted};
 use crate::destination::{Desired, EntryState, Freshness, Missing};
 use crate::model::plan::Action;
 
@@ -98,10 +98,12 @@ pub(super) fn plan(
         found.push((fold.clone(), at));
     }
     for (other, n) in foreign_syncs {
-        plan.warnings.push(format!("{} there belong to the sync {other} and are left alone.", count(n, "key")));
+        let (belong, are) = (counted(n, "key", "there belongs", "there belong"), if n == 1 { "is" } else { "are" });
+        plan.warnings.push(format!("{belong} to the sync {other} and {are} left alone."));
     }
     if left > 0 {
-        plan.warnings.push(format!("{} there are not in the source; they stay, because Disable Secret Deletion is on.", count(left, "key")));
+        let stay = counted(left, "key", "there is not in the source; it stays", "there are not in the source; they stay");
+        plan.warnings.push(format!("{stay}, because Disable Secret Deletion is on."));
     }
     if found.is_empty() {
         return;
@@ -112,7 +114,7 @@ pub(super) fn plan(
             why.push(format!("{} of the source could not be read", count(inputs.source.unreadable.len(), "key")));
         }
         if !inputs.source.clashes.is_empty() {
-            why.push(format!("{} stand in several folders", count(inputs.source.clashes.len(), "key")));
+            why.push(counted(inputs.source.clashes.len(), "key", "stands in several folders", "stand in several folders"));
         }
         plan.warnings.push(format!(
             "The source could not be read completely, so nothing is deleted ({} would be): {}.",
@@ -193,7 +195,12 @@ pub(super) fn settle_asks(inputs: &Inputs<'_>, plan: &mut Plan) {
     }
     let withheld = plan.changes.iter().filter(|c| c.action == Action::Delete && c.ask.as_ref().is_some_and(|a| !a.stops)).count();
     if withheld > 0 {
-        plan.warnings.push(format!("{} there were not written by this sync and stay until you approve their deletion.", count(withheld, "key")));
+        plan.warnings.push(counted(
+            withheld,
+            "key",
+            "there was not written by this sync and stays until you approve its deletion.",
+            "there were not written by this sync and stay until you approve their deletion.",
+        ));
     }
     if inputs.config.sync_options.deletes() && inputs.config.sync_options.key_schema.is_none() && inputs.destination.keys().schema_on_keys() {
         plan.warnings.push("Without a Key Schema this sync manages every key there: keys that are not in the source are deleted.".into());

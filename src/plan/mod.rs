@@ -119,6 +119,15 @@ pub struct Conflict {
     pub reason: String,
 }
 
+impl Conflict {
+    /// One source key that cannot be written; the destination's name for it is told where it is
+    /// another one.
+    fn of(source_key: &str, key: &str, reason: &str) -> Self {
+        let reason = if key == source_key { reason.to_string() } else { format!("{key}: {reason}") };
+        Self { keys: vec![source_key.to_string()], reason }
+    }
+}
+
 /// The difference between source and destination, and what may be done about it.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
@@ -137,6 +146,17 @@ pub struct Plan {
     pub forget: Vec<String>,
     /// Keys at the destination that the key schema reaches.
     pub reach: usize,
+    /// Keys of somebody else that are overwritten because the import behaviour agreed to it.
+    pub overwrites: Vec<Overwrite>,
+}
+
+/// A key of somebody else that is overwritten without a question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overwrite {
+    pub fold: String,
+    pub key: String,
+    /// The import behaviour whose choice is the agreement.
+    pub agreed_by: &'static str,
 }
 
 impl Plan {
@@ -170,6 +190,20 @@ impl Plan {
         self.changes.iter().filter(|c| c.ask.is_none())
     }
 
+    /// What the choice of an import behaviour overwrites without a question.
+    fn overwrite_warning(&self) -> Option<String> {
+        let keys: Vec<&str> = self.overwrites.iter().filter(|o| !self.frozen.contains(&o.fold)).map(|o| o.key.as_str()).collect();
+        let agreed_by = self.overwrites.first()?.agreed_by;
+        let (hold, value) = if keys.len() == 1 { ("holds", "another value") } else { ("hold", "other values") };
+        (!keys.is_empty()).then(|| {
+            format!(
+                "{} that this sync did not write {hold} {value} at the destination and will be overwritten ({agreed_by}): {}.",
+                count(keys.len(), "key"),
+                crate::model::text::names(&keys, 5)
+            )
+        })
+    }
+
     /// The printed form.
     pub fn document(&self, sync: &str, source: &SourceMap, imports: Vec<ChangeDoc>) -> PlanDoc {
         let mut changes = imports;
@@ -197,7 +231,7 @@ impl Plan {
                 .iter()
                 .filter_map(|c| Some(ApprovalDoc { key: c.key.clone(), reason: c.ask.as_ref()?.reason.clone() }))
                 .collect(),
-            warnings: self.warnings.clone(),
+            warnings: self.overwrite_warning().into_iter().chain(self.warnings.iter().cloned()).collect(),
             requests: Default::default(),
         }
     }
@@ -267,6 +301,11 @@ pub fn left_behind_text(sync: &str, mut keys: Vec<&str>, written: &str) -> Strin
         "{} that this sync wrote {written} {stay} there ({names}{more}): `kms-sync remove-secrets {sync} --left-behind` takes away what nobody has changed since.",
         count(keys.len(), "key")
     )
+}
+
+/// `1 key is`, `2 keys are`: a count and the verb that agrees with it.
+fn counted(n: usize, noun: &str, one: &str, more: &str) -> String {
+    format!("{} {}", count(n, noun), if n == 1 { one } else { more })
 }
 
 /// `1 key`, `2 keys`.

@@ -348,6 +348,56 @@ fn what_an_import_left_in_doubt_is_asked_about() {
 }
 
 #[test]
+fn what_an_import_behaviour_overwrites_is_counted_in_a_warning() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    world.put("A", "theirs");
+    world.put("B", "theirs");
+    world.put("SAME", "1");
+    let mut first = config(None, true);
+    first.sync_options.initial_sync_behavior = crate::model::sync::InitialSyncBehavior::ImportPrioritizeSource;
+    let wanted = source(&[("A", "1"), ("B", "2"), ("NEW", "3"), ("SAME", "1")]);
+    let agreed = Policy { overwrite_agreed: true, ..Policy::default() };
+    let warnings = |plan: &Plan| plan.document("s", &wanted, Vec::new()).warnings;
+    let (mut plan, _) = planned(&world, &Ledger::default(), &first, &wanted, agreed);
+    assert_eq!(plan.asks().count(), 0);
+    let text = "2 keys that this sync did not write hold other values at the destination and will be overwritten (import-prioritize-source): A, B.";
+    assert_eq!(warnings(&plan)[0], text);
+    // A key that the import took out of the run is not overwritten.
+    plan.frozen.push("b".into());
+    assert!(warnings(&plan)[0].starts_with("1 key that this sync did not write holds another value at"), "{:?}", warnings(&plan));
+    // Neither own keys nor those that are asked about are told of.
+    let mut ledger = Ledger::default();
+    run(&mut world, &mut ledger, &first, &wanted, true, None);
+    let (plan, _) = planned(&world, &ledger, &first, &source(&[("A", "9"), ("B", "9")]), agreed);
+    assert!(plan.overwrites.is_empty());
+    let (plan, _) = planned(&world, &Ledger::default(), &first, &source(&[("A", "9")]), Policy::default());
+    assert_eq!((plan.asks().filter(|c| c.key == "A").count(), plan.overwrites.len()), (1, 0));
+}
+
+#[test]
+fn a_sentence_about_one_key_is_in_the_singular() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    world.put("OTHERS", "1");
+    let inventory = world.inventory();
+    let mut ledger = settled();
+    ledger.other_objects.insert(inventory.entries[0].id.clone().expect("an id"), "web".into());
+    let (plan, _) = planned(&world, &ledger, &config(None, true), &source(&[("A", "1")]), Policy::default());
+    assert!(plan.warnings.contains(&"1 key there belongs to the sync web and is left alone.".to_string()), "{:?}", plan.warnings);
+    let (plan, _) = planned(&world, &settled(), &config(None, false), &source(&[("A", "1")]), Policy::default());
+    assert!(plan.warnings.iter().any(|w| w.starts_with("1 key there is not in the source; it stays,")), "{:?}", plan.warnings);
+    let (plan, _) = planned(&world, &settled(), &config(None, true), &source(&[("A", "1")]), Policy::default());
+    assert!(plan.warnings.iter().any(|w| w.starts_with("1 key there was not written by this sync and stays until")), "{:?}", plan.warnings);
+}
+
+#[test]
+fn a_conflict_names_its_key_once() {
+    let plan = |key: &str| want(&config(None, true), &source(&[(key, "1")]), &Keys).conflicts;
+    assert_eq!(plan("a.b")[0].reason, "'.' is not allowed");
+    let under = want(&config(Some("X_{{secretKey}}"), true), &source(&[("a.b", "1")]), &Keys).conflicts;
+    assert_eq!(under[0].reason, "X_a.b: '.' is not allowed");
+}
+
+#[test]
 fn what_this_sync_deleted_comes_back_without_a_question() {
     let mut world = Memory { readable: true, ..Memory::default() };
     let mut ledger = Ledger::default();

@@ -40,7 +40,7 @@ pub fn want(config: &SyncConfig, source: &SourceMap, keys: &dyn KeySpace) -> Wan
             }
             Err(reason) => {
                 out.frozen.push(keys.fold(&keys.convert_part(&made)));
-                out.conflicts.push(Conflict { keys: vec![secret.key.clone()], reason: format!("{made}: {reason}") });
+                out.conflicts.push(Conflict::of(&secret.key, &made, &reason));
             }
         }
     }

@@ -8,6 +8,7 @@ mod limits;
 mod program;
 mod reading;
 mod rig;
+mod tokens;
 mod trouble;
 mod vendor;
 mod versions;

@@ -44,6 +44,15 @@ enum Auth {
     Bearer(Box<Tokens>),
 }
 
+/// What became of one attempt.
+enum Step {
+    Answered(Answer),
+    /// The token was refused, and another one can be had.
+    Refused,
+    /// Another API version was chosen.
+    Version,
+}
+
 /// Under what a path stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Scope<'a> {
@@ -121,42 +130,70 @@ impl Client {
         Some(format!("Azure DevOps answers in API version {echoed} although {} was asked for.", self.version()))
     }
 
-    /// Sends a call. The result is an answer of the API (200 with JSON, or an empty one to a
-    /// deletion); everything else is an error with advice. Reads are repeated here, writes
-    /// are not: what they are built on may have changed meanwhile.
+    /// Sends a reading. The result is an answer of the API (200 with JSON); everything else is
+    /// an error with advice. Readings are repeated here.
     pub async fn send(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
-        let slot = self.slots.acquire().await;
-        let result = self.settle(cx, call).await;
-        drop(slot);
-        result
-    }
-
-    async fn settle(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
+        let _slot = self.slots.acquire().await;
         let mut renewed = false;
         // Each turn but the last changes the version or the token, so there are few.
         for _ in 0..6 {
-            let api = lock(&self.api).clone();
             let token = self.auth.header(cx).await?;
-            let answer = self.once(cx, call, &api, &token).await?;
-            self.observe(&api, call.resource, &answer);
-            if self.renegotiate(cx, call, &api, &answer, &token).await? {
-                continue;
+            match self.step(cx, call, &token, renewed).await? {
+                Step::Answered(answer) => return Ok(answer),
+                Step::Refused => renewed = true,
+                Step::Version => {}
             }
-            if answer.status == 401
-                && !renewed
-                && let Auth::Bearer(tokens) = &self.auth
-                && tokens.refused(&token)
-            {
-                renewed = true;
-                continue;
-            }
-            let facts = Facts { bearer: matches!(self.auth, Auth::Bearer(_)), tenant: self.auth.tenant(), worked: api.settled };
-            let answer = errors::judge(cx, call.doing, facts, answer)?;
-            lock(&self.api).settled = true;
-            return Ok(answer);
         }
         Err(ApiError::new(ErrorKind::Invalid, SERVICE, "no API version could be agreed on with this server")
             .advice("Set the connection's apiVersion to one the server offers."))
+    }
+
+    /// Sends a write once, at once. Like [`Self::send`] (a deletion's answer may be empty), but
+    /// whatever makes it necessary to send again is an error of the kind `Unsettled`: what the
+    /// write is built on may have changed meanwhile. `renewed`: a refused token was replaced for
+    /// this write before; the next refusal is believed.
+    pub async fn write(&self, cx: &Cx, call: &Call<'_>, renewed: &mut bool) -> Result<Answer, ApiError> {
+        let outdated = || {
+            ApiError::new(
+                ErrorKind::Unsettled,
+                SERVICE,
+                "the access token or the API version changed while the group was written; nothing was written",
+            )
+            .advice("Run the sync again.")
+        };
+        let Some(token) = self.auth.at_hand(cx) else {
+            self.auth.header(cx).await?;
+            return Err(outdated());
+        };
+        match self.step(cx, call, &token, *renewed).await? {
+            Step::Answered(answer) => Ok(answer),
+            Step::Version => Err(outdated()),
+            Step::Refused => {
+                *renewed = true;
+                self.auth.header(cx).await?;
+                Err(outdated())
+            }
+        }
+    }
+
+    async fn step(&self, cx: &Cx, call: &Call<'_>, token: &SecretValue, renewed: bool) -> Result<Step, ApiError> {
+        let api = lock(&self.api).clone();
+        let answer = self.once(cx, call, &api, token).await?;
+        self.observe(&api, call.resource, &answer);
+        if self.renegotiate(cx, call, &api, &answer, token).await? {
+            return Ok(Step::Version);
+        }
+        if answer.status == 401
+            && !renewed
+            && let Auth::Bearer(tokens) = &self.auth
+            && tokens.refused(token)
+        {
+            return Ok(Step::Refused);
+        }
+        let facts = Facts { bearer: matches!(self.auth, Auth::Bearer(_)), tenant: self.auth.tenant(), worked: api.settled };
+        let answer = errors::judge(cx, call.doing, facts, answer)?;
+        lock(&self.api).settled = true;
+        Ok(Step::Answered(answer))
     }
 
     async fn once(&self, cx: &Cx, call: &Call<'_>, api: &Api, token: &SecretValue) -> Result<Answer, ApiError> {
@@ -186,9 +223,15 @@ impl Client {
         Ok(answer)
     }
 
-    /// Waits for this connection's turn: before a reading and the write that follows it.
-    pub async fn turn(&self, cx: &Cx) -> Result<(), ApiError> {
-        self.pacer.ready(cx).await
+    /// Waits for this connection's turn and for its token: before a reading and the write that
+    /// follows it. True when a token had to be asked for: what was read before may be old.
+    pub async fn turn(&self, cx: &Cx) -> Result<bool, ApiError> {
+        let asks = self.auth.at_hand(cx).is_none();
+        if asks {
+            self.auth.header(cx).await?;
+        }
+        self.pacer.ready(cx).await?;
+        Ok(asks)
     }
 
     fn headers(&self, request: reqwest::RequestBuilder, token: &SecretValue) -> reqwest::RequestBuilder {
@@ -336,6 +379,14 @@ impl Auth {
                 Ok(header.clone())
             }
             Self::Bearer(tokens) => tokens.token(cx).await,
+        }
+    }
+
+    /// [`Self::header`] without asking anybody; `None` when a token would have to be asked for.
+    fn at_hand(&self, cx: &Cx) -> Option<SecretValue> {
+        match self {
+            Self::Basic { header, .. } => Some(header.clone()),
+            Self::Bearer(tokens) => tokens.at_hand(cx),
         }
     }
 

@@ -77,12 +77,15 @@ impl Provider for AzureDevOps {
         Box::new(keys::Keys)
     }
 
-    /// Without a name of its own a sync's group is named after its environment, which is not
-    /// part of the configuration: two such syncs of one project are taken to overlap.
     fn overlaps(&self, a: &Map, b: &Map) -> bool {
         let project = |c: &Map| text(c, "devopsProjectId").map(str::to_lowercase);
         let group = |c: &Map| text(c, "variableGroupName").map(str::to_lowercase);
         project(a).is_some() && project(a) == project(b) && group(a) == group(b)
+    }
+
+    /// Without a name of its own a sync's group is named after its environment.
+    fn follows_environment(&self, config: &Map) -> bool {
+        text(config, "variableGroupName").is_none()
     }
 
     fn connect(&self, connection: ResolvedConnection, memory: Arc<dyn Memory>) -> Result<Arc<dyn Session>, ApiError> {
@@ -123,5 +126,6 @@ mod tests {
         assert!(!AzureDevOps.overlaps(&plain, &named));
         assert!(AzureDevOps.overlaps(&named, &config(r#"{"devopsProjectId": "A", "variableGroupName": "x"}"#)));
         assert!(!AzureDevOps.overlaps(&plain, &config(r#"{"devopsProjectId": "B"}"#)));
+        assert!(AzureDevOps.follows_environment(&plain) && !AzureDevOps.follows_environment(&named));
     }
 }

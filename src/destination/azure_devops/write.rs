@@ -2,10 +2,10 @@
 //! is lost, when somebody else was faster, or when one variable is refused.
 //!
 //! The service has no revision to compare: the last writer wins. Between the reading that a
-//! PUT is built on and the PUT itself nothing else is sent; a foreign change that falls into
-//! that gap is lost and cannot be noticed.
+//! PUT is built on and the PUT itself nothing else is sent and nothing waited for, no token
+//! either; a foreign change that falls into that gap is lost and cannot be noticed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,12 @@ use super::api::Resource;
 use super::client::{Call, Scope};
 use super::draft::{BODY_LARGE, Circumstances, Draft, NAMES_LIMIT, names_size};
 use super::errors::Doing;
-use super::group::{Body, Group, Slot, reference};
+use super::group::{Body, Group, Slot, is_secret, reference};
 use super::keys::Keys;
 use super::target::DevOpsTarget;
 use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace};
 use crate::http::{ApiError, Cx, ErrorKind};
-use crate::model::text::brief;
+use crate::model::text::{brief, mentions};
 
 /// A listing older than this (a question to the operator lay in between, or a wait) is read
 /// again before it is written over.
@@ -34,6 +34,9 @@ const ATTEMPTS: u32 = 5;
 /// write beyond [`ATTEMPTS`].
 const EXCLUSIONS: usize = 10;
 
+/// The description of a group that this tool makes.
+const DESCRIPTION: &str = "Secrets from Hanzo KMS, kept up to date by kms-sync.";
+
 const POST: &str = "POST /_apis/distributedtask/variablegroups";
 const PUT: &str = "PUT /_apis/distributedtask/variablegroups/{id}";
 const DELETE: &str = "DELETE /_apis/distributedtask/variablegroups/{id}";
@@ -43,9 +46,10 @@ impl Document for DevOpsTarget {
     async fn apply(&self, cx: &Cx, batch: &Batch<'_>) -> Result<BatchWritten, ApiError> {
         let lock = lock_of(&self.identity());
         let _one_writer = lock.lock().await;
-        self.client.turn(cx).await?;
-        let current = self.current(cx).await?;
-        Write { target: self, cx, batch, circumstances: Circumstances::default(), ours: false, uncertain: false }.run(current).await
+        let waited = self.client.turn(cx).await?;
+        let current = self.current(cx, waited).await?;
+        let circumstances = Circumstances::default();
+        Write { target: self, cx, batch, circumstances, ours: false, uncertain: false, lost_create: None, renewed: false }.run(current).await
     }
 }
 
@@ -63,13 +67,14 @@ fn lock_of(identity: &str) -> Arc<tokio::sync::Mutex<()>> {
 }
 
 impl DevOpsTarget {
-    /// The group as it is now: the listing when it is fresh, read again otherwise.
-    async fn current(&self, cx: &Cx) -> Result<Option<Group>, ApiError> {
+    /// The group as it is now: the listing when it is fresh and nothing was `waited` for since,
+    /// read again otherwise.
+    async fn current(&self, cx: &Cx, waited: bool) -> Result<Option<Group>, ApiError> {
         let seen = self.seen().clone();
         let Some(seen) = seen else {
             return self.checked(self.find(cx).await?);
         };
-        if seen.at.elapsed() < STALE {
+        if !waited && seen.at.elapsed() < STALE {
             return Ok(seen.group);
         }
         match seen.group {
@@ -103,6 +108,10 @@ pub(super) struct Write<'w> {
     pub(super) ours: bool,
     /// A write was sent whose effect is unknown.
     pub(super) uncertain: bool,
+    /// Folded names of a create whose answer was lost.
+    lost_create: Option<HashSet<String>>,
+    /// The service refused a token of this batch, and another one was asked for.
+    renewed: bool,
 }
 
 /// How to go on after a failed write.
@@ -183,17 +192,22 @@ impl Write<'_> {
             if error.ambiguous {
                 self.uncertain = true;
                 self.circumstances.tried.extend(draft.writes());
+                if current.is_none() {
+                    self.lost_create = Some(draft.folds());
+                }
             }
             let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
             self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
             return Ok(Some(match current {
                 // Whatever it shows, the values cannot be seen: the write is repeated upon it.
                 Some(group) => self.again(&group).await?,
-                None if error.ambiguous => self.after_lost_create().await?,
-                None => self.target.checked(self.target.find(self.cx).await?)?,
+                None => self.found().await?,
             }));
         }
         match (&current, error.kind) {
+            // The write was not carried out, and asking for a token may have taken long.
+            (Some(group), ErrorKind::Unsettled) => self.again(group).await.map(Some),
+            (None, ErrorKind::Unsettled) => self.found().await.map(Some),
             (None, ErrorKind::Conflict) => self.taken(error).await.map(Some),
             (Some(group), ErrorKind::NotFound) if error.code.as_deref().is_some_and(|c| c.starts_with("VariableGroupNotFound")) => {
                 match self.target.find(self.cx).await? {
@@ -228,11 +242,18 @@ impl Write<'_> {
         }
     }
 
-    /// A create without an answer: when the group is there now, it is taken to be ours.
-    async fn after_lost_create(&mut self) -> Result<Option<Group>, ApiError> {
+    /// The group under its name. After a create without an answer it is ours when it looks like
+    /// what was sent; another one shows that the create did nothing.
+    async fn found(&mut self) -> Result<Option<Group>, ApiError> {
         let found = self.target.checked(self.target.find(self.cx).await?)?;
-        if found.is_some() {
-            self.ours = true;
+        if let (Some(group), Some(sent)) = (&found, &self.lost_create) {
+            let secret: HashSet<String> = group.variables.iter().filter(|(_, v)| is_secret(v)).map(|(name, _)| Keys.fold(name)).collect();
+            self.ours = group.description.as_ref().and_then(Value::as_str) == Some(DESCRIPTION) && sent.is_subset(&secret);
+            if !self.ours {
+                self.lost_create = None;
+                self.uncertain = false;
+                self.circumstances.tried.clear();
+            }
         }
         Ok(found)
     }
@@ -245,7 +266,7 @@ impl Write<'_> {
             if *pause > 0 {
                 self.cx.wait("a variable group of this name exists and is not listed yet", Duration::from_millis(*pause)).await?;
             }
-            let found = if self.uncertain { self.after_lost_create().await? } else { self.target.checked(self.target.find(self.cx).await?)? };
+            let found = self.found().await?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -257,8 +278,8 @@ impl Write<'_> {
         ))
     }
 
-    async fn post(&self, draft: &Draft) -> Result<Group, ApiError> {
-        let description = Value::String("Secrets from Hanzo KMS, kept up to date by kms-sync.".into());
+    async fn post(&mut self, draft: &Draft) -> Result<Group, ApiError> {
+        let description = Value::String(DESCRIPTION.into());
         let references = reference(&self.target.project, &self.target.group, Some(&description));
         let body = Body {
             name: &self.target.group,
@@ -271,7 +292,7 @@ impl Write<'_> {
         self.send(Method::POST, POST, Doing::Create, &[], body, draft).await
     }
 
-    async fn put(&self, group: &Group, draft: &Draft) -> Result<Group, ApiError> {
+    async fn put(&mut self, group: &Group, draft: &Draft) -> Result<Group, ApiError> {
         let made = reference(&self.target.project, &group.name, group.description.as_ref());
         let references = match &group.references {
             Some(references) => Some(references),
@@ -288,7 +309,15 @@ impl Write<'_> {
         self.send(Method::PUT, PUT, Doing::Update, &[&group.id.to_string()], body, draft).await
     }
 
-    async fn send(&self, method: Method, label: &'static str, doing: Doing, tail: &[&str], body: Body<'_>, draft: &Draft) -> Result<Group, ApiError> {
+    async fn send(
+        &mut self,
+        method: Method,
+        label: &'static str,
+        doing: Doing,
+        tail: &[&str],
+        body: Body<'_>,
+        draft: &Draft,
+    ) -> Result<Group, ApiError> {
         let names = names_size(draft.variables.keys().map(String::as_str));
         if names > NAMES_LIMIT {
             return Err(ApiError::new(
@@ -306,7 +335,7 @@ impl Write<'_> {
         let size = bytes.len();
         let scope = Scope::Write(&self.target.project);
         let call = Call { method, label, doing, resource: Resource::Groups, scope, tail, query: Vec::new(), body: Some(bytes) };
-        let answer = self.target.client.send(self.cx, &call).await.map_err(|mut error| {
+        let answer = self.target.client.write(self.cx, &call, &mut self.renewed).await.map_err(|mut error| {
             if error.status == Some(413) || (error.kind == ErrorKind::Invalid && size > BODY_LARGE) {
                 error.message = format!("{} (the request has {size} bytes)", error.message);
             }
@@ -356,13 +385,14 @@ impl Write<'_> {
                 },
                 body: None,
             };
-            let error = match self.target.client.send(self.cx, &call).await {
+            let error = match self.target.client.write(self.cx, &call, &mut self.renewed).await {
                 Ok(_) => return Ok(self.deleted(&group, draft)),
                 Err(error) => error,
             };
             let gone = error.status == Some(404);
             let unsure = error.ambiguous || error.kind == ErrorKind::Throttled;
-            let worth_a_look = gone || (unsure && attempt < ATTEMPTS && self.cx.spend_retry());
+            let outdated = error.kind == ErrorKind::Unsettled && attempt < ATTEMPTS;
+            let worth_a_look = gone || outdated || (unsure && attempt < ATTEMPTS && self.cx.spend_retry());
             if !worth_a_look {
                 return Err(error);
             }
@@ -383,24 +413,12 @@ impl Write<'_> {
     }
 }
 
-/// The variable of ours that a refusal names, as a word of its own; the longest wins.
+/// The variable of ours that a refusal names; the longest wins.
 fn named_in(message: &str, draft: &Draft) -> Option<String> {
-    let part = |c: char| c.is_alphanumeric() || "._-".contains(c);
-    let word = |name: &str| {
-        message.match_indices(name).any(|(at, found)| {
-            let before = message[..at].chars().next_back();
-            let after = &message[at + found.len()..];
-            let mut tail = after.chars();
-            let next = tail.next();
-            // A full stop may end the sentence.
-            let ends = next.is_none_or(|c| !part(c) || (c == '.' && tail.next().is_none_or(char::is_whitespace)));
-            before.is_none_or(|c| !part(c)) && ends
-        })
-    };
     draft
         .variables
         .iter()
-        .filter(|(name, slot)| matches!(slot, Slot::Ours { .. }) && !name.is_empty() && word(name))
+        .filter(|(name, slot)| matches!(slot, Slot::Ours { .. }) && !name.is_empty() && mentions(message, name))
         .map(|(name, _)| name.clone())
         .max_by_key(String::len)
 }

@@ -1,6 +1,8 @@
 //! Judges documents of syncs: against the rules, the stored connections, and each other.
 
 use super::*;
+use crate::destination::Provider;
+use crate::model::Map;
 use crate::model::schema::KeySchema;
 
 impl Local {
@@ -50,7 +52,8 @@ impl Local {
             }
             let same_account =
                 self.store.connection(&other.connection_id).is_ok_and(|c| c.id == mine.id || public_identity(&c) == public_identity(&mine));
-            if !(same_account || provider.names_place()) || !provider.overlaps(&config.destination_config, &other.destination_config) {
+            let from = (other.project_id == config.project_id).then_some(other.environment.as_str());
+            if !(same_account || provider.names_place()) || !one_place(provider, config, &other.destination_config, from) {
                 continue;
             }
             let theirs = schema(&other);
@@ -68,6 +71,15 @@ impl Local {
         }
         out
     }
+}
+
+/// True when `theirs` writes the place of `ours`. `environment`: the slug it reads from, when that
+/// is known and of the same project. Of another project nothing is known: other slugs may have
+/// equal names.
+pub(super) fn one_place(provider: &dyn Provider, ours: &SyncConfig, theirs: &Map, environment: Option<&str>) -> bool {
+    let follows = |config: &Map| provider.follows_environment(config);
+    let elsewhere = follows(&ours.destination_config) && follows(theirs) && environment.is_some_and(|e| e != ours.environment);
+    provider.overlaps(&ours.destination_config, theirs) && !elsewhere
 }
 
 /// True when no key can match both schemas.
@@ -117,4 +129,32 @@ fn public_identity(connection: &Connection) -> String {
         map.remove("description");
     }
     value.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn places_named_after_environments_are_one_unless_these_are_known_to_differ() {
+        let sync = |place: Value| {
+            let document = json!({"name": "mine", "projectId": "p", "connectionId": "c", "environment": "dev", "secretPath": "/",
+                "destination": "azure-devops", "syncOptions": {"initialSyncBehavior": "overwrite-destination"}, "destinationConfig": place});
+            SyncConfig::parse(&document, None, registry::rules, &registry::kinds()).expect("a configuration")
+        };
+        let open = sync(json!({"devopsProjectId": "d"}));
+        let named = sync(json!({"devopsProjectId": "d", "variableGroupName": "shared"}));
+        let provider = registry::find("azure-devops").expect("a provider");
+        for (sync, environment, one) in [
+            (&open, Some("dev"), true),
+            (&open, Some("staging"), false),
+            // Of another project: its environment may have the same name.
+            (&open, None, true),
+            (&named, Some("staging"), true),
+        ] {
+            assert_eq!(one_place(provider, sync, &sync.destination_config, environment), one, "{environment:?}");
+        }
+        assert!(!one_place(provider, &open, &named.destination_config, Some("dev")));
+    }
 }

@@ -2,7 +2,7 @@
 //! overwrite and delete each other's keys. Finds them, tells of them where a sync is created or
 //! edited, and switches one off when asked to.
 
-use super::checks::apart;
+use super::checks::{apart, one_place};
 use super::*;
 use crate::destination::{KeySpace, Provider};
 use crate::model::schema::KeySchema;
@@ -107,7 +107,7 @@ fn matching(config: &SyncConfig, provider: &dyn Provider, syncs: Vec<ServerSync>
     let meets = |sync: &ServerSync| {
         sync.auto_sync
             && sync.destination == config.destination
-            && provider.overlaps(&config.destination_config, &sync.destination_config)
+            && one_place(provider, config, &sync.destination_config, sync.environment.as_deref())
             && !apart(&ours, &theirs(sync))
     };
     let found: Vec<ServerSync> = syncs.into_iter().filter(meets).collect();
@@ -190,6 +190,15 @@ mod tests {
         let staging = ServerSync { environment: Some("staging".into()), ..server("staging", &ours) };
         let all = vec![with("all", None), with("b", Some("dev-B-{{secretKey}}")), staging, with("same", Some("dev_A_{{secretKey}}"))];
         assert_eq!(found(&ours, all), [("all".to_string(), true), ("same".to_string(), true)]);
+    }
+
+    #[test]
+    fn groups_named_after_two_environments_are_two_places() {
+        let ours = config("azure-devops", json!({"devopsProjectId": "p"}), None);
+        let named = config("azure-devops", json!({"devopsProjectId": "p", "variableGroupName": "shared"}), None);
+        let in_staging = |id: &str, config: &SyncConfig| ServerSync { environment: Some("staging".into()), ..server(id, config) };
+        assert_eq!(found(&ours, vec![in_staging("staging", &ours), server("same", &ours)]), [("same".to_string(), true)]);
+        assert_eq!(found(&named, vec![in_staging("staging", &named)]), [("staging".to_string(), false)], "a name of its own is one group");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::response::IntoResponse as _;
-use kms_sync::destination::{Provider as _, azure_devops::AzureDevOps};
+use kms_sync::destination::{Provider as _, Session, azure_devops::AzureDevOps};
 use kms_sync::http::{Cx, ErrorKind};
 use kms_sync::model::Map;
 use kms_sync::sandbox::azure_devops::{Identity, Role, Scopes, SignIn};
@@ -151,10 +151,15 @@ async fn missing_rights_are_named() {
 
 /// A token endpoint that hands out `entra-N`.
 async fn authority(rig: &Rig) -> (Host, Arc<AtomicU32>) {
+    authority_of(rig, 3599, |_| {}).await
+}
+
+/// The same with tokens of so many seconds; `given` is told of each token before it is handed out.
+pub async fn authority_of(rig: &Rig, life: u32, given: impl Fn(u32) + Clone + Send + Sync + 'static) -> (Host, Arc<AtomicU32>) {
     let count = Arc::new(AtomicU32::new(0));
-    let given = count.clone();
+    let counted = count.clone();
     let endpoint = move |body: String| {
-        let given = given.clone();
+        let (counted, given) = (counted.clone(), given.clone());
         async move {
             assert!(body.contains("scope=499b84ac-1321-427f-aa17-267ca6975798%2F.default"), "{body}");
             if !body.contains("client_secret=good-canary") {
@@ -162,8 +167,9 @@ async fn authority(rig: &Rig) -> (Host, Arc<AtomicU32>) {
                     "error_description": "AADSTS7000215: Invalid client secret provided."});
                 return (axum::http::StatusCode::UNAUTHORIZED, axum::Json(refusal)).into_response();
             }
-            let n = given.fetch_add(1, Ordering::SeqCst) + 1;
-            axum::Json(serde_json::json!({"token_type": "Bearer", "expires_in": 3599, "access_token": format!("entra-{n}")})).into_response()
+            let n = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            given(n);
+            axum::Json(serde_json::json!({"token_type": "Bearer", "expires_in": life, "access_token": format!("entra-{n}")})).into_response()
         }
     };
     let router = axum::Router::new().route("/{tenant}/oauth2/v2.0/token", axum::routing::post(endpoint));
@@ -171,16 +177,18 @@ async fn authority(rig: &Rig) -> (Host, Arc<AtomicU32>) {
     (Host::start(router, None).await.expect("a port"), count)
 }
 
+/// A service principal's session.
+pub fn entra_session(rig: &Rig, authority: &Host, secret: &str) -> Arc<dyn Session> {
+    let credentials = [("orgName", "contoso"), ("tenantId", TENANT), ("clientId", "c"), ("clientSecret", secret)];
+    let connection = connection("client-secret", &rig.host.url, &credentials, &[("authorityUrl", &authority.url)]);
+    AzureDevOps.connect(connection, rig.memory.clone()).expect("a session")
+}
+
 #[tokio::test]
 async fn a_service_principal_signs_in_once_and_again_when_refused() {
     let rig = rig().await;
     let (host, count) = authority(&rig).await;
-    let entra = |secret: &str| {
-        let credentials = [("orgName", "contoso"), ("tenantId", TENANT), ("clientId", "c"), ("clientSecret", secret)];
-        AzureDevOps
-            .connect(connection("client-secret", &rig.host.url, &credentials, &[("authorityUrl", &host.url)]), rig.memory.clone())
-            .expect("a session")
-    };
+    let entra = |secret: &str| entra_session(&rig, &host, secret);
     let mut sync = rig.sync("a");
     sync.session = entra("good-canary");
     sync.run(&[("A", "1")]).await;

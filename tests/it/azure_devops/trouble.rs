@@ -211,6 +211,34 @@ async fn what_others_write_while_a_throttled_write_waits_is_kept() {
 }
 
 #[tokio::test]
+async fn a_group_that_appears_while_its_creation_waits_is_found_and_kept() {
+    for (status, retry_after) in [(429, "1"), (503, "1"), (429, "0.3")] {
+        let rig = rig().await;
+        let headers = vec![("content-type".into(), "application/json".into()), ("retry-after".into(), retry_after.to_string())];
+        rig.host.faults.add(Fault::next("POST", 1, Effect::Answer { status, headers, body: "{}".into() }));
+        let (state, project) = (rig.state.clone(), rig.project.clone());
+        let theirs = move |waiting: Option<kms_sync::model::board::Waiting>| {
+            if waiting.is_some() && state.groups().is_empty() {
+                state.group(&project, "Production Environment", &[("THEIRS", Variable::secret("x")), ("A", Variable::secret("y"))]);
+            }
+        };
+        let cx = Cx::new(tokio_util::sync::CancellationToken::new(), std::sync::Arc::new(theirs));
+        let mut sync = rig.sync("a");
+        let ran = sync.try_run(&cx, &[("A", "1"), ("B", "2")]).await.expect("a run");
+        assert_eq!(methods(&rig.requests()), "GET POST GET PUT", "{status}");
+        assert_eq!(ran.created, ["B"], "{status} {ran:?}");
+        assert!(ran.failed.len() == 1 && ran.failed[0].1.text().contains("appeared"), "{status} {ran:?}");
+        let stored = rig.state.variables(rig.group());
+        let secret = Variable::secret;
+        assert_eq!((&stored["THEIRS"], &stored["A"], &stored["B"]), (&secret("x"), &secret("y"), &secret("2")), "{status}");
+        // The group is not taken for one of ours: it is never deleted.
+        let error = sync.remove().await.err().map(|e| e.text());
+        assert_eq!((error, rig.state.groups().len()), (None, 1));
+        assert_eq!(rig.state.variables(rig.group()).len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_wait_between_reading_and_writing_costs_a_second_look() {
     let rig = rig().await;
     let mut sync = rig.sync("a");
