@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Args;
 use super::output::note;
@@ -171,10 +171,13 @@ async fn find(mut found: Found) -> Result<Access, ServiceError> {
     }
 }
 
-/// The engine itself, never another process's. A command that holds it for a moment is waited for.
+/// The engine itself, never another process's. A command that holds it for a moment is waited
+/// for; an open terminal app is asked to hand it over.
 pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
     let store = opened(args)?;
     let mut told = false;
+    // Who agreed to hand over, and when.
+    let mut agreed: Option<(u32, Instant)> = None;
     let mut silence = Silence::default();
     loop {
         let busy = match Held::take(&store, what) {
@@ -182,8 +185,19 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
             Err(LockError::Store(error)) => return Err(error.into()),
             Err(busy) => busy,
         };
-        let passing = matches!(&busy, LockError::HeldBy { what, .. } if PASSING.contains(&what.as_str()));
-        if !passing {
+        let (pid, passing) = match &busy {
+            LockError::HeldBy { pid, what, .. } => (*pid, PASSING.contains(&what.as_str())),
+            LockError::Store(_) => (0, false),
+        };
+        let same = agreed.filter(|(who, _)| *who == pid);
+        let leaves = match same {
+            Some((_, since)) => since.elapsed() < HANDOVER,
+            None => !passing && hands_over(&store).await,
+        };
+        if leaves && same.is_none() {
+            agreed = Some((pid, Instant::now()));
+        }
+        if !passing && !leaves {
             return Err(ServiceError::new(ServiceErrorKind::Busy, format!("{busy}. One engine per state directory: stop that one first.")));
         }
         // While it answers it is at work, however long that takes.
@@ -197,6 +211,21 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
         tokio::time::sleep(PAUSE).await;
     }
 }
+
+/// Asks who holds the engine to hand it over; true when it does. One that can open its
+/// credentials makes no room for one that cannot.
+async fn hands_over(store: &Store) -> bool {
+    if !matches!(store.locked(), Ok(false)) {
+        return false;
+    }
+    match reach(store.dirs()).await {
+        Ok(holder) => holder.hand_over().await.is_ok(),
+        Err(_) => false,
+    }
+}
+
+/// How long a terminal app may take to hand over: it lets runs end for ten seconds, and hooks for five.
+const HANDOVER: Duration = Duration::from_secs(60);
 
 /// Holders that end by themselves.
 const PASSING: &[&str] = &[

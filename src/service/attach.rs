@@ -1,6 +1,6 @@
 //! The service for a face that stays: the engine of this process when nobody holds it, the
-//! other process's engine otherwise. When that one ends, this process takes over, and
-//! whoever watches is told and goes on.
+//! other process's engine otherwise. When that one ends, this process takes over; when one
+//! that stays asks for it, this process hands over. Whoever watches is told and goes on.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ use crate::store::{Dirs, EngineLock, LockError, Store};
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a holder of the lock may take before it answers on its socket.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Who was handed the engine takes it within this time, or it stays here.
+const TURN: Duration = Duration::from_secs(5);
 /// Editors write several times: files are read again when they have been quiet this long.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -101,6 +103,8 @@ fn watch_files(dirs: &Dirs, local: &Arc<Local>) -> Option<notify::RecommendedWat
 enum Now {
     Here(Held),
     There(Arc<Remote>),
+    /// It was here, and is being handed over.
+    Leaving(Arc<Local>),
 }
 
 /// A service that finds the engine, wherever it is.
@@ -127,8 +131,55 @@ impl Attach {
     pub fn local(&self) -> Option<Arc<Local>> {
         match &*self.now.read().unwrap_or_else(PoisonError::into_inner) {
             Now::Here(held) => Some(held.local.clone()),
-            Now::There(_) => None,
+            Now::There(_) | Now::Leaving(_) => None,
         }
+    }
+
+    /// Gives the engine of this process up, as a service does that is stopped, and waits for
+    /// whoever asked to take it. What happens meanwhile is passed on.
+    async fn leave(&self, watch: &mut Option<Watch>) {
+        let held = {
+            let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+            let Now::Here(held) = &*now else { return };
+            let leaving = Now::Leaving(held.local.clone());
+            let Now::Here(held) = std::mem::replace(&mut *now, leaving) else { return };
+            held
+        };
+        let text = "Another kms-sync takes the engine over; runs under way end first, or go on there.";
+        let _ = self.events.send(Event::Notice { level: "info".into(), text: text.into(), sync: None });
+        let local = held.local.clone();
+        let ended = async {
+            local.close().await;
+            held.finish().await;
+        };
+        let heard = async {
+            match watch {
+                Some(watch) => while self.pass_on(watch.events.recv().await) {},
+                None => {}
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = heard => {}
+            () = ended => {}
+        }
+        let since = Instant::now();
+        while since.elapsed() < TURN && EngineLock::holder(self.store.dirs()).is_ok_and(|h| h.is_none()) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Passes an event of the engine on; false when there are no more.
+    fn pass_on(&self, heard: std::result::Result<Event, RecvError>) -> bool {
+        let event = match heard {
+            Ok(event) => event,
+            Err(RecvError::Lagged(_)) => Event::Lagged,
+            Err(RecvError::Closed) => return false,
+        };
+        // Nobody may be watching.
+        let _ = self.events.send(event);
+        true
     }
 
     async fn find(store: &Store, what: &str) -> Result<Now> {
@@ -136,6 +187,7 @@ impl Attach {
         loop {
             let busy = match Held::take(store, what) {
                 Ok(held) => {
+                    held.local.makes_room();
                     held.local.start_auto();
                     return Ok(Now::Here(held));
                 }
@@ -154,6 +206,7 @@ impl Attach {
         match &*self.now.read().unwrap_or_else(PoisonError::into_inner) {
             Now::Here(held) => held.local.clone(),
             Now::There(remote) => remote.clone(),
+            Now::Leaving(local) => local.clone(),
         }
     }
 }
@@ -213,33 +266,37 @@ async fn follow(service: std::sync::Weak<Attach>, events: broadcast::Sender<Even
     let mut changed = false;
     let mut told = None;
     loop {
+        // Nobody asks an engine of another process through this one.
+        let leaving = service.upgrade().and_then(|a| a.local()).map(|l| l.makes_room()).unwrap_or_default();
         if let Some(watch) = &mut watch {
             // Only now: a snapshot that is taken because of this must not miss what follows it.
             if changed {
                 let _ = events.send(Event::Lagged);
             }
             loop {
-                match watch.events.recv().await {
-                    Ok(event) => {
-                        let _ = events.send(event);
-                    }
-                    Err(RecvError::Lagged(_)) => {
-                        let _ = events.send(Event::Lagged);
-                    }
-                    Err(RecvError::Closed) => break,
+                let heard = tokio::select! {
+                    heard = watch.events.recv() => heard,
+                    () = leaving.cancelled() => break,
+                };
+                let Some(attach) = service.upgrade() else { return };
+                if !attach.pass_on(heard) {
+                    break;
                 }
             }
         }
         let Some(attach) = service.upgrade() else { return };
-        if attach.local().is_some() {
+        let left = leaving.is_cancelled();
+        if left {
+            attach.leave(&mut watch).await;
+        } else if attach.local().is_some() {
             return;
         }
         let text = match Attach::find(&attach.store, &attach.what).await {
             Ok(now) => {
-                let text = if matches!(now, Now::Here(_)) {
-                    "The engine ended; this terminal has taken over."
-                } else {
-                    "Attached to the engine that took over."
+                let text = match (&now, left) {
+                    (Now::There(_), _) => "Attached to the engine that took over.",
+                    (_, true) => "Nobody took the engine over; it is this terminal again.",
+                    (_, false) => "The engine ended; this terminal has taken over.",
                 };
                 *attach.now.write().unwrap_or_else(PoisonError::into_inner) = now;
                 text.to_string()

@@ -11,7 +11,7 @@ mod checks;
 mod lookup;
 mod takeover;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,6 +54,8 @@ pub struct Local {
     hooks: Mutex<Option<Hooks>>,
     /// What was told to be unusable, by what it is.
     told: Mutex<broken::Told>,
+    /// Cancelled when another process wants to be the engine; there only where this one makes room.
+    leaving: OnceLock<CancellationToken>,
 }
 
 impl From<StoreError> for ServiceError {
@@ -91,7 +93,7 @@ impl Local {
         let hub = Arc::new(Hub::default());
         let engine = Engine::new(store.clone(), hub);
         let clocks = Clocks::new(engine.clone());
-        Arc::new(Self { engine, store, clocks, hooks: Mutex::default(), told: Mutex::default() })
+        Arc::new(Self { engine, store, clocks, hooks: Mutex::default(), told: Mutex::default(), leaving: OnceLock::new() })
     }
 
     /// The engine itself, for the process that holds it.
@@ -103,6 +105,11 @@ impl Local {
     pub fn start_auto(&self) {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Hooks::start(self.engine.clone()));
         self.clocks.start();
+    }
+
+    /// Makes room for an engine that stays when one asks; the token tells that it was asked.
+    pub fn makes_room(&self) -> CancellationToken {
+        self.leaving.get_or_init(CancellationToken::new).clone()
     }
 
     /// Gives the hooks of ended runs their time. What takes longer is ended.
@@ -450,6 +457,16 @@ impl Service for Local {
         clocks.sort_unstable();
         findings.extend(clocks.get(clocks.len() / 2).map(|skew| clock_finding(*skew)));
         Ok(findings)
+    }
+
+    async fn hand_over(&self) -> Result<()> {
+        match self.leaving.get() {
+            Some(leaving) => {
+                leaving.cancel();
+                Ok(())
+            }
+            None => Err(ServiceError::new(ServiceErrorKind::Busy, "This engine stays until it is stopped.")),
+        }
     }
 
     async fn close(&self) {

@@ -242,6 +242,12 @@ pub trait Service: Send + Sync {
     /// Pauses or resumes all auto-syncs.
     async fn pause(&self, paused: bool) -> Result<()>;
     async fn doctor(&self) -> Result<Vec<Finding>>;
+    /// Asks the engine to make room for one that stays: an open terminal app lets its runs end or
+    /// parks them, frees the state directory and attaches to whoever takes it. Answers before
+    /// that is done; it is `Busy` where the engine stays.
+    async fn hand_over(&self) -> Result<()> {
+        Err(ServiceError::new(ServiceErrorKind::Busy, "That engine stays until it is stopped."))
+    }
     /// Ends this face's use of the service: runs of an engine in this process are cancelled and parked.
     async fn close(&self);
 }

@@ -293,5 +293,9 @@ impl Service for Remote {
         self.call("doctor", ()).await
     }
 
+    async fn hand_over(&self) -> Result<()> {
+        self.call("hand_over", ()).await
+    }
+
     async fn close(&self) {}
 }

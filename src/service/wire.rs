@@ -66,6 +66,7 @@ pub async fn dispatch(service: &dyn Service, method: &str, arguments: Value) -> 
         "keep_draft" => answer(service.keep_draft(one::<Option<Draft>>(arguments)?).await),
         "pause" => answer(service.pause(one::<bool>(arguments)?).await),
         "doctor" => answer(service.doctor().await),
+        "hand_over" => answer(service.hand_over().await),
         _ => Err(ServiceError::new(ServiceErrorKind::Invalid, "The engine does not know this call: it is of another version. Restart it.")),
     }
 }

@@ -195,10 +195,11 @@ impl Stage {
     fn throttle(&mut self, opening: bool) {
         let stalls = self.stalls.clone();
         let wait = self.tempo.0 / 2;
-        let told = |stall: &&Box<dyn Stall>| matches!(stall.throttling(wait), Effect::Answer { headers, .. } if headers.iter().any(|(n, _)| n == "retry-after"));
-        let stall = if opening { stalls.iter().find(told) } else { stalls.get(self.values.below(stalls.len())) };
+        let told =
+            |stall: &dyn Stall| matches!(stall.throttling(wait), Effect::Answer { headers, .. } if headers.iter().any(|(n, _)| n == "retry-after"));
+        let stall = if opening { stalls.iter().find(|s| told(&***s)) } else { stalls.get(self.values.below(stalls.len())) };
         let Some((stall, (_, place))) = stall.and_then(|s| Some((s, Self::sync(&**s)?))) else { return };
-        let asked = told(&stall);
+        let asked = told(&**stall);
         stall.faults().add(Fault::next("", if asked { 1 } else { REFUSALS }, stall.throttling(wait)));
         self.edit(&place);
         let asks = if asked { format!(" and asks to wait {} s", wait.as_secs()) } else { String::new() };

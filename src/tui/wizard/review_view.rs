@@ -188,10 +188,12 @@ pub fn totals(plan: &PlanDoc, width: usize) -> String {
     parts.iter().map(|p| p.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("  ")
 }
 
+/// A line of a plan: symbol, name, and what stands beside it.
+type Line<'p> = ((&'p str, Role), (String, Role), Row);
+
 /// The plan as rows; values are never shown, their change is.
 pub fn plan_rows(plan: &PlanDoc, width: usize) -> Vec<Row> {
-    // Symbol, name, and what stands beside it.
-    let mut lines: Vec<((&str, Role), (String, Role), Row)> = Vec::new();
+    let mut lines: Vec<Line<'_>> = Vec::new();
     let asks: Vec<&str> = plan.needs_approval.iter().map(|a| a.key.as_str()).collect();
     for ask in &plan.needs_approval {
         let deletes = plan.changes.iter().any(|c| c.key == ask.key && c.action == Action::Delete);
@@ -220,7 +222,7 @@ pub fn plan_rows(plan: &PlanDoc, width: usize) -> Vec<Row> {
     let room = width.saturating_sub(2);
     let longest = lines.iter().map(|l| text::width(&l.1.0)).max().unwrap_or(0);
     let column = text::share(room, longest, lines.iter().map(|l| beside(&l.2)).max().unwrap_or(0));
-    let whole = |(symbol, (key, role), rest): ((&str, Role), (String, Role), Row)| {
+    let whole = |(symbol, (key, role), rest): Line<'_>| {
         let key = text::pad(&key, if beside(&rest) == 0 { room } else { column });
         let head = row(&[(symbol.0, symbol.1), (" ", Role::Text), (&key, role), ("  ", Role::Text)]);
         head.into_iter().chain(rest).collect()

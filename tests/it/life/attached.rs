@@ -150,11 +150,57 @@ async fn an_engine_goes_on_when_its_face_leaves() {
     assert!(face.service.local().is_some());
     yard.rig.set("LATER", "one");
     sure("the change of the new engine's time", || yard.place().values().len() == 22).await;
-    // And a program that wants to be the engine now is refused.
-    let other = yard.rig.run(&["run"]).await;
-    assert_eq!(other.code, 1);
-    assert!(other.stderr.contains(&format!("pid {}", std::process::id())), "{}", other.stderr);
+    // A program that stays is handed the engine, and what was asked for by hand goes on there.
+    face.service.set_enabled("web", false).await.expect("a sync");
+    yard.place().host().faults.clear();
+    let later = Effect::Answer { status: 429, headers: vec![("retry-after".into(), "600".into())], body: "{}".into() };
+    yard.place().host().faults.add(Fault::always("", 1.0, later));
+    face.service.start(request("web")).await.expect("a run");
+    face.until("a wait", |_, board| board.cards["web"].run.as_ref().is_some_and(|r| r.waiting.is_some())).await;
+    // It goes on waiting; the next one would not.
+    yard.place().host().faults.clear();
+    let mut other = yard.spawn(&["run"]);
+    face.until("the end of the run here", |event, _| matches!(event, Event::Finished { record, .. } if record.status == RunStatus::Interrupted))
+        .await;
+    other.says("ready").await;
+    face.until("the engine of the other process", |event, _| *event == Event::Lagged).await;
+    assert!(face.service.local().is_none() && face.board().engine.attached);
+    sure("the run there", || {
+        let records = futures::executor::block_on(face.service.history("web", 2)).expect("a history");
+        records.iter().map(|r| r.status).eq([RunStatus::Succeeded, RunStatus::Interrupted]) && records[0].trigger == Trigger::Manual
+    })
+    .await;
+    // Which itself does not make room.
+    let third = yard.rig.run(&["run"]).await;
+    assert!(third.code == 1 && third.stderr.contains(&format!("pid {}", other.id())), "{}", third.stderr);
+    assert!(other.runs());
     face.service.close().await;
+    assert!(other.runs());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_is_handed_over_to_nobody_stays() {
+    let yard = Yard::aws().await;
+    yard.settings(&serde_json::json!({"pollIntervalSecs": 10, "driftHours": null}));
+    yard.rig.set("KEY", "one");
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let mut face = Face::open(&yard).await;
+    let remote = kms_sync::service::attach::reach(&yard.dirs()).await.expect("the engine");
+    remote.hand_over().await.expect("room");
+    let mut noticed = false;
+    face.until("the engine back", |event, _| {
+        noticed |= matches!(event, Event::Notice { text, .. } if text.starts_with("Nobody took the engine over"));
+        noticed && *event == Event::Lagged
+    })
+    .await;
+    assert!(face.service.local().is_some() && !face.board().engine.attached);
+    yard.rig.set("LATER", "one");
+    sure("a change of its time", || yard.place().values().len() == 2).await;
+    // The engine of a command that is one for a moment makes no room.
+    face.service.close().await;
+    drop(face);
+    let local = kms_sync::service::local::Local::new(yard.store());
+    assert_eq!(local.hand_over().await.unwrap_err().kind, ServiceErrorKind::Busy);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -161,10 +161,7 @@ async fn a_terminal_takes_over_from_a_stopped_engine() {
     sure("a change in the terminal's time", || yard.place().values().len() == 5).await;
     pty.see("✓ in sync");
 
-    // One engine: the service is refused while the terminal is it, and commands go through it.
-    let second = yard.rig.run(&["run"]).await;
-    assert_eq!(second.code, 1);
-    assert!(second.stderr.contains(&format!("pid {}", pty.pid())), "{}", second.stderr);
+    // Commands go through the terminal.
     set(&yard, 5..6);
     yard.rig.run(&["sync", "web", "--json"]).await.expect(0);
     assert_eq!(yard.place().values().len(), 6);
@@ -176,6 +173,45 @@ async fn a_terminal_takes_over_from_a_stopped_engine() {
     let engine = yard.engine(&[]).await;
     set(&yard, 6..7);
     engine.says("web: 1 created").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_hands_its_engine_over_to_a_service_in_the_middle_of_a_run() {
+    let yard = Yard::aws().await;
+    yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
+    set(&yard, 0..20);
+    slow(&yard, 150);
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let mut pty = app(&yard, 120, 40);
+    live(&pty, 20);
+    let mut engine = yard.spawn(&["run"]);
+    let line = engine.says("waiting: another kms-sync").await;
+    assert!(line.contains(&format!("pid {}, the terminal app", pty.pid())), "{line}");
+    engine.says("ready").await;
+    pty.see("attached to kms-sync run");
+    // The run was let to its end before, and its record is the terminal's; nothing was written twice.
+    let history = runs(&yard).await;
+    let first = history.last().expect("a run");
+    assert_eq!((&first["status"], &first["counts"]["created"]), (&json!("succeeded"), &json!(20)), "{history:#?}");
+    assert_eq!(yard.place().host().log.count("CreateSecret"), 20);
+    let facts: Value = serde_json::from_str(&std::fs::read_to_string(yard.rig.state_dir().join("engine.lock")).expect("a lock")).expect("facts");
+    assert_eq!(facts["pid"], json!(engine.id()), "{facts:#}");
+    assert!(facts["since"].as_str() >= first["finishedAt"].as_str(), "one engine after the other: {facts:#} {first:#}");
+
+    // The service does the work now, the terminal shows it.
+    yard.place().host().faults.clear();
+    set(&yard, 20..22);
+    engine.says("web: 2 created").await;
+    pty.see("web in sync: 2 created");
+    // And back.
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.end().await.code(), Some(0));
+    pty.wait("an app of its own", |screen| !screen.contains("attached to"));
+    set(&yard, 22..23);
+    sure("a change in the terminal's time", || yard.place().values().len() == 23).await;
+    signal(pty.pid(), Signal::HUP);
+    pty.end();
+    assert_eq!(yard.place().host().log.count("CreateSecret"), 23);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
