@@ -175,8 +175,22 @@ fn options(args: &Args, settings: &crate::store::Settings) -> TuiOptions {
     }
 }
 
+/// An end that takes longer than this is explained.
+const SOON: std::time::Duration = std::time::Duration::from_secs(1);
+
 async fn finish(result: anyhow::Result<()>, service: &dyn Service) -> Outcome {
-    service.close().await;
+    let closing = service.close();
+    tokio::pin!(closing);
+    if tokio::time::timeout(SOON, &mut closing).await.is_err() {
+        note("Runs under way have 10 s to finish, then they stop where they are and go on next time. Ctrl-C: leave at once.");
+        tokio::select! {
+            () = closing => {}
+            _ = tokio::signal::ctrl_c() => {
+                note("Left at once: the next start records these runs as interrupted and goes on from what they recorded.");
+                return Ok(130);
+            }
+        }
+    }
     match result {
         Ok(()) => Ok(0),
         Err(error) => {

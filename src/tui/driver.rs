@@ -24,7 +24,7 @@ use crate::service::{Draft, Service, ServiceError};
 const FRAME: Duration = Duration::from_millis(33);
 /// The first frame waits this long for the first picture, so that it need not be drawn twice.
 const FIRST: Duration = Duration::from_millis(6);
-/// How long a leaving app waits for its runs to be parked.
+/// How long a leaving app waits for the unfinished sync to be kept.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What tasks send to the loop.
@@ -51,7 +51,7 @@ struct Driver {
     leaving: bool,
 }
 
-/// Runs the app until the operator leaves.
+/// Runs the app until the operator leaves or the line drops. Does not close the service.
 pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Result<()> {
     // Before the terminal is taken: from here on every signal gives it back.
     let signals = Signals::new()?;
@@ -85,12 +85,19 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
     // The keeper ends with the last draft kept.
     drop(driver);
     if tokio::time::timeout(GRACE, keeper).await.is_err() {
-        eprintln!("kms-sync: the unfinished sync could not be kept");
+        tracing::warn!("the unfinished sync could not be kept in time");
     }
-    if tokio::time::timeout(GRACE, service.close()).await.is_err() {
-        eprintln!("kms-sync: some runs did not stop in time; the next start marks them interrupted");
+    match outcome {
+        Err(error) if line_dropped(&error) => Ok(()),
+        outcome => outcome,
     }
-    outcome
+}
+
+/// True when the terminal went away, which may be seen before SIGHUP comes: a way to leave like others.
+fn line_dropped(error: &anyhow::Error) -> bool {
+    use rustix::io::Errno;
+    let number = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
+    number.is_some_and(|n| [Errno::IO, Errno::NXIO, Errno::NOTTY, Errno::PIPE, Errno::BADF].contains(&n))
 }
 
 impl Driver {

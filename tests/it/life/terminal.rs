@@ -222,11 +222,50 @@ async fn a_terminal_that_is_the_engine_finishes_its_run_when_the_line_drops() {
     yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
     let mut pty = app(&yard, 120, 40);
     live(&pty, 20);
-    signal(pty.pid(), Signal::HUP);
-    pty.end();
+    pty.hang_up();
+    assert_eq!(pty.end(), 0);
     let history = runs(&yard).await;
     assert_eq!((history.len(), &history[0]["status"], &history[0]["counts"]["created"]), (1, &json!("succeeded"), &json!(20)), "{history:#?}");
     assert_eq!(yard.place().values().len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_outlasts_the_grace_after_a_dropped_line_is_parked_and_gone_on_with() {
+    let yard = Yard::aws().await;
+    set(&yard, 0..400);
+    slow(&yard, 900);
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let mut pty = app(&yard, 80, 24);
+    live(&pty, 400);
+    pty.hang_up();
+    assert_eq!(pty.end(), 0);
+    let made = yard.place().values().len();
+    let history = runs(&yard).await;
+    assert_eq!((history.len(), &history[0]["status"]), (1, &json!("interrupted")), "{history:#?}");
+    let message = history[0]["message"].as_str().expect("a message");
+    assert!(message.contains("what was written stays") && (1..400).contains(&made), "{made}: {message}");
+    assert_eq!(history[0]["counts"]["created"], made, "nothing is left half-recorded");
+    yard.place().host().faults.clear();
+    let engine = yard.engine(&[]).await;
+    engine.says(&format!("web: {} created", 400 - made)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_during_a_run_is_told_why_it_takes_time_and_can_leave_at_once() {
+    let yard = Yard::aws().await;
+    set(&yard, 0..400);
+    slow(&yard, 900);
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let mut pty = app(&yard, 80, 24);
+    live(&pty, 400);
+    signal(pty.pid(), Signal::TERM);
+    pty.see("Runs under way have 10 s to finish");
+    pty.key("Ctrl-C");
+    assert_eq!(pty.end(), 130);
+    assert_eq!(runs(&yard).await[0]["status"], "interrupted");
+    yard.place().host().faults.clear();
+    assert_eq!(yard.rig.run(&["sync", "web", "--json"]).await.expect(0)["runs"][0]["status"], "succeeded");
+    assert_eq!(yard.place().values().len(), 400);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

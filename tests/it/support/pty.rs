@@ -17,13 +17,15 @@ struct Seen {
     /// Everything that was written, as it came.
     raw: Vec<u8>,
     closed: bool,
+    /// The line is to drop: nobody reads any more.
+    hung_up: bool,
 }
 
 /// A program on a terminal.
 pub struct Pty {
     child: Box<dyn Child + Send + Sync>,
-    master: Box<dyn MasterPty + Send>,
-    writer: Box<dyn Write + Send>,
+    /// This side of the line, until it drops.
+    line: Option<(Box<dyn MasterPty + Send>, Box<dyn Write + Send>)>,
     seen: Arc<(Mutex<Seen>, Condvar)>,
 }
 
@@ -46,23 +48,30 @@ impl Pty {
         drop(pair.slave);
         let mut reader = pair.master.try_clone_reader().expect("a reader");
         let writer = pair.master.take_writer().expect("a writer");
-        let seen = Arc::new((Mutex::new(Seen { parser: vt100::Parser::new(rows, columns, 0), raw: Vec::new(), closed: false }), Condvar::new()));
+        let seen = Arc::new((
+            Mutex::new(Seen { parser: vt100::Parser::new(rows, columns, 0), raw: Vec::new(), closed: false, hung_up: false }),
+            Condvar::new(),
+        ));
         let shared = seen.clone();
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
             loop {
                 let read = reader.read(&mut buffer).unwrap_or(0);
                 let mut seen = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.closed = read == 0;
                 seen.raw.extend_from_slice(&buffer[..read]);
                 seen.parser.process(&buffer[..read]);
                 shared.1.notify_all();
-                if read == 0 {
+                if read == 0 || seen.hung_up {
                     break;
                 }
             }
+            // Before anybody goes on who waits for it.
+            drop(reader);
+            let mut seen = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.closed = true;
+            shared.1.notify_all();
         });
-        Self { child, master: pair.master, writer, seen }
+        Self { child, line: Some((pair.master, writer)), seen }
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -71,8 +80,9 @@ impl Pty {
 
     /// Types text as it is.
     pub fn send(&mut self, text: &str) {
-        self.writer.write_all(text.as_bytes()).expect("the terminal takes input");
-        self.writer.flush().expect("the terminal takes input");
+        let (_, writer) = self.line.as_mut().expect("the line stands");
+        writer.write_all(text.as_bytes()).expect("the terminal takes input");
+        writer.flush().expect("the terminal takes input");
     }
 
     /// Presses a key by name.
@@ -165,7 +175,24 @@ impl Pty {
     /// Another size.
     pub fn resize(&self, columns: u16, rows: u16) {
         self.seen().parser.screen_mut().set_size(rows, columns);
-        self.master.resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 }).expect("a new size");
+        let (master, _) = self.line.as_ref().expect("the line stands");
+        master.resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 }).expect("a new size");
+    }
+
+    /// The line drops: the terminal is gone, and the program hears SIGHUP.
+    pub fn hang_up(&mut self) {
+        self.seen().hung_up = true;
+        // Whatever the program writes next is the last that is read.
+        let (rows, columns) = self.seen().parser.screen().size();
+        self.resize(columns, rows - 1);
+        let mut seen = self.seen();
+        let end = Instant::now() + LIMIT;
+        while !seen.closed {
+            assert!(Instant::now() < end, "nothing was written after a resize:\n{}", seen.parser.screen().contents());
+            seen = self.seen.1.wait_timeout(seen, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(seen);
+        self.line = None;
     }
 
     /// Leaves with Ctrl-C, pressed again as a person would: a key that arrives in the same
