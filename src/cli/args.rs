@@ -201,7 +201,8 @@ pub enum Command {
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
     },
-    /// Keep the syncs running, without a terminal.
+    /// Keep the syncs running, without a terminal. SIGTERM and SIGINT stop it in good order (runs
+    /// under way get 10 s, then they are parked), SIGHUP reads the configuration again.
     Run {
         /// Run every enabled sync once and exit.
         #[arg(long)]

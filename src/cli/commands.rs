@@ -83,10 +83,8 @@ pub async fn dispatch(args: &Args, out: &Out) -> Outcome {
             Ok(0)
         }
         Command::Man => {
-            let mut page = Vec::new();
-            let rendered = clap_mangen::Man::new(Args::command()).render(&mut page);
-            rendered.map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e.to_string()))?;
-            output::print_text(&String::from_utf8_lossy(&page));
+            let page = super::man::page().map_err(|e| ServiceError::new(ServiceErrorKind::Storage, e.to_string()))?;
+            output::print_text(&page);
             Ok(0)
         }
     }

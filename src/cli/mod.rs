@@ -12,6 +12,7 @@ mod demo;
 mod follow;
 mod input;
 mod log;
+mod man;
 mod output;
 mod progress;
 mod serve;

@@ -19,6 +19,12 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     let local = held.local.clone();
     // From the moment on that we are called ready, a signal means what it is to mean.
     let stop = wait_for_stop(&local);
+    if access::store(args)?.locked()? {
+        let how = crate::store::PASSPHRASE_FILE_ENV;
+        note(&format!(
+            "error: the stored credentials are sealed with a passphrase that nobody gave: syncs that need them will fail. Set {how}, or give the service the credential kms-sync-passphrase, and start again."
+        ));
+    }
     local.start_auto();
     tracing::info!(event = "ready", "ready");
     systemd("READY=1");

@@ -4,10 +4,11 @@
 //! succeeds again, `onChange` after each run that wrote something. The command gets the run's
 //! record as JSON on standard input, without a shell. It is a process group of its own, and the
 //! group is ended when the hook takes longer than the settings allow and when the engine stops;
-//! what it started in another group or session lives on. One sync's hooks go one after another; what cannot wait any
-//! more is dropped, and told.
+//! what it started in another group or session lives on. It has the engine's environment without
+//! what is meant for the engine alone ([`kept_back`]). One sync's hooks go one after another; what
+//! cannot wait any more is dropped, and told.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, Finished};
+use crate::model::connection::Credential;
 use crate::model::run::{RunKind, RunRecord, RunStatus};
-use crate::store::Group;
+use crate::store::{Group, PASSPHRASE_FILE_ENV, Store, StoreError};
 
 /// Hooks at once.
 const AT_ONCE: usize = 4;
@@ -73,6 +75,7 @@ struct Call {
     command: Vec<String>,
     finished: Arc<Finished>,
     limit: Duration,
+    kept_back: Arc<BTreeSet<String>>,
 }
 
 /// The hooks that wait and that go.
@@ -198,7 +201,8 @@ async fn calls(engine: &Engine, finished: &Arc<Finished>) -> Vec<Call> {
     // The run before this one decides whether a state began or ended; what was cancelled or
     // cut off says nothing about the sync's health.
     let (store, name) = (engine.store().clone(), record.sync.clone());
-    let runs = super::blocking(move || store.runs(&name, LOOK_BACK)).await.unwrap_or_default();
+    let known = super::blocking(move || Ok::<_, StoreError>((store.runs(&name, LOOK_BACK).unwrap_or_default(), Arc::new(kept_back(&store)))));
+    let Ok((runs, kept_back)) = known.await else { return Vec::new() };
     let telling = |r: &&RunRecord| r.kind == RunKind::Sync && !matches!(r.status, RunStatus::Cancelled | RunStatus::Interrupted);
     let before = runs.iter().skip_while(|r| r.id != record.id).skip(1).find(telling);
     let was_failing = before.is_some_and(|r| r.status != RunStatus::Succeeded);
@@ -209,22 +213,42 @@ async fn calls(engine: &Engine, finished: &Arc<Finished>) -> Vec<Call> {
     ];
     let limit = Duration::from_secs(settings.hook_timeout_secs);
     let due = due.into_iter().filter(|(_, due, _)| *due);
-    due.filter_map(|(event, _, command)| Some(Call { event, command: command.filter(|c| !c.is_empty())?, finished: finished.clone(), limit }))
-        .collect()
+    let call = |(event, _, command): (_, _, Option<Vec<String>>)| {
+        let command = command.filter(|c| !c.is_empty())?;
+        Some(Call { event, command, finished: finished.clone(), limit, kept_back: kept_back.clone() })
+    };
+    due.filter_map(call).collect()
+}
+
+/// The variables that no hook gets: those that hold connections' credentials, and what a service
+/// manager gives to the service (its socket, the places of its credentials; sd_notify(3),
+/// systemd.exec(5)).
+fn kept_back(store: &Store) -> BTreeSet<String> {
+    let own = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "CREDENTIALS_DIRECTORY", PASSPHRASE_FILE_ENV].map(String::from);
+    let connections = store.connections().into_iter().filter_map(|c| c.result.ok());
+    let names = connections.flat_map(|c| c.credentials.into_values()).filter_map(|c| match c {
+        Credential::Env(name) => Some(name),
+        _ => None,
+    });
+    names.chain(own).collect()
 }
 
 impl Call {
     async fn carry_out(&self, engine: &Engine) {
         let record = &self.finished.record;
         let body = serde_json::json!({ "event": self.event, "run": record }).to_string();
-        if let Err(error) = run(&self.command, body, self.limit).await {
+        if let Err(error) = run(&self.command, &self.kept_back, body, self.limit).await {
             engine.hub().notice("warn", format!("the {} hook {}: {error}", self.event, self.command[0]), Some(&record.sync));
         }
     }
 }
 
-async fn run(command: &[String], body: String, limit: Duration) -> Result<(), String> {
-    let mut child = tokio::process::Command::new(&command[0])
+async fn run(command: &[String], kept_back: &BTreeSet<String>, body: String, limit: Duration) -> Result<(), String> {
+    let mut hook = tokio::process::Command::new(&command[0]);
+    for name in kept_back {
+        hook.env_remove(name);
+    }
+    let mut child = hook
         .args(&command[1..])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -6,11 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use notify::Watcher;
 use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::changes::{Watcher, watch_files};
 use super::local::Local;
 use super::remote::{Remote, Unreached};
 use super::socket::Socket;
@@ -23,15 +23,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Who was handed the engine takes it within this time, or it stays here.
 const TURN: Duration = Duration::from_secs(5);
-/// Editors write several times: files are read again when they have been quiet this long.
-const QUIET: Duration = Duration::from_millis(300);
 
 /// The engine of this process: lock, socket and file watcher belong together.
 pub struct Held {
     pub local: Arc<Local>,
     // Dropped in this order: nobody reaches an engine whose lock is free.
     _socket: Option<Socket>,
-    _files: Option<notify::RecommendedWatcher>,
+    _files: Option<Watcher>,
     _lock: EngineLock,
 }
 
@@ -74,29 +72,6 @@ impl Held {
             socket.close().await;
         }
     }
-}
-
-/// Reads the configuration again when its files change.
-fn watch_files(dirs: &Dirs, local: &Arc<Local>) -> Option<notify::RecommendedWatcher> {
-    let (changed, mut changes) = tokio::sync::mpsc::unbounded_channel();
-    let told = move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|e| !e.kind.is_access()) {
-            // The service may have ended.
-            let _ = changed.send(());
-        }
-    };
-    let mut watcher = notify::recommended_watcher(told).ok()?;
-    watcher.watch(&dirs.config, notify::RecursiveMode::Recursive).ok()?;
-    let local = Arc::downgrade(local);
-    tokio::spawn(async move {
-        while changes.recv().await.is_some() {
-            while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|c| c.is_some()) {}
-            let Some(local) = local.upgrade() else { return };
-            // Reading files is no work for the async threads.
-            let _ = tokio::task::spawn_blocking(move || local.look_again()).await;
-        }
-    });
-    Some(watcher)
 }
 
 /// Where the engine is now.

@@ -5,6 +5,7 @@
 
 mod asked;
 pub mod attach;
+mod changes;
 mod documented;
 pub mod local;
 pub mod remote;

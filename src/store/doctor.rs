@@ -70,7 +70,14 @@ fn directories(store: &Store, found: &mut Vec<Finding>) {
         });
         found.push(match looked {
             Err(error) => of_error(what, error),
-            Ok(None) => well(what, format!("{}: made on first use", name_of(&path))),
+            Ok(None) => match path.ancestors().skip(1).find(|dir| dir.exists()).map_or(Ok(()), writable) {
+                Ok(()) => well(what, format!("{}: made on first use", name_of(&path))),
+                Err(error) => of_error(what, error),
+            },
+            Ok(Some(_)) if path != dirs.state && writable(&path).is_err() => Finding {
+                fix: Some(format!("To create or edit here, make it writable: chown or chmod {}", shown(&path))),
+                ..well(what, format!("{}: read only for this user", name_of(&path)))
+            },
             Ok(Some(meta)) => {
                 let mode = meta.mode() & 0o777;
                 let open = mode & 0o077 != 0;

@@ -79,6 +79,30 @@ async fn cron_has_hooks_too_and_a_broken_hook_breaks_nothing() {
     assert_eq!(words, ["failure"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_hook_inherits_what_is_meant_for_the_engine_alone() {
+    let yard = Yard::aws().await;
+    let home = yard.rig.config_dir().parent().expect("a home").to_path_buf();
+    let (script, seen) = (home.join("env.sh"), home.join("env.txt"));
+    std::fs::write(&script, format!("#!/bin/sh\nenv > '{0}.new'; mv '{0}.new' '{0}'\n", seen.display())).expect("a script");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("a script");
+    yard.settings(&json!({"onChange": [script]}));
+    yard.rig.set("KEY", "one");
+    let other = json!({"name": "other", "app": "aws", "method": "access-key",
+        "credentials": {"accessKeyId": {"env": "OTHER_ID"}, "secretAccessKey": {"env": "OTHER_SECRET"}}});
+    yard.rig.run_with(&["connection", "add", "-f", "-"], &other).await.expect(0);
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let mut command = yard.rig.command();
+    command.args(["run"]).env("OTHER_SECRET", "hook-canary-secret").env("OTHER_ID", "id").env("FREE", "stays");
+    command.env("NOTIFY_SOCKET", home.join("notify.sock")).env("CREDENTIALS_DIRECTORY", &home);
+    let engine = yard.start(command);
+    let text = until("a call", || std::fs::read_to_string(&seen).ok(), || engine.lines().join("\n")).await;
+    assert!(text.contains("FREE=stays\n") && text.contains("PATH="), "{text}");
+    for name in ["OTHER_ID", "OTHER_SECRET", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY"] {
+        assert!(!text.lines().any(|l| l.starts_with(&format!("{name}="))), "{name}: {text}");
+    }
+}
+
 /// A hook whose children write a line every tenth of a second for as long as they live.
 fn hanging(yard: &Yard) -> (std::path::PathBuf, String) {
     let home = yard.rig.config_dir().parent().expect("a home").to_path_buf();
