@@ -146,14 +146,18 @@ async fn show(args: &Args, out: &Out, name: &str) -> Outcome {
         ("Connection", doc.connection.as_ref().map_or_else(|| doc.connection_id.clone(), |c| c.name.clone())),
         ("Initial Sync Behavior", doc.sync_options.initial_sync_behavior.to_string()),
         ("Key Schema", doc.sync_options.key_schema.clone().unwrap_or_else(|| "none".into())),
-        ("Include Keys", doc.sync_options.include_keys.join(", ")),
-        ("Exclude Keys", doc.sync_options.exclude_keys.join(", ")),
+    ];
+    for (label, keys) in [("Include Keys", &doc.sync_options.include_keys), ("Exclude Keys", &doc.sync_options.exclude_keys)] {
+        if !keys.is_empty() {
+            rows.push((label, keys.join(", ")));
+        }
+    }
+    rows.extend([
         ("Auto-Sync Enabled", doc.is_enabled.to_string()),
         ("Disable Secret Deletion", doc.sync_options.disable_secret_deletion.unwrap_or(false).to_string()),
         ("Status", status(doc.sync_status)),
         ("Last synced", when(&doc)),
-    ];
-    rows.retain(|(label, value)| !label.ends_with("clude Keys") || !value.is_empty());
+    ]);
     if let Some(message) = &doc.last_sync_message {
         rows.push(("Last message", message.clone()));
     }
@@ -259,10 +263,7 @@ async fn delete(args: &Args, out: &Out, name: &str, remove_secrets: bool, yes: b
     let doc = access.service.sync(name).await?;
     let what = if remove_secrets { "and take its secrets away from the destination" } else { "(its secrets at the destination stay)" };
     confirm(yes, &format!("Delete the sync {} {what}?", doc.name), &doc.name)?;
-    // With the sync goes the knowledge of what it wrote before its settings were changed.
-    let left = doc.left_behind.is_some();
-    let removals = [left.then_some(true), Some(false)].into_iter().flatten().filter(|_| remove_secrets);
-    for left_behind in removals {
+    for left_behind in doc.removals().filter(|_| remove_secrets) {
         let records = follow(&mut access, vec![RunRequest { allow_delete, left_behind, ..request(name, RunKind::Remove) }]).await?.records;
         if code(&records) != 0 {
             report(out, &records);

@@ -11,11 +11,7 @@ use crate::service::{ServiceError, ServiceErrorKind};
 
 /// Reads a document from a file or standard input.
 pub fn document(path: &Path) -> Result<Value, ServiceError> {
-    let bad = |member: &str, rule: &str, text: String| {
-        let mut problems = Problems::default();
-        problems.add(member, rule, text);
-        ServiceError::from(problems)
-    };
+    let bad = |member: &str, rule: &str, text: String| ServiceError::from(Problems::one(member, rule, text));
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().lock().take(1 << 24).read_to_string(&mut text).map_err(|e| bad("", "readable", format!("standard input: {e}")))?;

@@ -16,9 +16,7 @@ pub async fn take_over(args: &Args, out: &Out, name: &str, ids: &[String], yes: 
     let target = || PlanTarget::Stored { name: doc.name.clone() };
     let found = service.server_rivals(target()).await?;
     if let Some(id) = ids.iter().find(|id| !found.iter().any(|r| r.sync.id == **id)) {
-        let id = crate::model::text::brief(id, 80);
-        let text = format!("The KMS server has no sync {id:?} on auto-sync that writes where {} does.", doc.name);
-        return Err(ServiceError::new(ServiceErrorKind::NotFound, text));
+        return Err(ServiceError::no_rival(id, &doc.name));
     }
     let chosen = |r: &ServerRival| if ids.is_empty() { r.certain } else { ids.contains(&r.sync.id) };
     let (chosen, left): (Vec<_>, Vec<_>) = found.into_iter().partition(chosen);

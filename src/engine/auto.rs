@@ -229,9 +229,12 @@ impl Clocks {
                 let joined: Vec<_> = group.syncs.iter().filter(|s| !old.syncs.contains(s)).collect();
                 let edited = joined.iter().any(|s| state.pending.contains_key(&s.name));
                 let freed = old.trouble.is_some() && (renewed || old.print != group.print);
-                // A shorter interval counts from now on, not from the end of the old one.
-                let soon = |due| if due > latest { Instant::now() + jitter(interval) } else { due };
-                group.due = if freed { Some(Instant::now()) } else { old.due.map(soon).filter(|_| old.failures == 0).or(old.due) };
+                group.due = match old.due {
+                    _ if freed => Some(Instant::now()),
+                    // A shorter interval counts from now on, not from the end of the old one.
+                    Some(due) if old.failures == 0 && due > latest => Some(Instant::now() + jitter(interval)),
+                    due => due,
+                };
                 // A poll under way does not answer for what has just changed.
                 group.hinted = match (freed || edited, joined.is_empty()) {
                     (true, _) => Some(Instant::now()),

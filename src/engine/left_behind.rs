@@ -9,7 +9,6 @@ use super::pool;
 use super::progress::Progress;
 use super::runner::{Learned, RunSpec, Runner, Stopped, held_back, unread};
 use super::steps::{Opened, failures, target};
-use crate::destination::Inventory;
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::board::Phase;
 use crate::model::ledger::{Ledger, WrittenPlace};
@@ -105,7 +104,7 @@ impl Runner {
         }
         let _turn = self.targets.turn(&destination.writers(), cx).await?;
         let (source, ledger) = (unread(), Ledger::default());
-        let mut opened = Opened { account: present.account.clone(), source, destination, ledger, inventory: Inventory::default() };
+        let mut opened = Opened::new(present.account.clone(), source, destination, ledger);
         self.list(&there, cx, progress, &mut opened, false).await?;
         progress.phase(Phase::Planning);
         let mut plan = self.removal(&there, cx, &mut opened).await?;

@@ -181,7 +181,7 @@ impl Engine {
             self.inner.hub.publish(Event::Run { sync: name.clone(), run: Box::new(live) });
         }
         self.note_started(&spec, &record).await;
-        let ended = {
+        let mut ended = {
             let ticking = self.look_after(&name, &progress, &cx);
             let runner = self.runner();
             // A defect must not leave the sync busy for ever. What it says may hold anything.
@@ -189,7 +189,6 @@ impl Engine {
             ticking.cancel();
             ended.unwrap_or_else(|_| Ended::defect())
         };
-        let mut ended = ended;
         self.as_parked(&mut ended, self.queue().running.get(&name));
         let (counts, secrets) = progress.take(cx.redactor());
         record.status = ended.status;

@@ -14,7 +14,7 @@ use super::{Engine, NotQueued, parked, rates, targets};
 use crate::http::Cx;
 use crate::model::Time;
 use crate::model::board::{Event, LiveRun, Phase};
-use crate::model::run::{RunKind, RunRecord, RunRequest, Trigger};
+use crate::model::run::{RunRecord, RunRequest, Trigger};
 use crate::model::sync::{Job, JobStatus};
 use crate::source::SourceMap;
 
@@ -62,7 +62,7 @@ impl Queue {
         // One that has begun cannot be told what the creator agreed to.
         let bare =
             !request.allow_delete && !request.withhold && !request.verify && !request.rewrite && request.prioritize.is_none() && !request.left_behind;
-        let same = |r: &&Running| r.kind == request.kind && bare && (r.resumed || request.trigger == Trigger::Created);
+        let same = |r: &&Running| r.request.kind == request.kind && bare && (r.resumed || request.trigger == Trigger::Created);
         self.running.get(name).filter(same).map(|r| r.id.clone())
     }
 
@@ -95,12 +95,10 @@ pub(super) struct Queued {
 
 pub(super) struct Running {
     pub(super) id: String,
-    pub(super) kind: RunKind,
-    pub(super) trigger: Trigger,
     pub(super) connection: String,
     pub(super) ticket: u64,
     pub(super) target: String,
-    /// What is asked for again when the engine ends before the run does.
+    /// What it does and why, and what is asked for again when the engine ends before the run does.
     pub(super) request: RunRequest,
     pub(super) resumed: bool,
     /// The destination's kind.
@@ -212,8 +210,6 @@ impl Engine {
         let config = &job.spec.config;
         let running = Running {
             id: job.id.clone(),
-            kind: job.spec.kind,
-            trigger: job.spec.trigger,
             connection: job.connection.clone(),
             ticket: job.ticket,
             target: job.target.clone(),

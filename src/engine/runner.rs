@@ -270,7 +270,8 @@ impl Runner {
             skipped = plan.skipped.clone();
             frozen = plan.frozen.clone();
             let all: Vec<_> = plan.changes.iter().collect();
-            opened.source = importing::merged(std::mem::take(&mut opened.source), &all);
+            let merged = importing::merged(std::mem::take(&mut opened.source), &all);
+            opened.set_source(merged);
         }
         let mut plan = self.compute(spec, cx, &mut opened, full, first).await.map_err(api)?;
         withdraw_frozen(&mut plan, &frozen, opened.destination.keys());

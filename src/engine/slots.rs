@@ -104,7 +104,7 @@ impl Engine {
     fn seat(&self, queue: &mut Queue, settings: &Settings) {
         while queue.running.values().filter(|r| r.seated()).count() < settings.max_runs {
             let wanted = |r: &&Running| r.cx.as_ref().is_some_and(|cx| cx.seat().wanted());
-            if let Some(running) = queue.running.values().filter(wanted).min_by_key(|r| (r.trigger.unattended(), r.ticket)) {
+            if let Some(running) = queue.running.values().filter(wanted).min_by_key(|r| (r.request.trigger.unattended(), r.ticket)) {
                 running.cx.iter().for_each(|cx| cx.seat().sit_down());
                 continue;
             }

@@ -28,6 +28,21 @@ pub(super) struct Opened {
     pub destination: Arc<dyn Destination>,
     pub ledger: Ledger,
     pub inventory: Inventory,
+    /// What the source asks for, from the listing to the plan.
+    wanted: Option<plan::Wanted>,
+}
+
+impl Opened {
+    /// What a run starts with that has listed nothing yet.
+    pub fn new(account: Arc<dyn Source>, source: SourceMap, destination: Arc<dyn Destination>, ledger: Ledger) -> Self {
+        Self { account, source, destination, ledger, inventory: Inventory::default(), wanted: None }
+    }
+
+    /// Goes on with another content of the source.
+    pub fn set_source(&mut self, source: SourceMap) {
+        self.source = source;
+        self.wanted = None;
+    }
 }
 
 impl Runner {
@@ -85,7 +100,7 @@ impl Runner {
             RunKind::Sync | RunKind::Import => session.open(cx, &target).await?,
         };
         let ledger = self.ledger(spec, &*destination).await?;
-        Ok(Opened { account, source, destination, ledger, inventory: Inventory::default() })
+        Ok(Opened::new(account, source, destination, ledger))
     }
 
     async fn ledger(&self, spec: &RunSpec, destination: &dyn Destination) -> Result<Ledger, Stopped> {
@@ -122,13 +137,14 @@ impl Runner {
         if spec.kind == RunKind::Sync {
             let keys = opened.destination.keys();
             let listed: HashSet<String> = opened.inventory.entries.iter().map(|e| keys.fold(&e.key)).collect();
-            let wanted = plan::want(&spec.config, &opened.source, keys).desired;
-            let missing: Vec<&str> = wanted.iter().map(|d| d.fold.as_str()).filter(|f| !listed.contains(*f)).collect();
+            let wanted = plan::want(&spec.config, &opened.source, keys);
+            let missing: Vec<&str> = wanted.desired.iter().map(|d| d.fold.as_str()).filter(|f| !listed.contains(*f)).collect();
             if !missing.is_empty() {
                 let found = opened.destination.hidden(cx, &missing).await?;
                 opened.inventory.entries.extend(found.entries);
                 opened.inventory.warnings.extend(found.warnings);
             }
+            opened.wanted = Some(wanted);
         }
         for value in opened.inventory.entries.iter().filter_map(|e| e.value.as_ref()) {
             cx.redactor().learn(value);
@@ -245,7 +261,7 @@ impl Runner {
             progress.done(SecretOutcome { key: change.key.clone(), source_key, outcome, reason: Some(reason) });
         }
         if let Some(Ok(map)) = now {
-            opened.source = map.selected(&spec.config.sync_options.filter());
+            opened.set_source(map.selected(&spec.config.sync_options.filter()));
         }
         opened.ledger.unproven.retain(|fold| !proved.contains(fold));
         let (store, id) = (self.store.clone(), spec.state.id.clone());
@@ -268,7 +284,8 @@ impl Runner {
         let hasher = self.store.hasher().map_err(|e| e.to_string())?;
         let policy =
             Policy { allow_all: spec.allow_delete, full, rewrite: spec.rewrite, mass_delete_percent: self.mass_delete_percent, overwrite_agreed };
-        let wanted = plan::want(&spec.config, &opened.source, opened.destination.keys());
+        let want = || plan::want(&spec.config, &opened.source, opened.destination.keys());
+        let wanted = opened.wanted.take().unwrap_or_else(want);
         let indexes = plan::reads(&inputs(spec, opened, &hasher, policy), &wanted);
         let failed = self.read(cx, opened, &indexes).await?;
         Ok(plan::compute(&inputs(spec, opened, &hasher, policy), wanted, &failed))

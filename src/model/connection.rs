@@ -137,8 +137,7 @@ impl Connection {
     pub fn parse(document: &Value, spec_of: impl Fn(&str) -> Option<&'static AppSpec>, apps: &[&str]) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let Some(object) = document.as_object() else {
-            problems.add("", "object", "The connection must be one JSON object.");
-            return Err(problems);
+            return Err(Problems::one("", "object", "The connection must be one JSON object."));
         };
         let mut reader = super::sync::Reader { object, prefix: "", problems: &mut problems };
         let name = reader.text("name", true, usize::MAX).unwrap_or_default();

@@ -18,6 +18,13 @@ pub struct FieldProblem {
 pub struct Problems(pub Vec<FieldProblem>);
 
 impl Problems {
+    /// One broken rule.
+    pub fn one(field: impl Into<String>, rule: &str, message: impl Into<String>) -> Self {
+        let mut problems = Self::default();
+        problems.add(field, rule, message);
+        problems
+    }
+
     /// Records one broken rule.
     pub fn add(&mut self, field: impl Into<String>, rule: &str, message: impl Into<String>) {
         self.0.push(FieldProblem { field: field.into(), rule: rule.into(), message: message.into() });

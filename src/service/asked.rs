@@ -36,7 +36,7 @@ impl Asked {
     /// A value that may not be empty.
     pub fn filled(&self, name: &str) -> Result<Option<&str>, Problems> {
         match self.text(name) {
-            Some("") => Err(problem(name, "required", format!("{name} may not be empty: leave it out, or give its value."))),
+            Some("") => Err(Problems::one(name, "required", format!("{name} may not be empty: leave it out, or give its value."))),
             value => Ok(value),
         }
     }
@@ -46,7 +46,7 @@ impl Asked {
         let Some(given) = self.text(name) else { return Ok(None) };
         match words.iter().position(|w| *w == given) {
             Some(at) => Ok(Some(at)),
-            None => Err(problem(name, "choice", format!("{name} is {}, not {:?}.", words.join(" or "), brief(given, 40)))),
+            None => Err(Problems::one(name, "choice", format!("{name} is {}, not {:?}.", words.join(" or "), brief(given, 40)))),
         }
     }
 
@@ -54,13 +54,6 @@ impl Asked {
     pub fn flag(&self, name: &str) -> Result<bool, Problems> {
         Ok(self.choice(name, &["false", "true"])? == Some(1))
     }
-}
-
-/// One broken rule.
-pub fn problem(field: &str, rule: &str, message: String) -> Problems {
-    let mut problems = Problems::default();
-    problems.add(field, rule, message);
-    problems
 }
 
 #[cfg(test)]

@@ -128,9 +128,8 @@ impl Attach {
             held.finish().await;
         };
         let heard = async {
-            match watch {
-                Some(watch) => while self.pass_on(watch.events.recv().await) {},
-                None => {}
+            if let Some(watch) = watch {
+                while self.pass_on(watch.events.recv().await) {}
             }
             std::future::pending::<()>().await;
         };

@@ -4,16 +4,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, RawQuery, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::asked::{Asked, problem};
+use super::asked::Asked;
 use super::{Priority, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 use crate::destination::registry;
+use crate::model::Problems;
 use crate::model::run::{RunKind, RunStatus, Trigger};
 use crate::model::sync::SyncDoc;
 
@@ -118,7 +120,7 @@ fn parsed(headers: &HeaderMap, body: &[u8]) -> Result<Value, Response> {
     }
     serde_json::from_slice(body).map_err(|e| {
         let text = format!("The body is not valid JSON (line {} column {}).", e.line(), e.column());
-        Refusal::from(problem("", "json", text)).into_response()
+        Refusal::from(Problems::one("", "json", text)).into_response()
     })
 }
 
@@ -131,23 +133,39 @@ fn bodyless(headers: &HeaderMap, body: &[u8]) -> Result<(), Response> {
     match given.as_object() {
         Some(members) if members.is_empty() => Ok(()),
         Some(members) => {
-            let mut problems = crate::model::Problems::default();
+            let mut problems = Problems::default();
             for name in members.keys() {
                 problems.add(crate::model::text::brief(name, 120), "unknown-field", "This call takes no body.");
             }
             Err(Refusal::from(problems).into_response())
         }
-        None => Err(Refusal::from(problem("", "empty", "This call takes no body.".into())).into_response()),
+        None => Err(Refusal::from(Problems::one("", "empty", "This call takes no body.")).into_response()),
     }
 }
 
-async fn create(
-    State(service): App,
-    Path(kind): Path<String>,
-    RawQuery(query): RawQuery,
+/// What a call came with that may have a body.
+struct Sent<P> {
+    service: Arc<dyn Service>,
+    /// What stands in its path.
+    path: P,
+    query: Option<String>,
     headers: HeaderMap,
     body: bytes::Bytes,
-) -> Result<Answer, Response> {
+}
+
+impl<P: DeserializeOwned + Send> FromRequest<Arc<dyn Service>> for Sent<P> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, service: &Arc<dyn Service>) -> Result<Self, Response> {
+        let (mut parts, body) = request.into_parts();
+        let Path(path) = Path::from_request_parts(&mut parts, service).await.map_err(IntoResponse::into_response)?;
+        let (query, headers) = (parts.uri.query().map(str::to_string), parts.headers.clone());
+        let whole = bytes::Bytes::from_request(Request::from_parts(parts, body), service).await;
+        Ok(Self { service: service.clone(), path, query, headers, body: whole.map_err(IntoResponse::into_response)? })
+    }
+}
+
+async fn create(Sent { service, path: kind, query, headers, body }: Sent<String>) -> Result<Answer, Response> {
     let document = parsed(&headers, &body)?;
     Ok(created(&*service, kind, query, document).await)
 }
@@ -179,13 +197,7 @@ async fn named(State(service): App, Path((kind, name)): Path<(String, String)>, 
     one(of(doc, &kind)?)
 }
 
-async fn update(
-    State(service): App,
-    Path((kind, id)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: bytes::Bytes,
-) -> Result<Answer, Response> {
+async fn update(Sent { service, path: (kind, id), query, headers, body }: Sent<(String, String)>) -> Result<Answer, Response> {
     let document = parsed(&headers, &body)?;
     Ok(updated(&*service, kind, &id, query, document).await)
 }
@@ -196,13 +208,7 @@ async fn updated(service: &dyn Service, kind: String, id: &str, query: Option<St
     one(service.update_sync(&doc.name, SyncInput { document, destination: Some(kind) }).await?)
 }
 
-async fn remove(
-    State(service): App,
-    Path((kind, id)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: bytes::Bytes,
-) -> Result<Answer, Response> {
+async fn remove(Sent { service, path: (kind, id), query, headers, body }: Sent<(String, String)>) -> Result<Answer, Response> {
     bodyless(&headers, &body)?;
     Ok(removed(&*service, &kind, &id, query).await)
 }
@@ -211,8 +217,7 @@ async fn removed(service: &dyn Service, kind: &str, id: &str, query: Option<Stri
     let asked = Asked::read(query.as_deref(), &["removeSecrets"])?;
     let with_secrets = asked.flag("removeSecrets")?;
     let doc = found(service, kind, id).await?;
-    let removals = [doc.left_behind.map(|_| true), Some(false)].into_iter().flatten();
-    for left_behind in removals.filter(|_| with_secrets) {
+    for left_behind in doc.removals().filter(|_| with_secrets) {
         let run = service.start(RunRequest { left_behind, ..RunRequest::new(&doc.name, RunKind::Remove, Trigger::Manual) }).await?;
         let record = service.finished(&run).await?;
         if record.status != RunStatus::Succeeded {
@@ -224,13 +229,7 @@ async fn removed(service: &dyn Service, kind: &str, id: &str, query: Option<Stri
     one(doc)
 }
 
-async fn act(
-    State(service): App,
-    Path((kind, id, action)): Path<(String, String, String)>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: bytes::Bytes,
-) -> Result<Answer, Response> {
+async fn act(Sent { service, path: (kind, id, action), query, headers, body }: Sent<(String, String, String)>) -> Result<Answer, Response> {
     bodyless(&headers, &body)?;
     Ok(acted(&*service, &kind, &id, &action, query).await)
 }

@@ -272,22 +272,15 @@ impl Service for Local {
     }
 
     async fn plan(&self, target: PlanTarget, verify: bool) -> Result<PlanDoc> {
-        let (config, state, replaces) = match target {
-            PlanTarget::Stored { name } => {
-                let config = self.config(&name)?;
-                let state = self.store.sync_state(&config.name)?;
-                (config, state, None)
-            }
-            PlanTarget::Draft { document, replaces } => {
-                let old = replaces.as_deref().and_then(|n| self.config(n).ok());
-                let config = self.checked(&SyncInput { document, destination: None }, old.as_ref())?;
-                // A draft has no state of its own: nothing is owned, everything is a first run.
-                let state = match &old {
-                    Some(old) => self.store.sync_state(&old.name)?,
-                    None => SyncState::fresh(),
-                };
-                (config, state, replaces)
-            }
+        let replaces = match &target {
+            PlanTarget::Stored { .. } => None,
+            PlanTarget::Draft { replaces, .. } => replaces.clone(),
+        };
+        let (config, stored) = self.target(target)?;
+        // A draft has no state of its own: nothing is owned, everything is a first run.
+        let state = match stored {
+            Some(name) => self.store.sync_state(&name)?,
+            None => SyncState::fresh(),
         };
         let overlaps = self.overlaps(&config, replaces.as_deref()).into_iter().map(|o| o.text);
         let cx = self.asking(&config.name);
@@ -309,9 +302,7 @@ impl Service for Local {
         if request.kind == RunKind::Import {
             let provider = registry::find(&config.destination);
             if let Some(spec) = provider.map(|p| p.spec()).filter(|s| !s.can_import) {
-                let mut problems = Problems::default();
-                problems.add("destination", "import-unsupported", format!("{} does not support importing secrets.", spec.title));
-                return Err(problems.into());
+                return Err(Problems::one("destination", "import-unsupported", format!("{} does not support importing secrets.", spec.title)).into());
             }
         }
         Ok(self.engine.submit(&RunRequest { sync: config.name, ..request }, None)?)
@@ -353,9 +344,7 @@ impl Service for Local {
         let mut connection = self.parse_connection(document)?;
         if let Ok(old) = self.store.connection(&connection.name) {
             if !replace {
-                let mut problems = Problems::default();
-                problems.add("name", "unique", format!("A connection named {} exists already.", connection.name));
-                return Err(problems.into());
+                return Err(Problems::one("name", "unique", format!("A connection named {} exists already.", connection.name)).into());
             }
             connection.id = old.id;
         }

@@ -66,6 +66,12 @@ impl ServiceError {
         Self { kind, message: message.into(), fields: Problems::default() }
     }
 
+    /// None of the server's syncs that stand in a sync's way has this id.
+    pub fn no_rival(id: &str, sync: &str) -> Self {
+        let id = crate::model::text::brief(id, 80);
+        Self::new(ServiceErrorKind::NotFound, format!("The KMS server has no sync {id:?} on auto-sync that writes where {sync} does."))
+    }
+
     /// 2 for bad input, 1 for failed work, 130 for a cancelled one.
     pub fn exit_code(&self) -> i32 {
         match self.kind {

@@ -51,7 +51,7 @@ impl Change {
         let below = |path: &str| place.recursive && path.starts_with(&format!("{}/", folder.trim_end_matches('/')));
         self.project_id == place.project_id
             && self.environment.as_ref().is_none_or(|e| *e == place.environment)
-            && self.path.as_ref().is_none_or(|p| tidy(p) == folder || below(&tidy(p)))
+            && self.path.as_ref().is_none_or(|p| tidy(p) == folder || below(tidy(p)))
     }
 
     /// What the data of an event tells. Builds of the server differ in it: what is not understood

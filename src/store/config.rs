@@ -68,8 +68,7 @@ fn against_rules(path: &Path, problems: Problems, fix: &str) -> Broken {
 
 /// A document that names something else than its file does.
 fn misnamed(path: &Path, what: &str, name: &str, fix: &str) -> Broken {
-    let mut problems = Problems::default();
-    problems.add("name", "file-name", format!("The {what} in it is named {:?}, and the file is not.", brief(name, 80)));
+    let problems = Problems::one("name", "file-name", format!("The {what} in it is named {:?}, and the file is not.", brief(name, 80)));
     against_rules(path, problems, fix)
 }
 
@@ -264,9 +263,8 @@ impl Store {
             if there.name == connection.name {
                 connection.id = there.id;
             } else if there.id == connection.id {
-                let mut problems = Problems::default();
-                problems.add("id", "unique", format!("id is the one of the connection {}: leave it out to get a new one.", there.name));
-                return Err(problems.into());
+                let text = format!("id is the one of the connection {}: leave it out to get a new one.", there.name);
+                return Err(Problems::one("id", "unique", text).into());
             }
         }
         let here = std::env::current_dir().map_err(|e| StoreError::io("find the working directory", Path::new("."), &e))?;
@@ -295,11 +293,7 @@ impl Store {
                 problems.add(format!("credentials.{field}"), "sealed", format!("credentials.{field}: {}.", error.message));
             }
         }
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(StoreError { problems: problems.clone(), ..StoreError::new(StoreErrorKind::Invalid, problems.to_string()) })
-        }
+        Ok(problems.into_result(())?)
     }
 
     /// Replaces each credential `{"stored": true}` of an edited document by what the stored

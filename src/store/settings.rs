@@ -106,8 +106,7 @@ impl Settings {
     pub fn parse(document: &Value) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let Some(object) = document.as_object() else {
-            problems.add("", "object", "The settings must be one JSON object.");
-            return Err(problems);
+            return Err(Problems::one("", "object", "The settings must be one JSON object."));
         };
         for key in object.keys().filter(|k| !FIELDS.contains(&k.as_str())) {
             unknown(key, key, FIELDS.iter().copied(), &mut problems);

@@ -1,7 +1,7 @@
 //! What verdicts lead to: calls of the service whose answers become a line in the log, a page
 //! or a question. Screens say what they want; only this file knows how it is carried out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::app::{App, Page};
 use super::fx::{Call, Effect, Level, Move, Reply, Ticket};
@@ -31,14 +31,34 @@ enum Purpose {
         run: bool,
     },
     AskApproval(String),
+    /// Its removals, then its deletion.
+    Forget(String),
 }
 
 /// Answers awaited, and what follows the end of a run.
 #[derive(Default)]
 pub struct Pending {
     waiting: HashMap<Ticket, Purpose>,
-    /// Syncs to forget once their removal has succeeded.
-    forget: Vec<String>,
+    /// Syncs to forget once their removals have succeeded.
+    forget: HashMap<String, Removals>,
+}
+
+/// What is taken away before a sync is forgotten.
+struct Removals {
+    /// Those to come, by their `left_behind`.
+    rest: VecDeque<bool>,
+    /// Secrets removed so far.
+    removed: usize,
+}
+
+impl Removals {
+    /// Starts the next one; false when there is none.
+    fn next(app: &mut App, sync: &str) -> bool {
+        let Some(left_behind) = app.actions.forget.get_mut(sync).and_then(|r| r.rest.pop_front()) else { return false };
+        let request = RunRequest { left_behind, ..RunRequest::new(sync, RunKind::Remove, Trigger::Manual) };
+        ask(app, Call::Start(request), Purpose::Start(sync.to_string()));
+        true
+    }
 }
 
 fn ask(app: &mut App, call: Call, purpose: Purpose) {
@@ -120,9 +140,8 @@ pub fn carry_out(app: &mut App, verdict: Verdict) {
         Verdict::Forget { syncs, remove_first } => {
             for name in syncs {
                 if remove_first {
-                    app.actions.forget.push(name.clone());
-                    let verdict = Verdict::Start { syncs: vec![name], kind: RunKind::Remove, verify: false, priority: None };
-                    carry_out(app, verdict);
+                    // Its earlier settings may have left something behind.
+                    ask(app, Call::Sync { name: name.clone() }, Purpose::Forget(name));
                 } else {
                     ask(app, Call::Delete { name: name.clone() }, Purpose::Delete(name, "the destination is untouched".into()));
                 }
@@ -181,10 +200,17 @@ pub fn reply(app: &mut App, ticket: Ticket, reply: Reply) -> Option<Reply> {
     match (purpose, reply) {
         (Purpose::Start(sync), Reply::Run(answer)) => {
             if let Err(error) = answer {
-                app.actions.forget.retain(|s| *s != sync);
+                app.actions.forget.remove(&sync);
                 failed(app, &sync, &error);
             }
         }
+        (Purpose::Forget(sync), Reply::Sync(answer)) => match answer {
+            Ok(doc) => {
+                app.actions.forget.insert(sync.clone(), Removals { rest: doc.removals().collect(), removed: 0 });
+                Removals::next(app, &sync);
+            }
+            Err(error) => failed(app, &sync, &error),
+        },
         (Purpose::Enable(sync, on), Reply::Sync(answer)) => match answer {
             Ok(_) => app.world.note(Level::Good, format!("{sync}: auto-sync {}", if on { "on" } else { "off" })),
             Err(error) => failed(app, &sync, &error),
@@ -248,15 +274,18 @@ pub fn event(app: &mut App, event: &Event) {
     let Event::Finished { sync, record } = event else {
         return;
     };
-    if record.kind != RunKind::Remove || !app.actions.forget.contains(sync) {
+    let Some(removals) = app.actions.forget.get_mut(sync).filter(|_| record.kind == RunKind::Remove) else {
         return;
-    }
-    app.actions.forget.retain(|s| s != sync);
+    };
     if record.status == RunStatus::Succeeded {
-        let name = sync.clone();
-        let removed = format!("{} there were removed before", crate::plan::count(record.counts.deleted as usize, "secret"));
-        ask(app, Call::Delete { name: name.clone() }, Purpose::Delete(name, removed));
+        removals.removed += record.counts.deleted as usize;
+        let removed = format!("{} there were removed before", crate::plan::count(removals.removed, "secret"));
+        if !Removals::next(app, sync) {
+            app.actions.forget.remove(sync);
+            ask(app, Call::Delete { name: sync.clone() }, Purpose::Delete(sync.clone(), removed));
+        }
     } else {
+        app.actions.forget.remove(sync);
         app.world.note(Level::Bad, format!("{sync} is kept: its secrets could not be removed"));
     }
 }

@@ -145,6 +145,13 @@ pub struct FolderRef {
 }
 
 impl SyncDoc {
+    /// The removals that take everything away that the sync wrote, in order, by their
+    /// `leftBehind`: with the sync goes the knowledge of what it wrote before its settings were
+    /// changed, so that goes first where there is such.
+    pub fn removals(&self) -> impl Iterator<Item = bool> + use<> {
+        self.left_behind.map(|_| true).into_iter().chain([false])
+    }
+
     /// Joins configuration, state and the connection into the documented answer.
     pub fn new(config: &SyncConfig, state: &SyncState, connection: Option<ConnectionRef>) -> Self {
         let (s, i, r) = (state.sync.clone(), state.import.clone(), state.remove.clone());

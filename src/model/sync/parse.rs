@@ -61,8 +61,7 @@ impl SyncConfig {
         let mut problems = Problems::default();
         let document = document.get("secretSync").unwrap_or(document);
         let Some(object) = document.as_object() else {
-            problems.add("", "object", "The document must be one JSON object.");
-            return Err(problems);
+            return Err(Problems::one("", "object", "The document must be one JSON object."));
         };
         for key in object.keys() {
             if !MEMBERS.contains(&key.as_str()) && !ANSWER_FIELDS.contains(&key.as_str()) {

@@ -95,9 +95,7 @@ pub(super) struct Overlap {
 }
 
 pub(super) fn taken(name: &str) -> Problems {
-    let mut problems = Problems::default();
-    problems.add("name", "unique", format!("A sync named {name} exists already."));
-    problems
+    Problems::one("name", "unique", format!("A sync named {name} exists already."))
 }
 
 /// Lays an update over a stored document: members left out keep their value, and

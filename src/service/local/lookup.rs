@@ -21,6 +21,23 @@ impl Local {
         Err(ServiceError::new(ServiceErrorKind::NotFound, format!("There is no sync {name:?}.{hint}")))
     }
 
+    /// The configuration of a stored sync, or of a draft; with the name of the stored sync that
+    /// it is, or replaces.
+    pub(super) fn target(&self, target: PlanTarget) -> Result<(SyncConfig, Option<String>)> {
+        match target {
+            PlanTarget::Stored { name } => {
+                let config = self.config(&name)?;
+                let name = config.name.clone();
+                Ok((config, Some(name)))
+            }
+            PlanTarget::Draft { document, replaces } => {
+                let old = replaces.as_deref().and_then(|n| self.config(n).ok());
+                let config = self.checked(&SyncInput { document, destination: None }, old.as_ref())?;
+                Ok((config, old.map(|o| o.name)))
+            }
+        }
+    }
+
     pub(super) fn doc(&self, config: &SyncConfig) -> Result<SyncDoc> {
         self.doc_with(config, &Known::read(&self.store))
     }

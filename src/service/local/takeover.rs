@@ -13,19 +13,8 @@ use crate::source::ServerSync;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 impl Local {
-    /// The configuration of a stored sync, or of a draft.
-    fn target(&self, target: PlanTarget) -> Result<SyncConfig> {
-        match target {
-            PlanTarget::Stored { name } => self.config(&name),
-            PlanTarget::Draft { document, replaces } => {
-                let old = replaces.as_deref().and_then(|n| self.config(n).ok());
-                self.checked(&SyncInput { document, destination: None }, old.as_ref())
-            }
-        }
-    }
-
     pub(super) async fn rivals_at_server(&self, target: PlanTarget) -> Result<Vec<ServerRival>> {
-        let config = self.target(target)?;
+        let (config, _) = self.target(target)?;
         self.rivals_of(&config).await
     }
 
@@ -65,12 +54,16 @@ impl Local {
     async fn may_ask(&self, config: &SyncConfig) -> bool {
         let account = |c: &SyncConfig| self.engine.pool().account(c.source_connection.as_deref()).ok().map(|a| a.id);
         let Some(ours) = account(config) else { return false };
-        let succeeded = |c: &SyncConfig| self.store.sync_state(&c.name).is_ok_and(|s| s.sync.status == Some(JobStatus::Succeeded));
-        let worked = || self.store.syncs().into_iter().filter_map(|l| l.result.ok()).any(|c| account(&c).as_ref() == Some(&ours) && succeeded(&c));
         let engine = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if engine || worked() {
+        if engine || self.at_hand(config).await {
             return true;
         }
+        // Last: it reads the state of every sync.
+        let succeeded = |c: &SyncConfig| self.store.sync_state(&c.name).is_ok_and(|s| s.sync.status == Some(JobStatus::Succeeded));
+        self.store.syncs().into_iter().filter_map(|l| l.result.ok()).any(|c| account(&c).as_ref() == Some(&ours) && succeeded(&c))
+    }
+
+    async fn at_hand(&self, config: &SyncConfig) -> bool {
         match self.engine.pool().source(config.source_connection.as_deref()).await {
             Ok((_, source)) => source.at_hand().await,
             Err(_) => false,
@@ -78,13 +71,10 @@ impl Local {
     }
 
     pub(super) async fn switch_off(&self, target: PlanTarget, id: &str) -> Result<ServerRival> {
-        let config = self.target(target)?;
+        let (config, _) = self.target(target)?;
         // Looked up anew: what is switched off is what stands in the way now.
-        let mut rival = self.rivals_of(&config).await?.into_iter().find(|r| r.sync.id == id).ok_or_else(|| {
-            let id = crate::model::text::brief(id, 80);
-            let text = format!("The KMS server has no sync {id:?} on auto-sync that writes where {} does.", config.name);
-            ServiceError::new(ServiceErrorKind::NotFound, text)
-        })?;
+        let found = self.rivals_of(&config).await?.into_iter().find(|r| r.sync.id == id);
+        let mut rival = found.ok_or_else(|| ServiceError::no_rival(id, &config.name))?;
         let (_, source) = self.engine.pool().source(config.source_connection.as_deref()).await?;
         source.switch_off(&Cx::quiet(), &rival.sync).await?;
         rival.sync.auto_sync = false;

@@ -282,7 +282,7 @@ fn bad_settings_are_refused_all_at_once() {
     let room = Room::new();
     room.put("config/settings.json", document.to_string(), 0o600);
     let error = room.store.settings().unwrap_err();
-    assert_eq!((error.kind, error.problems.0.len()), (StoreErrorKind::Broken, problems.0.len()));
+    assert_eq!((error.kind, error.problems.0.len()), (StoreErrorKind::Invalid, problems.0.len()));
     assert!(error.path.is_some() && error.fix.is_some());
     assert!(room.store.save_settings(&Settings { poll_interval_secs: 1, ..Settings::default() }).is_err());
     assert_eq!(Settings::default().seal, SealMode::KeyFile);

@@ -1,9 +1,11 @@
 //! What an operator is warned of: files that cannot be used, removals that undo themselves.
 
+use super::super::app::Msg;
 use super::super::fx::Call;
 use super::super::fx::Reply;
-use super::super::testing::{Harness, answer, board, refused};
+use super::super::testing::{Harness, answer, board, history, refused};
 use super::{scene, to_review};
+use crate::model::board::Event;
 use crate::model::run::RunKind;
 use crate::service::ServerRival;
 use crate::source::ServerSync;
@@ -37,6 +39,58 @@ fn a_removal_that_auto_sync_undoes_is_warned_of_and_can_be_for_good() {
     let off = h.open.iter().any(|(_, call)| matches!(call, Call::Enable { on: false, .. }));
     let removal = h.open.iter().any(|(_, call)| matches!(call, Call::Start(request) if request.kind == RunKind::Remove));
     assert!(off && removal, "{:?}", h.asked());
+}
+
+#[test]
+fn a_deletion_with_its_secrets_takes_away_what_earlier_settings_left_first() {
+    for (left, order) in [(Some(12), &[true, false][..]), (None, &[false])] {
+        let mut h = Harness::new(80, 24);
+        h.answers = Box::new(move |call| match (answer(call), call) {
+            (Some(Reply::Sync(Ok(mut doc))), Call::Sync { .. }) => {
+                doc.left_behind = left;
+                Some(Reply::Sync(Ok(doc)))
+            }
+            (_, Call::Start(_) | Call::Delete { .. }) => None,
+            (other, _) => other,
+        });
+        h.keys("d Right Right Enter");
+        for (nth, left_behind) in order.iter().enumerate() {
+            let (ticket, call) = h.open.pop().expect("a removal");
+            let Call::Start(request) = call else { panic!("not a removal: {}", super::super::testing::word(&call)) };
+            assert_eq!((request.kind, request.left_behind), (RunKind::Remove, *left_behind));
+            assert!(h.open.is_empty(), "one after the other, and no deletion yet: {:?}", h.asked());
+            h.send(Msg::Reply(ticket, Reply::Run(Ok(format!("r{nth}")))));
+            let mut record = history().remove(1);
+            (record.sync, record.kind, record.counts.deleted) = (request.sync, RunKind::Remove, 5);
+            h.event(Event::Finished { sync: record.sync.clone(), record: Box::new(record) });
+        }
+        let (ticket, call) = h.open.pop().expect("a deletion");
+        assert!(matches!(call, Call::Delete { .. }), "{}", super::super::testing::word(&call));
+        h.send(Msg::Reply(ticket, Reply::Act(Ok(()))));
+        let told = format!("{} secrets there were removed before", 5 * order.len());
+        assert!(h.screen().contains(&told), "{}", h.screen());
+    }
+}
+
+#[test]
+fn a_sync_whose_first_removal_fails_is_kept_whole() {
+    let mut h = Harness::new(80, 24);
+    h.answers = Box::new(|call| match (answer(call), call) {
+        (Some(Reply::Sync(Ok(mut doc))), Call::Sync { .. }) => {
+            doc.left_behind = Some(1);
+            Some(Reply::Sync(Ok(doc)))
+        }
+        (_, Call::Start(_) | Call::Delete { .. }) => None,
+        (other, _) => other,
+    });
+    h.keys("d Right Right Enter");
+    let (ticket, call) = h.open.pop().expect("a removal");
+    let Call::Start(request) = call else { panic!("not a removal") };
+    h.send(Msg::Reply(ticket, Reply::Run(Ok("r".into()))));
+    let mut record = history().remove(0);
+    (record.sync, record.kind) = (request.sync, RunKind::Remove);
+    h.event(Event::Finished { sync: record.sync.clone(), record: Box::new(record) });
+    assert!(h.open.is_empty(), "neither the next removal nor the deletion: {:?}", h.asked());
 }
 
 /// A sync of the server's own that writes where the wizard's draft does.
