@@ -30,7 +30,8 @@ pub async fn source_first(b: Bench) {
     let plan = b.plan().await;
     assert_eq!(b.kept("ONLY-THERE"), None, "a plan imports nothing");
     assert_eq!(plan.count(kms_sync::model::plan::Action::Import), 1, "{plan:#?}");
-    let overwritten = "1 key that this sync did not write holds another value at the destination and will be overwritten (import-prioritize-source): ";
+    let overwritten =
+        "1 key that this sync did not write holds another value at the destination and will be overwritten (import-prioritize-source): ";
     assert!(plan.warnings.iter().any(|w| w.starts_with(overwritten)), "{:?}", plan.warnings);
     let record = b.synced().await;
     assert_eq!((record.counts.imported, record.counts.deleted), (1, 0), "{record:#?}");
