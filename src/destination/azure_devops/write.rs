@@ -114,6 +114,11 @@ pub(super) struct Write<'w> {
     renewed: bool,
 }
 
+/// True when a wait and another look may help: the write was throttled, or nobody knows its effect.
+fn unsure(error: &ApiError) -> bool {
+    error.ambiguous || error.kind == ErrorKind::Throttled
+}
+
 /// How to go on after a failed write.
 enum Next {
     /// Build the draft anew on this state.
@@ -185,7 +190,7 @@ impl Write<'_> {
         if attempt >= ATTEMPTS || error.kind == ErrorKind::Cancelled {
             return Ok(None);
         }
-        if error.ambiguous || error.kind == ErrorKind::Throttled {
+        if unsure(error) {
             if !self.cx.spend_retry() {
                 return Ok(None);
             }
@@ -196,8 +201,7 @@ impl Write<'_> {
                     self.lost_create = Some(draft.folds());
                 }
             }
-            let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
-            self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
+            self.before_looking(error, attempt).await?;
             return Ok(Some(match current {
                 // Whatever it shows, the values cannot be seen: the write is repeated upon it.
                 Some(group) => self.again(&group).await?,
@@ -232,6 +236,12 @@ impl Write<'_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The pause between a write that was throttled or lost and the next look at the group.
+    async fn before_looking(&self, error: &ApiError, attempt: u32) -> Result<(), ApiError> {
+        let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
+        self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await
     }
 
     /// The group as it is now, after a wait or a write that was refused.
@@ -390,7 +400,7 @@ impl Write<'_> {
                 Err(error) => error,
             };
             let gone = error.status == Some(404);
-            let unsure = error.ambiguous || error.kind == ErrorKind::Throttled;
+            let unsure = unsure(&error);
             let outdated = error.kind == ErrorKind::Unsettled && attempt < ATTEMPTS;
             let worth_a_look = gone || outdated || (unsure && attempt < ATTEMPTS && self.cx.spend_retry());
             if !worth_a_look {
@@ -398,8 +408,7 @@ impl Write<'_> {
             }
             self.uncertain |= error.ambiguous;
             if unsure {
-                let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
-                self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
+                self.before_looking(&error, attempt).await?;
             }
             match self.target.checked(self.target.get(self.cx, group.id).await?)? {
                 None => return Ok(self.deleted(&group, draft)),
