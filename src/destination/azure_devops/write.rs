@@ -5,8 +5,8 @@
 //! PUT is built on and the PUT itself nothing else is sent and nothing waited for, no token
 //! either; a foreign change that falls into that gap is lost and cannot be noticed.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -21,6 +21,7 @@ use super::errors::Doing;
 use super::group::{Body, Group, Slot, is_secret, reference};
 use super::keys::Keys;
 use super::target::DevOpsTarget;
+use crate::destination::common::Common;
 use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::text::{brief, mentions};
@@ -55,15 +56,8 @@ impl Document for DevOpsTarget {
 
 /// One writer per group in this process, whatever connection it comes through.
 fn lock_of(identity: &str) -> Arc<tokio::sync::Mutex<()>> {
-    static LOCKS: OnceLock<Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>> = OnceLock::new();
-    let mut locks = LOCKS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(lock) = locks.get(identity).and_then(Weak::upgrade) {
-        return lock;
-    }
-    locks.retain(|_, lock| lock.strong_count() > 0);
-    let lock = Arc::new(tokio::sync::Mutex::new(()));
-    locks.insert(identity.to_string(), Arc::downgrade(&lock));
-    lock
+    static LOCKS: Common<tokio::sync::Mutex<()>> = Common::new();
+    LOCKS.of(identity, tokio::sync::Mutex::default)
 }
 
 impl DevOpsTarget {
