@@ -22,6 +22,8 @@ pub mod form;
 pub mod oci;
 pub mod registry;
 
+mod common;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -134,10 +134,10 @@ impl Cx {
 
     /// Waits, visibly, until the run has its seat.
     async fn seated(&self, service: &str) -> Result<(), ApiError> {
-        if self.inner.seat.taken() {
-            return self.check(service);
-        }
         self.check(service)?;
+        if self.inner.seat.taken() {
+            return Ok(());
+        }
         let offered = self.inner.seat.offered();
         tokio::pin!(offered);
         // Where a seat is free it is given at once: that is no wait to speak of.

@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ownership::{live, owned, same_object, tampered};
+use super::ownership::{NOT_ARRIVED, gone, live, owned, same_object, tampered};
 use super::{Ask, Change, Inputs, MASS_DELETE_FLOOR, Matcher, Plan, Skipped, Wanted, ask, count, counted};
-use crate::destination::{Desired, EntryState, Freshness, Missing};
+use crate::destination::{Desired, EntryState, Freshness};
 use crate::model::plan::Action;
 
 /// Entries that would be deleted as this sync's own, if only their value proves that they are
@@ -33,9 +33,8 @@ pub(super) fn doubtful(inputs: &Inputs<'_>, wanted: &Wanted, by_fold: &HashMap<S
 pub(super) fn stale_rows(inputs: &Inputs<'_>, desired: &[Desired], frozen: &[String], by_fold: &HashMap<String, usize>) -> Vec<String> {
     let matcher = Matcher::new(inputs.config, inputs.destination.keys());
     let stays: HashSet<&str> = desired.iter().map(|d| d.fold.as_str()).chain(frozen.iter().map(String::as_str)).collect();
-    let rows =
-        inputs.ledger.rows.values().filter(|r| live(r) && r.intent.is_none() && !by_fold.contains_key(&r.fold) && !stays.contains(r.fold.as_str()));
-    rows.filter(|r| matcher.matches(&r.key) && inputs.destination.missing(r) == Missing::Gone).map(|r| r.fold.clone()).collect()
+    let rows = gone(inputs, |fold| by_fold.contains_key(fold)).filter(|r| !stays.contains(r.fold.as_str()) && matcher.matches(&r.key));
+    rows.map(|r| r.fold.clone()).collect()
 }
 
 pub(super) fn plan(
@@ -54,7 +53,7 @@ pub(super) fn plan(
         if !matcher.matches(&entry.key) {
             continue;
         }
-        let row = inputs.ledger.rows.get(fold).filter(|r| (live(r) || r.intent.is_some()) && same_object(entry, r));
+        let row = inputs.ledger.rows.get(fold).filter(|r| r.stands() && same_object(entry, r));
         if !matcher.selects(&entry.key) && row.is_none() {
             continue;
         }
@@ -144,7 +143,7 @@ pub(super) fn plan(
         let owned = written && touched.is_none();
         let note = entry.note.as_deref().map(|n| format!(" ({n})")).unwrap_or_default();
         let why = match touched {
-            _ if doubtful => "its value was to be imported, and the KMS does not hold it",
+            _ if doubtful => NOT_ARRIVED,
             touched => touched.unwrap_or("not written by this sync"),
         };
         plan.changes.push(Change {

@@ -262,9 +262,12 @@ impl<'k> Matcher<'k> {
         if self.filter.is_open() {
             return true;
         }
-        let folded = self.keys.fold(key);
-        let middle = if self.schema.is_open() { Some(folded.as_str()) } else { self.schema.strip(&folded) };
-        middle.is_some_and(|m| self.filter.selects(m))
+        self.middle(&self.keys.fold(key)).is_some_and(|m| self.filter.selects(m))
+    }
+
+    /// The part of a folded key that a source key fills.
+    fn middle<'s>(&self, folded: &'s str) -> Option<&'s str> {
+        if self.schema.is_open() { Some(folded) } else { self.schema.strip(folded) }
     }
 
     /// True when the key schema of this sync reaches the key.
@@ -275,7 +278,7 @@ impl<'k> Matcher<'k> {
     /// The part of a key that a source key fills, in the key's own spelling.
     pub fn strip<'s>(&self, key: &'s str) -> Option<&'s str> {
         let folded = self.keys.fold(key);
-        let middle = if self.schema.is_open() { folded.as_str() } else { self.schema.strip(&folded)? };
+        let middle = self.middle(&folded)?;
         // Folding keeps lengths (ASCII case only), so positions agree; where it does not, the folded text stands.
         if folded.len() == key.len() {
             let start = self.schema.prefix.len();

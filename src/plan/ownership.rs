@@ -2,12 +2,21 @@
 //! other sync stands for it.
 
 use super::Inputs;
-use crate::destination::{Entry, EntryState, Freshness};
+use crate::destination::{Entry, EntryState, Freshness, Missing};
 use crate::model::ledger::{LedgerRow, Other};
 
 /// True for a row of a key that this sync wrote, and did not delete since.
 pub(super) fn live(row: &LedgerRow) -> bool {
     row.value_hash.is_some()
+}
+
+/// Why a key whose import did not arrive whole is not this sync's to delete.
+pub(super) const NOT_ARRIVED: &str = "its value was to be imported, and the KMS does not hold it";
+
+/// Rows of keys that another hand took away: not `there`, and not merely unlisted as yet.
+pub(super) fn gone<'i>(inputs: &'i Inputs<'_>, there: impl Fn(&str) -> bool + 'i) -> impl Iterator<Item = &'i LedgerRow> {
+    let rows = inputs.ledger.rows.values().filter(move |r| live(r) && r.intent.is_none() && !there(&r.fold));
+    rows.filter(|r| inputs.destination.missing(r) == Missing::Gone)
 }
 
 /// True unless both sides name an object and the names differ: then the key was deleted and

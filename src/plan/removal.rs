@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ownership::{live, same_object, tampered};
+use super::ownership::{NOT_ARRIVED, gone, live, same_object, tampered};
 use super::{Ask, Change, Inputs, Plan, Skipped, Wanted};
-use crate::destination::{EntryState, Freshness, Missing};
+use crate::destination::{EntryState, Freshness};
 use crate::model::plan::Action;
 
 /// Indexes of entries that must be read to know whether they are still as this sync left them.
@@ -37,9 +37,9 @@ pub fn plan(inputs: &Inputs<'_>, wanted: &Wanted, failed_reads: &HashMap<String,
         }
         match &entry.state {
             EntryState::Deleted { .. } => continue,
-            _ if inputs.ledger.others.contains_key(&fold) => {
+            _ if let Some(other) = inputs.ledger.others.get(&fold) => {
                 // It is that sync's alone from now on.
-                let reason = format!("not removed: the sync {} carries it, too", inputs.ledger.others[&fold].sync);
+                let reason = format!("not removed: the sync {} carries it, too", other.sync);
                 plan.skipped.push(Skipped { key: Some(entry.key.clone()), source_key, reason });
                 plan.forget.extend(row.map(|r| r.fold.clone()));
                 continue;
@@ -52,7 +52,7 @@ pub fn plan(inputs: &Inputs<'_>, wanted: &Wanted, failed_reads: &HashMap<String,
         }
         let foreign = match row {
             None => Some("not written by this sync".to_string()),
-            Some(_) if inputs.ledger.unproven.contains(&fold) => Some("its value was to be imported, and the KMS does not hold it".to_string()),
+            Some(_) if inputs.ledger.unproven.contains(&fold) => Some(NOT_ARRIVED.to_string()),
             Some(row) if !same_object(entry, row) => Some("made anew by somebody else".to_string()),
             Some(_) if failed_reads.contains_key(&entry.key) => Some(format!("its value could not be read ({})", failed_reads[&entry.key])),
             Some(row) => tampered(inputs, entry, row).map(str::to_owned),
@@ -75,7 +75,6 @@ pub fn plan(inputs: &Inputs<'_>, wanted: &Wanted, failed_reads: &HashMap<String,
     plan.changes.sort_by(|a, b| a.key.cmp(&b.key));
     // Rows of keys that somebody else took away prove nothing any more.
     let there: HashSet<String> = inputs.inventory.entries.iter().map(|e| keys.fold(&e.key)).collect();
-    let gone = inputs.ledger.rows.values().filter(|r| live(r) && r.intent.is_none() && !there.contains(&r.fold));
-    plan.forget.extend(gone.filter(|r| inputs.destination.missing(r) == Missing::Gone).map(|r| r.fold.clone()));
+    plan.forget.extend(gone(inputs, |fold| there.contains(fold)).map(|r| r.fold.clone()));
     plan
 }

@@ -74,6 +74,7 @@ async fn around(State((faults, log)): State<(Faults, RequestLog)>, request: Requ
             tokio::time::sleep(time).await;
             response
         }
+        Some(Effect::Done { status, headers }) => answer(status, &headers, String::new()),
         Some(Effect::HalfBody) => {
             let status = response.status();
             let whole = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
@@ -118,12 +119,19 @@ pub enum Effect {
     LateAnswer(Duration),
     /// Half of the answer's body arrives.
     HalfBody,
+    /// The service carries the request out, and something in between answers this, without a body.
+    Done { status: u16, headers: Vec<(String, String)> },
 }
 
 impl Effect {
     /// An answer without headers of its own.
     pub fn status(status: u16, body: impl Into<String>) -> Self {
         Self::Answer { status, headers: Vec::new(), body: body.into() }
+    }
+
+    /// A write is carried out, and its answer is a 503 that asks to wait so many seconds.
+    pub fn done_but_busy(seconds: &str) -> Self {
+        Self::Done { status: 503, headers: vec![("retry-after".into(), seconds.into())] }
     }
 }
 

@@ -6,11 +6,11 @@
 //! service) has no published quota: there a group runs free until the first throttling answer,
 //! which closes it to the quota's pace, halved.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use crate::destination::common::Common;
 use crate::http::{ApiError, Cx, Pacer};
 
 /// A quota group.
@@ -74,15 +74,8 @@ impl Lanes {
     /// The pacers of one account in one region (`place`), the same for every connection of this
     /// process: AWS counts an account's calls together.
     pub fn shared(place: &str, open: bool) -> Arc<Self> {
-        static ALL: Mutex<BTreeMap<String, Weak<Lanes>>> = Mutex::new(BTreeMap::new());
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, lanes| lanes.strong_count() > 0);
-        if let Some(lanes) = all.get(place).and_then(Weak::upgrade) {
-            return lanes;
-        }
-        let lanes = Arc::new(Self::new(open));
-        all.insert(place.to_string(), Arc::downgrade(&lanes));
-        lanes
+        static ALL: Common<Lanes> = Common::new();
+        ALL.of(place, || Self::new(open))
     }
 
     fn of(&self, lane: Lane) -> Option<&LanePacer> {

@@ -217,7 +217,7 @@ impl Client {
                 })
             })
             .await?;
-        if writes && (answer.status == 429 || (answer.status == 503 && answer.retry_after().is_some())) {
+        if writes && answer.throttled() {
             self.pacer.throttled(answer.retry_after());
         }
         Ok(answer)

@@ -5,8 +5,8 @@
 //! PUT is built on and the PUT itself nothing else is sent and nothing waited for, no token
 //! either; a foreign change that falls into that gap is lost and cannot be noticed.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -21,6 +21,7 @@ use super::errors::Doing;
 use super::group::{Body, Group, Slot, is_secret, reference};
 use super::keys::Keys;
 use super::target::DevOpsTarget;
+use crate::destination::common::Common;
 use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace};
 use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::text::{brief, mentions};
@@ -55,15 +56,8 @@ impl Document for DevOpsTarget {
 
 /// One writer per group in this process, whatever connection it comes through.
 fn lock_of(identity: &str) -> Arc<tokio::sync::Mutex<()>> {
-    static LOCKS: OnceLock<Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>> = OnceLock::new();
-    let mut locks = LOCKS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(lock) = locks.get(identity).and_then(Weak::upgrade) {
-        return lock;
-    }
-    locks.retain(|_, lock| lock.strong_count() > 0);
-    let lock = Arc::new(tokio::sync::Mutex::new(()));
-    locks.insert(identity.to_string(), Arc::downgrade(&lock));
-    lock
+    static LOCKS: Common<tokio::sync::Mutex<()>> = Common::new();
+    LOCKS.of(identity, tokio::sync::Mutex::default)
 }
 
 impl DevOpsTarget {
@@ -112,6 +106,11 @@ pub(super) struct Write<'w> {
     lost_create: Option<HashSet<String>>,
     /// The service refused a token of this batch, and another one was asked for.
     renewed: bool,
+}
+
+/// True when a wait and another look may help: the write was throttled, or nobody knows its effect.
+fn unsure(error: &ApiError) -> bool {
+    error.ambiguous || error.kind == ErrorKind::Throttled
 }
 
 /// How to go on after a failed write.
@@ -185,7 +184,7 @@ impl Write<'_> {
         if attempt >= ATTEMPTS || error.kind == ErrorKind::Cancelled {
             return Ok(None);
         }
-        if error.ambiguous || error.kind == ErrorKind::Throttled {
+        if unsure(error) {
             if !self.cx.spend_retry() {
                 return Ok(None);
             }
@@ -196,8 +195,7 @@ impl Write<'_> {
                     self.lost_create = Some(draft.folds());
                 }
             }
-            let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
-            self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
+            self.before_looking(error, attempt).await?;
             return Ok(Some(match current {
                 // Whatever it shows, the values cannot be seen: the write is repeated upon it.
                 Some(group) => self.again(&group).await?,
@@ -232,6 +230,12 @@ impl Write<'_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The pause between a write that was throttled or lost and the next look at the group.
+    async fn before_looking(&self, error: &ApiError, attempt: u32) -> Result<(), ApiError> {
+        let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
+        self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await
     }
 
     /// The group as it is now, after a wait or a write that was refused.
@@ -390,7 +394,7 @@ impl Write<'_> {
                 Err(error) => error,
             };
             let gone = error.status == Some(404);
-            let unsure = error.ambiguous || error.kind == ErrorKind::Throttled;
+            let unsure = unsure(&error);
             let outdated = error.kind == ErrorKind::Unsettled && attempt < ATTEMPTS;
             let worth_a_look = gone || outdated || (unsure && attempt < ATTEMPTS && self.cx.spend_retry());
             if !worth_a_look {
@@ -398,8 +402,7 @@ impl Write<'_> {
             }
             self.uncertain |= error.ambiguous;
             if unsure {
-                let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
-                self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
+                self.before_looking(&error, attempt).await?;
             }
             match self.target.checked(self.target.get(self.cx, group.id).await?)? {
                 None => return Ok(self.deleted(&group, draft)),

@@ -1,13 +1,13 @@
 //! How fast vaults may be called: the service's quotas, which count for one vault whoever calls
 //! it, over connections and over the processes that follow one another.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::SERVICE;
+use crate::destination::common::Common;
 use crate::http::Pacer;
 use crate::model::Memory;
 
@@ -79,16 +79,12 @@ impl Pace {
     /// The pace of one vault, the same for every connection of this process: its quotas count
     /// whoever calls.
     pub fn of(vault: &str, name: &str, unit: Duration, memory: &dyn Memory) -> Arc<Self> {
-        static ALL: Mutex<BTreeMap<String, Weak<Pace>>> = Mutex::new(BTreeMap::new());
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, pace| pace.strong_count() > 0);
-        if let Some(pace) = all.get(vault).and_then(Weak::upgrade) {
-            return pace;
-        }
-        let pace = Arc::new(Self::new(name, unit));
-        pace.resume(memory, vault);
-        all.insert(vault.to_string(), Arc::downgrade(&pace));
-        pace
+        static ALL: Common<Pace> = Common::new();
+        ALL.of(vault, || {
+            let pace = Self::new(name, unit);
+            pace.resume(memory, vault);
+            pace
+        })
     }
 
     /// The creations of all vaults of a connection.
@@ -103,6 +99,8 @@ fn remembered_as(vault: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::http::Cx;
 

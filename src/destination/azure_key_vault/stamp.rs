@@ -5,6 +5,11 @@
 //! seen again by a read that happened after that second was over; only a hard stamp may be
 //! believed on the list's word. Mostly that read is made a moment after the write, by the run
 //! that wrote.
+//!
+//! No cheaper proof exists. The answer to a write names its version, but the list shows none, so
+//! nothing listed later can be compared with it; and a key whose listed second is that of our
+//! write is every key that nobody touched. The one read per written key can only be made by this
+//! run or by the next, which would then cost more than the pages of the list.
 
 use std::time::Duration;
 

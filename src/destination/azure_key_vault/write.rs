@@ -91,9 +91,10 @@ impl KeyVaultTarget {
                     };
                     return Ok(Written { note: Some(note), ..Written::default() });
                 }
-                404 if answer.is_json() => return Ok(Written { note: Some("was gone already".into()), ..Written::default() }),
+                // By an earlier attempt whose answer was lost, or by another hand: nobody can tell.
+                404 if answer.is_json() => return Ok(Written { note: Some("it is gone".into()), ..Written::default() }),
                 409 => match Refusal::read(&answer).transition() {
-                    Some(BEING_DELETED | DELETED) => return Ok(Written { note: Some("was deleted already".into()), ..Written::default() }),
+                    Some(BEING_DELETED | DELETED) => return Ok(Written { note: Some("it is deleted".into()), ..Written::default() }),
                     _ if begun.elapsed() < self.vault.patience.limit => {
                         cx.wait(&format!("{name}: in transition in the vault, waiting to delete it"), self.vault.patience.step(look)).await?;
                         look += 1;
@@ -238,13 +239,13 @@ impl<'a> Writer<'a> {
                     self.keep = back.keep();
                 }
             }
-            // Purged meanwhile, or never deleted: the name is free, or its secret is active.
-            404 if answer.is_json() => return Ok(None),
+            // Purged meanwhile, or not deleted (any more): the name is free, or its secret is active.
+            404 if answer.is_json() => return self.back_already().await,
             // Already on its way, or still being deleted.
             409 => {
                 let state = if Refusal::read(&answer).transition() == Some(BEING_DELETED) { "being deleted" } else { "being recovered" };
                 self.cx.wait(&format!("{}: {state} in the vault", self.name), vault.patience.step(0)).await?;
-                return Ok(None);
+                return self.back_already().await;
             }
             _ => return Err(failure(self.cx, &answer, &format!("recover {}", self.name), Right::Recover)),
         }
@@ -280,6 +281,15 @@ impl<'a> Writer<'a> {
                 _ => return Err(failure(self.cx, &answer, &format!("recover {}", self.name), Right::Recover)),
             }
         }
+    }
+
+    /// After a recovery that was not this answer's: the first attempt's, perhaps, whose answer was
+    /// lost. What came back with the wanted value needs no new version.
+    async fn back_already(&self) -> Result<Option<Written>, ApiError> {
+        Ok(match self.look().await? {
+            Found::Equal(written) => Some(Written { instead: self.instead(), ..written }),
+            Found::Other => None,
+        })
     }
 
     async fn written(&self, answer: &Answer) -> Result<Written, ApiError> {

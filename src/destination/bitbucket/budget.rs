@@ -9,14 +9,15 @@
 //! spent by other tools, or everybody is limited for a while. So the log of send times is kept here, over
 //! restarts through [`Memory`], and shared by all sessions of a credential in this process.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::spec::SERVICE;
 use super::tempo::Tempo;
+use crate::destination::common::Common;
 use crate::http::{Answer, ApiError, Cx, ErrorKind};
 use crate::model::Memory;
 
@@ -108,19 +109,16 @@ impl Budget {
     /// The budget named `name` (provider's word, endpoint, public part of the credential).
     /// All sessions of one credential in this process share it.
     pub fn shared(name: String, tempo: &Tempo, given: Option<u32>, memory: &Arc<dyn Memory>) -> Arc<Self> {
-        static KNOWN: OnceLock<Mutex<HashMap<String, Weak<Budget>>>> = OnceLock::new();
-        let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, budget| budget.strong_count() > 0);
-        if let Some(budget) = known.get(&name).and_then(Weak::upgrade) {
-            if given.is_some() {
-                budget.lock().given = given;
-            }
-            return budget;
+        static KNOWN: Common<Budget> = Common::new();
+        let budget = KNOWN.of(&name, || {
+            let state = Mutex::new(State { given, ..State::default() });
+            let budget = Self { name: name.clone(), tempo: tempo.clone(), memory: memory.clone(), state };
+            budget.load();
+            budget
+        });
+        if given.is_some() {
+            budget.lock().given = given;
         }
-        let state = Mutex::new(State { given, ..State::default() });
-        let budget = Arc::new(Self { name: name.clone(), tempo: tempo.clone(), memory: memory.clone(), state });
-        budget.load();
-        known.insert(name, Arc::downgrade(&budget));
         budget
     }
 

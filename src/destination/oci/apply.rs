@@ -177,8 +177,8 @@ impl VaultTarget {
                 ErrorKind::Unsettled => return Ok(None),
                 _ if error.ambiguous => {
                     look = true;
+                    self.before_looking(cx, op.key, &error).await?;
                     lost = Some(error);
-                    cx.wait(&format!("the answer for {} was lost; looking", op.key), self.patience.steps[0]).await?;
                 }
                 ErrorKind::Quota if self.prune => match room {
                     None => match self.make_room(cx, op.key, id, true).await? {
@@ -304,10 +304,13 @@ impl VaultTarget {
             Ok(_) => Ok(true),
             // Somebody was faster, or the deadline came: the wait that follows tells which.
             Err(e) if e.kind == ErrorKind::Unsettled => Ok(false),
-            Err(e) if e.ambiguous => match self.find_id(cx, id).await?.map(|s| s.state()) {
-                Some(State::PendingDeletion) | None => Err(e),
-                Some(_) => Ok(true),
-            },
+            Err(e) if e.ambiguous => {
+                self.before_looking(cx, op.key, &e).await?;
+                match self.find_id(cx, id).await?.map(|s| s.state()) {
+                    Some(State::PendingDeletion) | None => Err(e),
+                    Some(_) => Ok(true),
+                }
+            }
             Err(e) if e.kind == ErrorKind::NotFound => {
                 let mut e = e;
                 e.kind = ErrorKind::Permission;
@@ -368,8 +371,8 @@ impl VaultTarget {
                         Err(e) if e.kind == ErrorKind::Unsettled => known = self.stable(cx, op.key, &id, "changing").await?,
                         Err(e) if e.ambiguous => {
                             sent = true;
+                            self.before_looking(cx, op.key, &e).await?;
                             lost = Some(e);
-                            cx.wait(&format!("the answer for {} was lost; looking", op.key), self.patience.steps[0]).await?;
                             known = self.find_id(cx, &id).await?.as_ref().map(Known::of);
                         }
                         // Gone, or no right: only the list may say "gone".

@@ -109,6 +109,13 @@ impl VaultTarget {
             .advice("OCI Vault is busy with this secret; the next run tries again."))
     }
 
+    /// The pause between a write whose effect is unknown and the look at it: as long as the
+    /// service asks for, where it does.
+    pub(super) async fn before_looking(&self, cx: &Cx, key: &str, error: &ApiError) -> Result<(), ApiError> {
+        let pause = error.retry_after.unwrap_or(self.patience.step(0));
+        cx.wait(&format!("what became of the write of {key} is not known; looking"), pause).await
+    }
+
     /// The secret as of some moment after `newer`, and that moment.
     async fn look(&self, cx: &Cx, id: &str, newer: Instant) -> Result<(Instant, Option<Secret>), ApiError> {
         if self.board.waiting.load(Ordering::Relaxed) <= FEW {

@@ -67,7 +67,7 @@ impl VaultTarget {
                 Err(e) if e.kind == ErrorKind::Unsettled => self.rest(cx, key, id).await?,
                 Err(e) if e.ambiguous => {
                     sent = Some(oldest);
-                    cx.wait(&format!("the answer for {key} was lost; looking"), self.patience.steps[0]).await?;
+                    self.before_looking(cx, key, &e).await?;
                 }
                 Err(mut e) => {
                     e.message = format!("{key} holds {MAX} active versions, and the oldest could not be given up: {}", e.message);

@@ -208,6 +208,11 @@ impl State {
         self.with(|i| i.rate = rate);
     }
 
+    /// A creation that is sent again meets the name that its first attempt took.
+    pub fn forget_tokens(&self, forget: bool) {
+        self.with(|i| i.forgets_tokens = forget);
+    }
+
     /// How many secrets the tenancy may hold, those pending deletion included.
     pub fn set_limit(&self, limit: usize) {
         self.with(|i| i.limit = limit);

@@ -205,6 +205,8 @@ pub(super) struct Inner {
     pub secrets: Vec<Secret>,
     /// Retry token → (hash of the body, secret).
     pub tokens: HashMap<String, (String, String)>,
+    /// Retry tokens are ignored.
+    pub forgets_tokens: bool,
     pub delays: Delays,
     pub page_size: usize,
     pub clock: i64,
@@ -226,6 +228,7 @@ impl Inner {
             keys: Vec::new(),
             secrets: Vec::new(),
             tokens: HashMap::new(),
+            forgets_tokens: false,
             delays: Delays::all(Duration::from_millis(120)),
             page_size: 1000,
             clock: 0,

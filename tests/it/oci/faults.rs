@@ -56,6 +56,68 @@ async fn a_write_that_never_arrived_is_sent_again() {
     assert_eq!(bench.state.secret("A").expect("there").state, "PENDING_DELETION");
 }
 
+/// A context that notes how long each look at a write of unknown effect is put off.
+fn watched() -> (Cx, Arc<Mutex<Vec<i64>>>) {
+    let pauses = Arc::new(Mutex::new(Vec::new()));
+    let keep = pauses.clone();
+    let note = move |waiting: Option<kms_sync::model::board::Waiting>| {
+        if let Some(waiting) = waiting.filter(|w| w.reason.contains("not known") || w.reason.contains("503")) {
+            let until = waiting.until.expect("a wait with an end");
+            keep.lock().expect("lock").push(until.duration_since(jiff::Timestamp::now()).as_millis() as i64);
+        }
+    };
+    (Cx::new(tokio_util::sync::CancellationToken::new(), Arc::new(note)), pauses)
+}
+
+#[tokio::test]
+async fn a_write_that_was_done_and_answered_with_503_is_looked_at_when_the_service_says() {
+    let bench = bench().await;
+    let (cx, pauses) = watched();
+    let target = bench.open().await;
+    let busy = |on: &str| bench.host.faults.add(Fault::next(on, 1, Effect::done_but_busy("2")));
+    let apply = async |action: Action, value: Option<&str>, entry: Option<&kms_sync::destination::Entry>| {
+        apply(&cx, &*target, action, "A", value, entry).await
+    };
+    let versions = || bench.state.secret("A").expect("there").versions.len();
+    busy("POST /20180608/secrets");
+    let made = apply(Action::Create, Some("one"), None).await.expect("created");
+    assert!(!made.untouched && made.id.is_some() && made.stamp.is_some());
+    assert_eq!((bench.state.secrets().len(), versions()), (1, 1));
+    let entry = bench.entry("A").await;
+    busy("PUT ");
+    let written = apply(Action::Update, Some("two"), Some(&entry)).await.expect("updated");
+    assert!(!written.untouched, "it was this run's write");
+    assert_eq!((bench.state.value("A").as_deref(), versions(), bench.host.log.count("PUT ")), (Some("two"), 2, 1));
+    busy("scheduleDeletion");
+    let entry = bench.entry("A").await;
+    let gone = apply(Action::Delete, None, Some(&entry)).await.expect("scheduled");
+    assert!(!gone.untouched);
+    assert_eq!((bench.state.secret("A").expect("kept").state.as_str(), bench.host.log.count("scheduleDeletion")), ("PENDING_DELETION", 1));
+    busy("cancelDeletion");
+    let entry = bench.entry("A").await;
+    let back = apply(Action::Restore, Some("two"), Some(&entry)).await.expect("restored");
+    assert!(!back.untouched);
+    assert_eq!((bench.state.secret("A").expect("there").state.as_str(), versions(), bench.host.log.count("cancelDeletion")), ("ACTIVE", 2, 1));
+    let pauses = pauses.lock().expect("lock").clone();
+    assert_eq!(pauses.len(), 4, "{pauses:?}");
+    assert!(pauses.iter().all(|ms| (1_500..=2_000).contains(ms)), "as long as Retry-After asks: {pauses:?}");
+}
+
+#[tokio::test]
+async fn a_creation_of_ours_is_known_where_the_service_forgets_retry_tokens() {
+    for delay in [0, 700] {
+        let bench = bench().await;
+        bench.state.set_delay(Duration::from_millis(delay));
+        bench.state.forget_tokens(true);
+        bench.host.faults.add(Fault::next("POST /20180608/secrets", 1, Effect::LostAnswer));
+        let made = bench.apply(Action::Create, "A", Some("one"), None).await.expect("known by its tag");
+        let secret = bench.state.secret("A").expect("there");
+        assert_eq!((bench.state.secrets().len(), secret.versions.len(), secret.state.as_str()), (1, 1, "ACTIVE"));
+        assert_eq!((made.id.as_deref(), made.stamp.is_some()), (Some(secret.id.as_str()), true));
+        assert_eq!(bench.host.log.count("POST /20180608/secrets"), 2);
+    }
+}
+
 #[tokio::test]
 async fn a_killed_run_s_token_gives_the_same_secret() {
     let bench = bench().await;

@@ -160,6 +160,37 @@ async fn a_lost_answer_makes_no_second_version() {
 }
 
 #[tokio::test]
+async fn a_write_that_was_done_and_answered_with_503_is_not_done_twice() {
+    let world = World::new().await;
+    let target = world.target().await;
+    let busy = |on: &str| world.host.faults.add(Fault::next(on, 1, Effect::done_but_busy("1")));
+    let mut expected = 0;
+    for (action, value) in [(Action::Create, "one"), (Action::Update, "two")] {
+        busy("PUT");
+        expected += 1;
+        let begun = std::time::Instant::now();
+        let written = world.apply(&*target, action, "A", Some(value), None).await.expect("resolved");
+        assert!(begun.elapsed() >= Duration::from_secs(1), "Retry-After is obeyed");
+        assert!(written.stamp.is_some() && !written.untouched && written.instead.is_none(), "{written:?}");
+        let stored = &world.vault.secrets()["a"];
+        assert_eq!((stored.value.as_str(), stored.versions, world.host.log.count("PUT")), (value, expected, expected), "{action}");
+        // What it was confirmed by is what the next listing shows.
+        let row = row(&desired(&*target, "A", value), written.stamp.clone(), value);
+        let ledger = Ledger { rows: [("a".to_string(), row.clone())].into(), ..Ledger::default() };
+        let entries = world.list(&*target, &ledger, 1).await.expect("list").entries;
+        assert_eq!(entries[0].stamp, row.stamp);
+    }
+    busy("DELETE");
+    let gone = world.apply(&*target, Action::Delete, "A", None, None).await.expect("deleted");
+    assert!(!gone.untouched && gone.note.as_deref().is_some_and(|n| !n.contains("already")), "it was this run that deleted it: {gone:?}");
+    assert!(!world.vault.secrets().contains_key("a"));
+    busy("recover");
+    let back = world.apply(&*target, Action::Restore, "A", Some("two"), None).await.expect("restored");
+    assert!(!back.untouched);
+    assert_eq!((world.vault.secrets()["a"].value.as_str(), world.vault.secrets()["a"].versions), ("two", expected));
+}
+
+#[tokio::test]
 async fn throttling_holds_all_workers() {
     let world = World::new().await;
     let target = world.target().await;
