@@ -108,6 +108,15 @@ impl ApiError {
         self
     }
 
+    /// Without the code and the request id where these repeat a secret: they are the server's
+    /// texts as much as its message is.
+    pub fn masked(mut self, cx: &super::Cx) -> Self {
+        let clean = |text: Option<String>| text.filter(|t| cx.redact(t) == *t);
+        self.code = clean(self.code);
+        self.request_id = clean(self.request_id);
+        self
+    }
+
     pub fn advice(mut self, advice: impl Into<String>) -> Self {
         self.advice = Some(advice.into());
         self

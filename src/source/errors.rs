@@ -53,7 +53,7 @@ impl Refusal {
         let text = message.to_lowercase();
         let route_missing = matches!(status, 404 | 405 | 501) && (text.starts_with("route ") || matches!(name.as_str(), "" | "Not Found"));
         let kind = classify(status, &name, &text);
-        let mut error = ApiError::new(kind, SERVICE, cx.redact(&message)).status(status).code(&name).request_id(Some(word("reqId")));
+        let mut error = ApiError::new(kind, SERVICE, cx.redact(&message)).status(status).code(&name).request_id(Some(word("reqId"))).masked(cx);
         error = error.retry_after(answer.retry_after());
         if let Some(advice) = advice(kind, &text) {
             error = error.advice(advice);
@@ -68,7 +68,7 @@ impl Refusal {
         let said = if excerpt.is_empty() { String::new() } else { format!(": {excerpt}") };
         let error = match status {
             300..=399 => {
-                let to = answer.header("location").map(|l| brief(l, 200)).unwrap_or_default();
+                let to = answer.header("location").map(|l| cx.redact(&brief(l, 200))).unwrap_or_default();
                 ApiError::new(ErrorKind::NotTheService, SERVICE, format!("the address redirects to {to}"))
                     .advice("Redirects are not followed with credentials: give the connection the address it really lives at as baseUrl.")
             }

@@ -177,6 +177,20 @@ async fn no_secret_leaves_the_memory() {
             p.host().faults.clear();
         });
     }
+    // Codes and request ids are the server's texts, too.
+    let end: String = value.chars().skip(value.chars().count() - 12).collect();
+    for place in &yard.places {
+        let body = json!({"__type": end, "code": end, "message": "no", "typeKey": end, "error": {"code": end, "message": "no", "id": end}});
+        let headers = ["x-amzn-requestid", "x-ms-request-id", "opc-request-id", "activityid", "x-request-id"].map(|h| (h.to_string(), end.clone()));
+        let headers = headers.into_iter().chain([("content-type".to_string(), "application/json".to_string())]).collect();
+        let answer = Effect::Answer { status: 400, headers, body: body.to_string() };
+        place.host().faults.add(Fault::next(place.nature().creation, 100, answer));
+    }
+    assert_eq!(say(&mut heard, &[all.as_slice(), &["--json"]].concat(), None).await, 1, "all were refused");
+    yard.places.iter().for_each(|p| {
+        p.forgive();
+        p.host().faults.clear();
+    });
     // And with an error that repeats all of it, in texts of several kinds.
     let echo = secrets.iter().filter(|(n, _)| n.contains("value")).map(|(_, s)| s.as_str()).collect::<Vec<_>>().join(" | ");
     for place in &yard.places {
@@ -206,13 +220,18 @@ async fn no_secret_leaves_the_memory() {
     let padding = "y".repeat(560);
     let asked = |sent: &str| format!("not understood: {sent} {padding}{sent}");
     let refusal = |sent: &str| json!({"statusCode": 400, "message": asked(sent), "error": "BadRequest"}).to_string();
+    let ids = |sent: &str| json!({"statusCode": 400, "message": "no", "error": format!("q {sent}"), "reqId": format!("q {sent}")}).to_string();
     for (name, sent) in [(&names[0], crate::support::rig::CLIENT_SECRET), (&names[1], token.as_str())] {
         for command in ["sync", "plan"] {
-            yard.rig.kms_host.faults.add(Fault::next("GET /api/v4/secrets", 1, Effect::status(400, refusal(sent))));
-            say(&mut heard, &[command, name, "-vv", "--json"], None).await;
+            for body in [refusal(sent), ids(sent)] {
+                yard.rig.kms_host.faults.add(Fault::next("GET /api/v4/secrets", 1, Effect::status(400, body)));
+                say(&mut heard, &[command, name, "-vv", "--json"], None).await;
+            }
         }
     }
     let sent = crate::support::rig::CLIENT_SECRET;
+    yard.rig.kms_host.faults.add(Fault::next("/auth/universal-auth/login", 1, Effect::status(401, ids(sent))));
+    say(&mut heard, &["connection", "test", "kms", "-vv", "--json"], None).await;
     yard.rig.kms_host.faults.add(Fault::next("/auth/universal-auth/login", 2, Effect::status(401, refusal(sent))));
     say(&mut heard, &["connection", "test", "kms", "-vv", "--json"], None).await;
     say(&mut heard, &["sync", &names[0], "-vv"], None).await;

@@ -149,10 +149,11 @@ fn coded(cx: &Cx, about: &str, code: Option<&str>, message: Option<&str>, raw: &
         }
         .status(status)
         .request_id(id)
+        .masked(cx)
         .retry_after(retry_after(raw));
     };
     let message = cx.redact(&brief(message.unwrap_or("no message"), 300));
-    entry(about, code, &message).status(status).request_id(id).retry_after(retry_after(raw))
+    entry(about, code, &message).status(status).request_id(id).masked(cx).retry_after(retry_after(raw))
 }
 
 /// An error from its code and (redacted) text, as a batch answer lists them per secret.

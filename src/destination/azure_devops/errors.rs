@@ -182,11 +182,12 @@ pub(super) fn judge(cx: &Cx, doing: Doing, facts: Facts<'_>, answer: Answer) -> 
                 sign_in(cx, &answer, facts, &format!("a sign-in page came instead of data: {page}"))
             } else {
                 not_the_service(&answer, &format!("a page came instead of data: {page}"))
-            });
+            }
+            .masked(cx));
         }
         return Ok(answer);
     }
-    Err(refused(cx, doing, &answer))
+    Err(refused(cx, doing, &answer).masked(cx))
 }
 
 fn with_ids(error: ApiError, answer: &Answer) -> ApiError {

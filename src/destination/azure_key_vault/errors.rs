@@ -129,6 +129,7 @@ pub(super) fn failure(cx: &Cx, answer: &Answer, what: &str, right: Right) -> Api
         .status(answer.status)
         .code(code)
         .request_id(answer.header("x-ms-request-id"))
+        .masked(cx)
         .retry_after(answer.retry_after());
     if let Some(advice) = advice {
         error = error.advice(advice);

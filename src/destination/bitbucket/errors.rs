@@ -136,8 +136,9 @@ pub fn of(cx: &Cx, auth: &Auth, answer: &Answer, what: &str, place: Option<&str>
     // A gateway's 5xx does not say whether the service behind it did the work.
     error.ambiguous = kind == ErrorKind::Transient;
     if let Some(key) = &told.key {
-        error = error.code(cx.redact(key));
+        error = error.code(key);
     }
+    let error = error.masked(cx);
     match advice {
         Some(advice) => error.advice(advice),
         None => error,
@@ -284,9 +285,9 @@ pub fn of_token_call(cx: &Cx, answer: &Answer) -> ApiError {
     };
     let mut error = ApiError::new(kind, SERVICE, format!("no token for the OAuth consumer: {message}")).status(answer.status).advice(advice);
     if let Some(key) = &told.key {
-        error = error.code(cx.redact(key));
+        error = error.code(key);
     }
-    error
+    error.masked(cx)
 }
 
 #[cfg(test)]

@@ -135,6 +135,7 @@ pub(super) fn error(cx: &Cx, answer: &Answer) -> ApiError {
         .status(answer.status)
         .code(shown)
         .request_id(Some(refusal.trace_id))
+        .masked(cx)
         .retry_after(answer.retry_after());
     if let Some(advice) = advice {
         error = error.advice(advice);

@@ -86,7 +86,7 @@ impl Platform {
         if !answer.ok() {
             return Err(refused(cx, &answer));
         }
-        parse(&answer, asked)
+        parse(cx, &answer, asked)
     }
 
     /// Arc proves that the caller may read a file of the machine's administrators.
@@ -178,7 +178,8 @@ fn refused(cx: &Cx, answer: &Answer) -> ApiError {
     let kind = if passing(answer) { ErrorKind::Transient } else { ErrorKind::Auth };
     let error = ApiError::new(kind, SERVICE, format!("the managed identity endpoint gave no token: {}", cx.redact(&brief(&text, 300))))
         .status(answer.status)
-        .code(&body.error);
+        .code(&body.error)
+        .masked(cx);
     let unassigned = answer.status == 400 && (body.error == "identity_not_found" || text.to_ascii_lowercase().contains("identity not found"));
     if unassigned {
         return error.advice("No such identity is assigned to this machine: assign one, or correct the connection's clientId.");

@@ -358,7 +358,7 @@ impl Tokens {
         if !answer.ok() {
             return Err(aadsts::error(cx, &answer));
         }
-        parse(&answer, asked)
+        parse(cx, &answer, asked)
     }
 }
 
@@ -425,7 +425,7 @@ impl Seconds {
     }
 }
 
-fn parse(answer: &Answer, asked: Instant) -> Result<Token, ApiError> {
+fn parse(cx: &Cx, answer: &Answer, asked: Instant) -> Result<Token, ApiError> {
     let body: TokenAnswer = answer.json(SERVICE)?;
     // No header could carry it.
     let sound = body.access_token.bytes().all(|b| b.is_ascii_graphic());
@@ -433,7 +433,7 @@ fn parse(answer: &Answer, asked: Instant) -> Result<Token, ApiError> {
         return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, "the token endpoint answered without a token").status(answer.status));
     }
     if let Some(kind) = body.token_type.as_deref().filter(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        let text = format!("the token endpoint gave a token of another kind than Bearer: {}", crate::model::text::brief(kind, 40));
+        let text = format!("the token endpoint gave a token of another kind than Bearer: {}", cx.redact(&crate::model::text::brief(kind, 40)));
         return Err(ApiError::new(ErrorKind::NotTheService, SERVICE, text).status(answer.status));
     }
     let stated = body.expires_in.as_ref().and_then(Seconds::duration).or_else(|| body.expires_on.as_ref()?.until());

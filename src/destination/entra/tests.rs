@@ -90,6 +90,16 @@ async fn refusals_carry_number_advice_and_trace_and_never_the_secret() {
     assert_eq!(error.kind, ErrorKind::Auth);
     assert!(text.contains("AADSTS7000215") && text.contains("trace-1") && text.contains("not its id"), "{text}");
     assert!(!text.contains("s~+/=&") && !text.contains("Timestamp"), "{text}");
+    // Wherever the answer repeats it.
+    for (status, body) in [
+        (401, serde_json::json!({"error": "s~+/=&", "error_description": "no", "trace_id": "s~+/=&"})),
+        (200, serde_json::json!({"access_token": "t", "expires_in": 3599, "token_type": "s~+/=&"})),
+    ] {
+        let host = endpoint(3599.into()).await;
+        host.faults.add(Fault::next("POST", 1, Effect::status(status, body.to_string())));
+        let error = self::tokens(&host).token(&Cx::quiet()).await.expect_err("refused");
+        assert!(!error.text().contains("s~+/=&"), "{}", error.text());
+    }
 }
 
 #[tokio::test]

@@ -146,7 +146,7 @@ impl Client {
     /// Sends a call and parses its answer.
     pub async fn get<T: serde::de::DeserializeOwned>(&self, cx: &Cx, call: &Call, ask: Ask<'_>) -> Result<T, ApiError> {
         let answer = self.call(cx, call, ask).await?;
-        answer.json(SERVICE).map_err(|e| e.request_id(answer.header("opc-request-id")))
+        answer.json(SERVICE).map_err(|e| e.request_id(answer.header("opc-request-id")).masked(cx))
     }
 
     /// All pages of a list. A page may be short or empty; only a missing `opc-next-page` ends it.

@@ -126,6 +126,7 @@ pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
         .code(code)
         .status(answer.status)
         .request_id(answer.header("opc-request-id"))
+        .masked(cx)
         .retry_after(answer.retry_after())
         .ambiguous(call.write && (answer.ok() || answer.status >= 500 || answer.status == 408));
     if !advice.is_empty() {
