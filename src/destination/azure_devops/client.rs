@@ -28,6 +28,7 @@ const GROUPS_LOCATION: &str = "f5b09dd5-9d54-45a1-8b5a-1c8287d634cc";
 pub(super) struct Client {
     http: Http,
     base: url::Url,
+    organisation: String,
     auth: Auth,
     pacer: Pacer,
     slots: tokio::sync::Semaphore,
@@ -102,6 +103,7 @@ impl Client {
         Ok(Self {
             http,
             base: api::base(connection.setting("endpoint"), need("orgName")?)?,
+            organisation: need("orgName")?.to_string(),
             auth,
             pacer: Pacer::new("Azure DevOps", 20.0, 20.0, 10),
             slots: tokio::sync::Semaphore::new(IN_FLIGHT),
@@ -190,7 +192,8 @@ impl Client {
         {
             return Ok(Step::Refused);
         }
-        let facts = Facts { bearer: matches!(self.auth, Auth::Bearer(_)), tenant: self.auth.tenant(), worked: api.settled };
+        let facts =
+            Facts { organisation: &self.organisation, bearer: matches!(self.auth, Auth::Bearer(_)), tenant: self.auth.tenant(), worked: api.settled };
         let answer = errors::judge(cx, call.doing, facts, answer)?;
         lock(&self.api).settled = true;
         Ok(Step::Answered(answer))

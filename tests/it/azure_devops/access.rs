@@ -27,16 +27,20 @@ async fn bad_tokens_have_one_clear_message_each() {
     rig.state.identity("old", Identity { expired: true, ..Identity::administrator("operator") });
     let none = Scopes { read_groups: false, manage_groups: false, read_projects: true };
     rig.state.identity("pat-scopeless", Identity { scopes: none, ..Identity::administrator("operator") });
+    rig.state.identity("pat-northwind", Identity { organisation: Some("northwind".into()), ..Identity::administrator("operator") });
     for (how, token) in [SignIn::Unauthorized, SignIn::Redirect, SignIn::Page203, SignIn::Page200]
         .into_iter()
-        .flat_map(|h| ["pat-nobody-knows", "old", "pat-scopeless"].map(|t| (h, t)))
+        .flat_map(|h| ["pat-nobody-knows", "old", "pat-scopeless", "pat-northwind"].map(|t| (h, t)))
     {
         rig.state.sign_in(how, TENANT);
         let mut sync = rig.sync("a");
         sync.session = rig.session_as(token);
         let error = sync.try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("refused");
         assert_eq!(error.kind, ErrorKind::Auth, "{how:?} {token} {error}");
-        assert!(error.text().contains("personal access token"), "{error}");
+        let advice = error.advice.as_deref().unwrap_or_default();
+        for word in ["personal access token", "of another organization than orgName says (contoso)"] {
+            assert!(advice.contains(word), "{how:?} {token}: {error}");
+        }
         assert!(!error.text().contains(token) || token == "old", "{error}");
         if token == "old" {
             assert!(error.text().contains("has expired"), "{error}");
