@@ -13,7 +13,7 @@ use super::SERVICE;
 use super::api::{self, Api, Resource, Version};
 use super::errors::{self, Doing, Facts, Refusal};
 use crate::destination::entra::{Grant, PUBLIC_AUTHORITY, Tokens};
-use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, join};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, asked, join};
 use crate::model::SecretValue;
 use crate::model::connection::ResolvedConnection;
 
@@ -284,7 +284,7 @@ impl Client {
         if answer.ok()
             && let Some(wait) = answer.retry_after()
         {
-            self.pacer.hold(wait, "Azure DevOps asked to wait");
+            self.pacer.hold(wait, &asked("Azure DevOps asked to wait", Some(wait)));
         }
         let number = |name: &str| answer.header(name).and_then(|v| v.trim().parse::<f64>().ok()).filter(|n| n.is_finite());
         if let (Some(limit), Some(left)) = (number("x-ratelimit-limit"), number("x-ratelimit-remaining")) {

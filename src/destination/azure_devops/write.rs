@@ -22,7 +22,7 @@ use super::group::{Body, Group, Slot, is_secret, reference};
 use super::keys::Keys;
 use super::target::DevOpsTarget;
 use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace};
-use crate::http::{ApiError, Cx, ErrorKind};
+use crate::http::{ApiError, Cx, ErrorKind, asked};
 use crate::model::text::{brief, mentions};
 
 /// A listing older than this (a question to the operator lay in between, or a wait) is read
@@ -197,7 +197,8 @@ impl Write<'_> {
                 }
             }
             let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
-            self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
+            let reason = asked(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), error.retry_after);
+            self.cx.wait(&reason, wait).await?;
             return Ok(Some(match current {
                 // Whatever it shows, the values cannot be seen: the write is repeated upon it.
                 Some(group) => self.again(&group).await?,
@@ -399,7 +400,8 @@ impl Write<'_> {
             self.uncertain |= error.ambiguous;
             if unsure {
                 let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
-                self.cx.wait(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), wait).await?;
+                let reason = asked(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), error.retry_after);
+                self.cx.wait(&reason, wait).await?;
             }
             match self.target.checked(self.target.get(self.cx, group.id).await?)? {
                 None => return Ok(self.deleted(&group, draft)),

@@ -277,6 +277,53 @@ async fn retry_after_on_a_good_answer_holds_the_next_request() {
     assert!(waited.load(Ordering::SeqCst), "the wait is shown");
 }
 
+/// Number 37: what no client can wait for is cut, and that is said.
+#[tokio::test(start_paused = true)]
+async fn an_absurd_retry_after_is_cut_and_shown() {
+    let json = ("content-type".to_string(), "application/json".to_string());
+    let absurd = ("retry-after".to_string(), "99999999".to_string());
+    for (method, status) in [("GET", 429), ("GET", 200), ("PUT", 429), ("DELETE", 429)] {
+        let rig = rig().await;
+        let mut sync = rig.sync("a");
+        if method != "GET" {
+            sync.run(&[("A", "1")]).await;
+        }
+        let body = if status == 200 { r#"{"count":0,"value":[]}"# } else { r#"{"message":"TF400733: blocked","typeKey":"RequestBlockedException"}"# };
+        let headers = vec![json.clone(), absurd.clone()];
+        rig.host.faults.add(Fault::next(method, 1, Effect::Answer { status, headers, body: body.into() }));
+        let seen: Arc<std::sync::Mutex<Vec<kms_sync::model::board::Waiting>>> = Arc::default();
+        let (sink, cancel) = (seen.clone(), tokio_util::sync::CancellationToken::new());
+        let stop = cancel.clone();
+        let cx = Cx::new(
+            cancel,
+            Arc::new(move |w| {
+                sink.lock().expect("lock").extend(w);
+                // The operator looks at it, and does not want to wait.
+                stop.cancel();
+            }),
+        );
+        rig.requests();
+        let before = kms_sync::model::now();
+        let error = match method {
+            "DELETE" => {
+                let destination = sync.session.open_for_removal(&cx, &sync.target()).await.expect("a target");
+                let inventory = sync.list(&cx, destination.as_ref()).await.expect("a list");
+                sync.apply(&cx, destination.as_ref(), &inventory, &[]).await
+            }
+            _ => sync.try_run(&cx, &[("A", "2")]).await,
+        }
+        .expect_err("cancelled");
+        assert_eq!(error.kind, ErrorKind::Cancelled, "{method} {status}: {error}");
+        let waits = seen.lock().expect("lock").clone();
+        let [wait] = &waits[..] else { panic!("{method} {status}: {waits:?}") };
+        let until = wait.until.expect("an end").as_second() - before.as_second();
+        assert!((599..=602).contains(&until), "{method} {status}: the cap is ten minutes, not {until} s");
+        assert!(wait.reason.contains("it asked for 10 min or more, and no wait is longer"), "{method} {status}: {wait:?}");
+        let asked = if method == "GET" { "GET".to_string() } else { format!("GET {method}") };
+        assert_eq!(methods(&rig.requests()), asked, "nothing more is sent");
+    }
+}
+
 #[tokio::test]
 async fn throttling_is_waited_for_in_every_form() {
     let body = serde_json::json!({"$id": "1", "message": "TF400733: The request has been canceled: Request was blocked due to exceeding usage of resource Concurrency.", "typeKey": "RequestBlockedException"}).to_string();
