@@ -276,7 +276,8 @@ impl Http {
                     }
                     let wait = answer.retry_after().unwrap_or_else(|| backoff(attempt));
                     let what = if throttled { "throttled" } else { "server trouble" };
-                    cx.wait(&format!("{service} answered {} ({what})", answer.status), wait).await?;
+                    let reason = format!("{service} answered {} ({what})", answer.status);
+                    cx.wait(&asked(&reason, answer.retry_after()), wait).await?;
                 }
                 Ok(answer) => {
                     if let Some(pacer) = policy.pacer {
@@ -406,6 +407,17 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
         *body = larger;
     }
     body.extend_from_slice(chunk);
+}
+
+/// A wait's reason as it is shown, for a wait that a server asked for: it says when the wait is as
+/// long as waits may be ([`RETRY_AFTER_CAP`]), so that the server may have asked for more.
+pub fn asked(reason: &str, wait: Option<Duration>) -> String {
+    match wait {
+        Some(wait) if wait >= RETRY_AFTER_CAP => {
+            format!("{reason}; it asked for {} min or more, and no wait is longer", RETRY_AFTER_CAP.as_secs() / 60)
+        }
+        _ => reason.to_string(),
+    }
 }
 
 /// Exponential backoff with full jitter: base 0.5 s, cap 30 s.

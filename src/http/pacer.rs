@@ -194,8 +194,8 @@ impl Pacer {
             s.streak += 1;
             Some(pause)
         });
-        if let Some(hold) = hold.or(unasked) {
-            self.hold(hold, &format!("{} asked to wait", self.name));
+        if let Some(wait) = hold.or(unasked) {
+            self.hold(wait, &super::asked(&format!("{} asked to wait", self.name), hold));
         }
     }
 

@@ -18,4 +18,5 @@ mod silent;
 mod socket;
 mod terminal;
 mod trouble;
+mod unsettled;
 pub(crate) mod yard;

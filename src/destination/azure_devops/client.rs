@@ -13,7 +13,7 @@ use super::SERVICE;
 use super::api::{self, Api, Resource, Version};
 use super::errors::{self, Doing, Facts, Refusal};
 use crate::destination::entra::{Grant, PUBLIC_AUTHORITY, Tokens};
-use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, join};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy, asked, join};
 use crate::model::SecretValue;
 use crate::model::connection::ResolvedConnection;
 
@@ -28,6 +28,7 @@ const GROUPS_LOCATION: &str = "f5b09dd5-9d54-45a1-8b5a-1c8287d634cc";
 pub(super) struct Client {
     http: Http,
     base: url::Url,
+    organisation: String,
     auth: Auth,
     pacer: Pacer,
     slots: tokio::sync::Semaphore,
@@ -102,6 +103,7 @@ impl Client {
         Ok(Self {
             http,
             base: api::base(connection.setting("endpoint"), need("orgName")?)?,
+            organisation: need("orgName")?.to_string(),
             auth,
             pacer: Pacer::new("Azure DevOps", 20.0, 20.0, 10),
             slots: tokio::sync::Semaphore::new(IN_FLIGHT),
@@ -190,7 +192,8 @@ impl Client {
         {
             return Ok(Step::Refused);
         }
-        let facts = Facts { bearer: matches!(self.auth, Auth::Bearer(_)), tenant: self.auth.tenant(), worked: api.settled };
+        let facts =
+            Facts { organisation: &self.organisation, bearer: matches!(self.auth, Auth::Bearer(_)), tenant: self.auth.tenant(), worked: api.settled };
         let answer = errors::judge(cx, call.doing, facts, answer)?;
         lock(&self.api).settled = true;
         Ok(Step::Answered(answer))
@@ -281,7 +284,7 @@ impl Client {
         if answer.ok()
             && let Some(wait) = answer.retry_after()
         {
-            self.pacer.hold(wait, "Azure DevOps asked to wait");
+            self.pacer.hold(wait, &asked("Azure DevOps asked to wait", Some(wait)));
         }
         let number = |name: &str| answer.header(name).and_then(|v| v.trim().parse::<f64>().ok()).filter(|n| n.is_finite());
         if let (Some(limit), Some(left)) = (number("x-ratelimit-limit"), number("x-ratelimit-remaining")) {

@@ -46,6 +46,8 @@ impl Doing {
 /// What is known of the connection when an answer is judged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts<'a> {
+    /// The connection's `orgName`.
+    pub organisation: &'a str,
     /// Entra tokens, not a personal access token.
     pub bearer: bool,
     pub tenant: Option<&'a str>,
@@ -227,8 +229,10 @@ fn credential_advice(answer: &Answer, facts: Facts<'_>) -> String {
         }
         return "Add the identity to the organization as a user with an access level (Organization settings > Users), and check the tenant.".into();
     }
-    "The personal access token is wrong, expired, revoked or of another organization: make a new one for this organization. Tokens for all organizations end on 2026-12-01."
-        .into()
+    format!(
+        "The personal access token is wrong, expired, revoked or of another organization than orgName says ({}): correct orgName, or make a new token for that organization. Tokens for all organizations end on 2026-12-01.",
+        brief(facts.organisation, 80)
+    )
 }
 
 fn unauthorised(cx: &Cx, doing: Doing, facts: Facts<'_>, answer: &Answer) -> ApiError {
@@ -295,7 +299,7 @@ mod tests {
     }
 
     fn judged(doing: Doing, worked: bool, answer: Answer) -> Result<Answer, ApiError> {
-        judge(&Cx::quiet(), doing, Facts { bearer: false, tenant: None, worked }, answer)
+        judge(&Cx::quiet(), doing, Facts { organisation: "contoso", bearer: false, tenant: None, worked }, answer)
     }
 
     const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8; api-version=7.1");
@@ -331,7 +335,7 @@ mod tests {
         let write = judged(Doing::Update, true, answer(401, &[HTML], "<html>")).err().expect("refused");
         assert_eq!(write.kind, ErrorKind::Permission, "a token that reads is not a bad token");
         assert!(write.text().contains("Administrator"));
-        let bearer = Facts { bearer: true, tenant: Some("11111111-1111-1111-1111-111111111111"), worked: false };
+        let bearer = Facts { organisation: "contoso", bearer: true, tenant: Some("11111111-1111-1111-1111-111111111111"), worked: false };
         for (tenant, words) in [
             ("00000000-0000-0000-0000-000000000000", "use a personal access token"),
             ("22222222-2222-2222-2222-222222222222", "belongs to the Entra tenant 2222"),

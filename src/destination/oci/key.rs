@@ -10,6 +10,13 @@ use zeroize::Zeroizing;
 
 use crate::model::SecretValue;
 
+/// The passphrase as it is meant: without the line break that a file or a paste leaves behind it.
+/// `None` when nothing is left.
+pub(super) fn passphrase(given: &SecretValue) -> Option<SecretValue> {
+    let text = given.expose().trim_end_matches(['\r', '\n']);
+    (!text.is_empty()).then(|| SecretValue::new(text))
+}
+
 /// A loaded RSA key.
 pub(super) struct PrivateKey {
     pub pair: KeyPair,

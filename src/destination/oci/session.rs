@@ -44,12 +44,7 @@ impl OciSession {
             (p.user, p.tenancy, p.region, p.fingerprint, p.key, vec![p.pem])
         } else {
             let pem = connection.credentials.get("privateKey").cloned().ok_or_else(|| invalid("credentials.privateKey is missing"))?;
-            let passphrase = connection
-                .credentials
-                .get("passphrase")
-                .map(|p| p.expose().trim_end_matches(['\r', '\n']))
-                .filter(|p| !p.is_empty())
-                .map(SecretValue::new);
+            let passphrase = connection.credentials.get("passphrase").and_then(key::passphrase);
             let key = PrivateKey::load(pem.expose(), passphrase.as_ref()).map_err(|e| invalid(format!("credentials.privateKey: {e}")))?;
             let said = need("fingerprint")?;
             let said = key::normalise(&said).ok_or_else(|| invalid("credentials.fingerprint must be 16 hex pairs joined by colons"))?;

@@ -96,7 +96,7 @@ fn check_connection(connection: &Connection, problems: &mut Problems) {
     if let Some(pem) = secret("privateKey")
         && !passphrase_elsewhere
     {
-        match key::PrivateKey::load(pem.expose(), secret("passphrase").as_ref()) {
+        match key::PrivateKey::load(pem.expose(), secret("passphrase").and_then(|p| key::passphrase(&p)).as_ref()) {
             Err(why) => problems.add("credentials.privateKey", "private-key", format!("credentials.privateKey: {why}.")),
             Ok(loaded) => {
                 if let Some(Err(why)) = fingerprint.flatten().map(|said| key::match_fingerprint(&loaded, &said)) {

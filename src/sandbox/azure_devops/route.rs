@@ -153,6 +153,8 @@ fn identify(state: &State, headers: &HeaderMap) -> Result<Identity, Response> {
     let pair = pair.and_then(|p| String::from_utf8(p).ok()).unwrap_or_default();
     let token = pair.split_once(':').map_or("", |(_, token)| token);
     match world.tokens.get(token) {
+        // A token of another organisation is as good as none here.
+        Some(identity) if identity.organisation.as_ref().is_some_and(|o| !o.eq_ignore_ascii_case(&world.organisation)) => refuse(None),
         Some(identity) if identity.expired => refuse(Some("Access Denied: The Personal Access Token used has expired.")),
         Some(identity) => Ok(identity.clone()),
         None => refuse(None),

@@ -74,6 +74,8 @@ pub struct Identity {
     pub role: Role,
     pub scopes: Scopes,
     pub expired: bool,
+    /// The organisation whose token it is, where that is another one than this.
+    pub organisation: Option<String>,
 }
 
 impl Identity {
@@ -85,6 +87,7 @@ impl Identity {
             role: Role::Administrator,
             scopes: Scopes { read_groups: true, manage_groups: true, read_projects: true },
             expired: false,
+            organisation: None,
         }
     }
 

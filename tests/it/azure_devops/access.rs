@@ -27,16 +27,20 @@ async fn bad_tokens_have_one_clear_message_each() {
     rig.state.identity("old", Identity { expired: true, ..Identity::administrator("operator") });
     let none = Scopes { read_groups: false, manage_groups: false, read_projects: true };
     rig.state.identity("pat-scopeless", Identity { scopes: none, ..Identity::administrator("operator") });
+    rig.state.identity("pat-northwind", Identity { organisation: Some("northwind".into()), ..Identity::administrator("operator") });
     for (how, token) in [SignIn::Unauthorized, SignIn::Redirect, SignIn::Page203, SignIn::Page200]
         .into_iter()
-        .flat_map(|h| ["pat-nobody-knows", "old", "pat-scopeless"].map(|t| (h, t)))
+        .flat_map(|h| ["pat-nobody-knows", "old", "pat-scopeless", "pat-northwind"].map(|t| (h, t)))
     {
         rig.state.sign_in(how, TENANT);
         let mut sync = rig.sync("a");
         sync.session = rig.session_as(token);
         let error = sync.try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("refused");
         assert_eq!(error.kind, ErrorKind::Auth, "{how:?} {token} {error}");
-        assert!(error.text().contains("personal access token"), "{error}");
+        let advice = error.advice.as_deref().unwrap_or_default();
+        for word in ["personal access token", "of another organization than orgName says (contoso)"] {
+            assert!(advice.contains(word), "{how:?} {token}: {error}");
+        }
         assert!(!error.text().contains(token) || token == "old", "{error}");
         if token == "old" {
             assert!(error.text().contains("has expired"), "{error}");
@@ -271,6 +275,53 @@ async fn retry_after_on_a_good_answer_holds_the_next_request() {
     sync.try_run(&cx, &[("A", "1")]).await.expect("a run");
     assert!(begun.elapsed() >= Duration::from_millis(900));
     assert!(waited.load(Ordering::SeqCst), "the wait is shown");
+}
+
+/// Number 37: what no client can wait for is cut, and that is said.
+#[tokio::test(start_paused = true)]
+async fn an_absurd_retry_after_is_cut_and_shown() {
+    let json = ("content-type".to_string(), "application/json".to_string());
+    let absurd = ("retry-after".to_string(), "99999999".to_string());
+    for (method, status) in [("GET", 429), ("GET", 200), ("PUT", 429), ("DELETE", 429)] {
+        let rig = rig().await;
+        let mut sync = rig.sync("a");
+        if method != "GET" {
+            sync.run(&[("A", "1")]).await;
+        }
+        let body = if status == 200 { r#"{"count":0,"value":[]}"# } else { r#"{"message":"TF400733: blocked","typeKey":"RequestBlockedException"}"# };
+        let headers = vec![json.clone(), absurd.clone()];
+        rig.host.faults.add(Fault::next(method, 1, Effect::Answer { status, headers, body: body.into() }));
+        let seen: Arc<std::sync::Mutex<Vec<kms_sync::model::board::Waiting>>> = Arc::default();
+        let (sink, cancel) = (seen.clone(), tokio_util::sync::CancellationToken::new());
+        let stop = cancel.clone();
+        let cx = Cx::new(
+            cancel,
+            Arc::new(move |w| {
+                sink.lock().expect("lock").extend(w);
+                // The operator looks at it, and does not want to wait.
+                stop.cancel();
+            }),
+        );
+        rig.requests();
+        let before = kms_sync::model::now();
+        let error = match method {
+            "DELETE" => {
+                let destination = sync.session.open_for_removal(&cx, &sync.target()).await.expect("a target");
+                let inventory = sync.list(&cx, destination.as_ref()).await.expect("a list");
+                sync.apply(&cx, destination.as_ref(), &inventory, &[]).await
+            }
+            _ => sync.try_run(&cx, &[("A", "2")]).await,
+        }
+        .expect_err("cancelled");
+        assert_eq!(error.kind, ErrorKind::Cancelled, "{method} {status}: {error}");
+        let waits = seen.lock().expect("lock").clone();
+        let [wait] = &waits[..] else { panic!("{method} {status}: {waits:?}") };
+        let until = wait.until.expect("an end").as_second() - before.as_second();
+        assert!((599..=602).contains(&until), "{method} {status}: the cap is ten minutes, not {until} s");
+        assert!(wait.reason.contains("it asked for 10 min or more, and no wait is longer"), "{method} {status}: {wait:?}");
+        let asked = if method == "GET" { "GET".to_string() } else { format!("GET {method}") };
+        assert_eq!(methods(&rig.requests()), asked, "nothing more is sent");
+    }
 }
 
 #[tokio::test]

@@ -200,6 +200,47 @@ async fn stamps_are_texts_and_the_names_count_too() {
     assert_eq!(sync.run(&want).await.created, ["B"]);
 }
 
+/// Number 46: the service is put back to a backup. Names and flags are as they were, the stamp is
+/// an earlier one of ours, and so are the values.
+#[tokio::test]
+async fn a_restored_backup_is_told_by_every_run_and_mended_by_a_full_one() {
+    for full in [false, true] {
+        let rig = rig().await;
+        let mut sync = rig.sync("a");
+        sync.run(&[("A", "old"), ("B", "old"), ("C", "same")]).await;
+        let id = rig.group();
+        let (values, stamp) = (rig.state.variables(id), rig.state.facts(id).expect("facts").1);
+        let want = [("A", "new"), ("B", "new"), ("C", "same")];
+        sync.run(&want).await;
+        let restore = || {
+            values.iter().for_each(|(name, value)| rig.state.set(id, name, value.clone()));
+            rig.state.stamp(id, &stamp);
+        };
+        restore();
+        rig.requests();
+        // Unattended: it cannot be told whose values are there, and none is written.
+        let ran = sync.run(&want).await;
+        assert_eq!((ran.writes(), ran.unchanged, methods(&rig.requests()).as_str()), (0, 3, "GET"));
+        assert!(ran.warnings.iter().any(|w| w.contains("changed from outside")), "{:?}", ran.warnings);
+        assert_eq!(rig.value("A").as_deref(), Some("old"));
+        if full {
+            // Looked at by somebody, or with --verify: everything is written.
+            sync.full = true;
+            let ran = sync.run(&want).await;
+            assert_eq!((ran.updated.len(), methods(&rig.requests()).as_str()), (3, "GET PUT"), "{ran:?}");
+        } else {
+            // A change of the source carries all values along.
+            let ran = sync.run(&[("A", "new"), ("B", "new"), ("C", "changed")]).await;
+            assert_eq!((ran.updated.as_slice(), methods(&rig.requests()).as_str()), (["C".to_string()].as_slice(), "GET PUT"), "{ran:?}");
+        }
+        for (name, value) in &want[..2] {
+            assert_eq!(rig.value(name).as_deref(), Some(*value), "{name}");
+        }
+        let before = sync.run(&[("A", "new"), ("B", "new"), ("C", if full { "same" } else { "changed" })]).await;
+        assert_eq!((before.writes(), before.warnings.len()), (0, 0), "{before:?}");
+    }
+}
+
 #[tokio::test]
 async fn nothing_that_is_remembered_is_a_secret() {
     let rig = rig().await;

@@ -91,6 +91,39 @@ async fn a_life_of_a_sync_costs_what_it_must() {
     assert!(state.groups().is_empty(), "an emptied group that we made goes too");
 }
 
+/// Number 31: the most memory that a first run took, in KiB, and what it did.
+async fn peak(keys: usize) -> (u64, Value) {
+    let (rig, _state, _host) = world().await;
+    for n in 0..keys {
+        rig.set(&format!("SECRET{n:04}"), &"v".repeat(256));
+    }
+    rig.run_with(&["create", "-f", "-", "--destination", "azure-devops", "--no-run"], &request(&rig)).await.expect(0);
+    let mut command = rig.command();
+    command.args(["sync", "my-devops-sync", "--json"]).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut child = command.spawn().expect("the program starts");
+    let status = format!("/proc/{}/status", child.id());
+    let mut out = child.stdout.take().expect("a pipe");
+    let printed = tokio::task::spawn_blocking(move || std::io::read_to_string(&mut out).expect("its output"));
+    let mut most = 0;
+    while child.try_wait().expect("a child").is_none() {
+        // The kernel keeps the peak; a process that has just ended has none any more.
+        let told = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = told.lines().find(|l| l.starts_with("VmHWM:"));
+        most = line.and_then(|l| l.split_ascii_whitespace().nth(1)?.parse().ok()).unwrap_or(0).max(most);
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let printed: Value = serde_json::from_str(&printed.await.expect("read")).expect("one document");
+    (most, printed["runs"][0]["counts"]["created"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_variables_take_memory_for_some_copies_and_no_more() {
+    let (few, many) = (peak(10).await, peak(10_000).await);
+    assert_eq!((&few.1, &many.1), (&json!(10), &json!(10_000)));
+    // 2.7 MiB of names and values.
+    assert!(few.0 > 0 && many.0 < few.0 + 96 * 1024, "{} KiB for 10, {} KiB for 10,000", few.0, many.0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_there_is_taken_over_only_when_agreed() {
     let (rig, state, _host) = world().await;

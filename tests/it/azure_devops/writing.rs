@@ -1,11 +1,14 @@
 //! One read-modify-write: what is sent, what is carried, and what is deleted.
 
 use kms_sync::http::ErrorKind;
-use kms_sync::sandbox::azure_devops::Variable;
+use kms_sync::model::run::{Outcome, RunRecord, RunStatus};
+use kms_sync::sandbox::azure_devops::{State, Variable};
 use kms_sync::sandbox::host::{Effect, Fault};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::rig::{config, methods, rig};
+use crate::conformance::bench::{Bench, ENVIRONMENT_NAME, ended, fate};
+use crate::conformance::places;
 
 #[tokio::test]
 async fn a_first_sync_makes_one_group_with_one_reference() {
@@ -201,6 +204,27 @@ async fn without_a_usable_key_nothing_is_made() {
     }
     assert_eq!(methods(&rig.requests()), "GET GET");
     assert!(rig.state.groups().is_empty());
+    // Nor is anything written where a group of that name is there: a stranger's, and ours.
+    let id = rig.state.group(&rig.project, "Production Environment", &[("THEIRS", Variable::secret("t")), ("PLAIN", Variable::plain("p"))]);
+    let before = (rig.state.variables(id), rig.state.facts(id));
+    for full in [false, true] {
+        let mut sync = rig.sync("b");
+        sync.full = full;
+        let ran = sync.run(&[("A", ""), (" bad", "x")]).await;
+        assert_eq!((ran.writes(), ran.skipped.len(), methods(&rig.requests()).as_str()), (0, 2, "GET"), "full: {full}");
+    }
+    assert_eq!((rig.state.variables(id), rig.state.facts(id)), before);
+    rig.state.delete(id);
+    let mut sync = rig.sync("c");
+    sync.run(&[("A", "1"), ("B", "2")]).await;
+    let before = (rig.state.variables(rig.group()), rig.state.facts(rig.group()));
+    rig.requests();
+    for full in [false, true] {
+        sync.full = full;
+        let ran = sync.run(&[("A", ""), ("B", ""), (" bad", "x")]).await;
+        assert_eq!((ran.writes(), ran.skipped.len(), methods(&rig.requests()).as_str()), (0, 3, "GET"), "full: {full}");
+    }
+    assert_eq!((rig.state.variables(rig.group()), rig.state.facts(rig.group())), before);
 }
 
 #[tokio::test]
@@ -293,4 +317,114 @@ async fn hostile_values_arrive_unchanged() {
         assert!(stored[*name].value.as_deref() == Some(*value), "{name}");
     }
     assert!(ran.notes.iter().any(|n| n.contains("Windows")) && ran.notes.iter().any(|n| n.contains("1048576")), "{:?}", ran.notes);
+}
+
+/// A write answered with a group of these variables, as it is shown (values never are).
+fn answered(id: i64, modified_on: &str, variables: Value) -> Effect {
+    let group = json!({"id": id, "type": "Vsts", "name": ENVIRONMENT_NAME, "description": null, "modifiedOn": modified_on, "variables": variables});
+    Effect::Answer { status: 200, headers: vec![("content-type".into(), "application/json".into())], body: group.to_string() }
+}
+
+/// The group as an answer has shown it; the secrets hold these values.
+fn leave(state: &State, id: i64, modified_on: &str, variables: &[(&str, Variable)]) {
+    state.variables(id).keys().for_each(|name| state.unset(id, name));
+    variables.iter().for_each(|(name, variable)| state.set(id, name, variable.clone()));
+    state.stamp(id, modified_on);
+}
+
+#[track_caller]
+fn fails(record: &RunRecord, key: &str, words: &str) {
+    let told = fate(record, key);
+    assert!(told.is_some_and(|(outcome, reason)| outcome == Outcome::Failed && reason.contains(words)), "{key}: {told:?}");
+}
+
+/// Section 7.3, rule 4: all that was sent must stand in the answer as secrets. The whole engine:
+/// what the answer does not prove is not in the ledger either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_the_answer_shows_as_plain_has_failed_and_is_written_again() {
+    const STAMP: &str = "2026-01-01T00:00:00.08Z";
+    let secret = json!({"isSecret": true, "value": null});
+    for existing in [true, false] {
+        let state = State::new("contoso");
+        let b = Bench::new(places::azure_devops::on(state.clone()).await).await;
+        let project = b.place.config()["devopsProjectId"].as_str().expect("a project").to_string();
+        b.create(json!({})).await;
+        for key in ["OK", "SHOWN"] {
+            b.set(key, "one");
+        }
+        let (id, method) = if existing {
+            b.synced().await;
+            for key in ["OK", "SHOWN"] {
+                b.set(key, "two");
+            }
+            (state.find(&project, ENVIRONMENT_NAME).expect("the group"), "PUT")
+        } else {
+            (1, "POST")
+        };
+        let variables = json!({"OK": secret, "SHOWN": {"value": "x"}});
+        b.place.host().faults.add(Fault::next(method, 1, answered(id, STAMP, variables)));
+        b.mark();
+        let record = b.sync().await;
+        ended(&record, RunStatus::Failed);
+        fails(&record, "SHOWN", "holds it as a plain variable");
+        let done = if existing { record.counts.updated } else { record.counts.created };
+        assert_eq!((done, record.counts.failed), (1, 1), "{method}: {record:#?}");
+        assert_eq!(b.writes().len(), 1, "{method}");
+        // Under the very stamp of that answer the key is a secret with another value: a ledger
+        // that believed the write would now let it be.
+        let value = if existing { "two" } else { "one" };
+        if !existing {
+            assert_eq!(state.group(&project, ENVIRONMENT_NAME, &[("OK", Variable::secret(value))]), id);
+        }
+        leave(&state, id, STAMP, &[("OK", Variable::secret(value)), ("SHOWN", Variable::secret("another"))]);
+        let mut record = b.sync().await;
+        if !existing {
+            // It was never ours, as far as anything proves: the operator is asked.
+            ended(&record, RunStatus::NeedsApproval);
+            record = b.allowed().await;
+        }
+        ended(&record, RunStatus::Succeeded);
+        assert_eq!((record.counts.writes(), record.counts.unchanged), (1, 1), "{method}: {record:#?}");
+        b.holds([("OK", value), ("SHOWN", value)]);
+        b.settled().await;
+    }
+}
+
+/// The same rule for what must go: by a run whose source has lost keys, and by a removal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_key_that_the_answer_still_shows_has_failed_and_is_removed_again() {
+    const STAMP: &str = "2026-01-01T00:00:00.08Z";
+    let secret = json!({"isSecret": true, "value": null});
+    for removal in [false, true] {
+        let state = State::new("contoso");
+        let b = Bench::new(places::azure_devops::on(state.clone()).await).await;
+        let project = b.place.config()["devopsProjectId"].as_str().expect("a project").to_string();
+        b.create(json!({})).await;
+        let kept = b.fill(if removal { 0 } else { 8 }, "one");
+        for key in ["GONE", "STAYS"] {
+            b.set(key, "one");
+        }
+        b.synced().await;
+        let id = state.find(&project, ENVIRONMENT_NAME).expect("the group");
+        if removal {
+            // Else the group would go as a whole.
+            b.put("THEIRS", "one");
+        }
+        let left: Vec<&str> = kept.keys().map(String::as_str).chain(removal.then_some("THEIRS")).collect();
+        let after: Vec<(&str, Variable)> = left.iter().copied().chain(["STAYS"]).map(|k| (k, Variable::secret("one"))).collect();
+        let shown: Value = after.iter().map(|(key, _)| ((*key).to_string(), secret.clone())).collect::<serde_json::Map<_, _>>().into();
+        ["GONE", "STAYS"].iter().for_each(|key| b.unset(key));
+        let run = async || if removal { b.removal().await } else { b.sync().await };
+        b.place.host().faults.add(Fault::next("PUT", 1, answered(id, STAMP, shown)));
+        let record = run().await;
+        ended(&record, RunStatus::Failed);
+        fails(&record, "STAYS", "still holds it");
+        assert_eq!((record.counts.deleted, record.counts.failed), (1, 1), "{record:#?}");
+        leave(&state, id, STAMP, &after);
+        // It is ours as before: it goes, without a question.
+        let record = run().await;
+        ended(&record, RunStatus::Succeeded);
+        assert_eq!((record.counts.deleted, record.counts.writes()), (1, 1), "{record:#?}");
+        b.holds(left.iter().map(|key| (key, "one")));
+    }
 }

@@ -245,6 +245,51 @@ async fn collisions_disabled_and_certificates_are_told_and_the_rest_is_done() {
     assert_eq!(seen.len(), 3);
 }
 
+/// Number 8 for what must go: ours until another hand took it over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_disabled_or_became_a_certificate_is_never_deleted() {
+    let lab = Lab::new().await;
+    for key in ["CERT", "GOING", "OFF", "STAYS"] {
+        lab.rig.set(key, "ours");
+    }
+    lab.create(json!({"initialSyncBehavior": "overwrite-destination"})).await;
+    lab.sync(0, 0).await;
+    lab.vault.set_clock_ahead(10 - BEHIND);
+    lab.vault.enable("OFF", false);
+    lab.vault.put_with("CERT", "PRIVATE", |s| s.managed = true);
+    for key in ["CERT", "GOING", "OFF"] {
+        lab.rig.unset(key);
+    }
+    let told = |run: &Value, key: &str, word: &str| {
+        let found = run["secrets"].as_array().and_then(|all| all.iter().find(|s| s["key"] == key)).cloned().unwrap_or_default();
+        let reason = found["reason"].as_str().unwrap_or_default();
+        assert!(found["outcome"] == "skipped" && reason.contains(word), "{key}: {run:#}");
+    };
+    lab.host.log.clear();
+    lab.vault.set_clock_ahead(20 - BEHIND);
+    let run = lab.rig.run(&["sync", "kv", "--allow-delete", "--json"]).await.expect(0)["runs"][0].clone();
+    assert_eq!((&run["counts"]["deleted"], lab.host.log.count("DELETE ")), (&json!(1), 1), "{run:#}");
+    told(&run, "OFF", "disabled");
+    told(&run, "CERT", "certificate");
+    // The same when everything of the sync is taken away, from a source that has the keys and from
+    // one that has not.
+    for back in [false, true] {
+        if back {
+            ["CERT", "OFF"].iter().for_each(|key| lab.rig.set(key, "ours"));
+        }
+        lab.host.log.clear();
+        lab.vault.set_clock_ahead(30 + 10 * i64::from(back) - BEHIND);
+        let run = lab.rig.run(&["remove-secrets", "kv", "--yes", "--json"]).await.expect(0)["runs"][0].clone();
+        let gone = usize::from(!back);
+        assert_eq!((&run["counts"]["deleted"], lab.host.log.count("DELETE ")), (&json!(gone), gone), "{run:#}");
+        told(&run, "OFF", "disabled");
+        told(&run, "CERT", "certificate");
+    }
+    let seen = lab.vault.secrets();
+    let values: Vec<_> = seen.iter().map(|(name, s)| (name.as_str(), s.value.as_str())).collect();
+    assert_eq!(values, [("cert", "PRIVATE"), ("off", "ours")]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_keeps_hyphens_and_knows_its_own_keys() {
     let lab = Lab::new().await;

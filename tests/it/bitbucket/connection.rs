@@ -309,6 +309,41 @@ async fn pickers_page_and_prefer_what_can_be_written() {
 }
 
 #[tokio::test]
+async fn five_hundred_of_everything_can_be_picked_from() {
+    let rig = Rig::new().await;
+    let names: Vec<String> = (0..500).map(|n| format!("n-{n:03}")).collect();
+    for name in &names {
+        rig.state.add_workspace(name, None);
+        rig.state.add_repository("acme", name);
+        rig.state.add_environment("acme", "api", name, "Test");
+    }
+    // Beside these: the workspace, the repository, and the three environments that all begin with.
+    for (picker, others, pages) in [("workspaceSlug", 1, 6), ("repositorySlug", 1, 6), ("environmentId", 3, 6)] {
+        rig.host.log.clear();
+        let choices = rig.session.choices(&rig.cx(), picker, &filled("acme")).await.expect(picker);
+        let mut seen: Vec<&str> = choices.iter().map(|c| c.label.as_str()).filter(|l| l.starts_with("n-")).collect();
+        seen.sort_unstable();
+        assert_eq!((seen, choices.len()), (names.iter().map(String::as_str).collect(), 500 + others), "{picker}: each of them once");
+        assert_eq!(rig.host.log.lines().len(), pages, "{picker}: {:?}", rig.host.log.lines());
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_nothing_to_pick_the_list_is_empty() {
+    let rig = Rig::new().await;
+    for environment in rig.session.choices(&rig.cx(), "environmentId", &filled("acme")).await.expect("environments") {
+        rig.state.remove_environment("acme", "api", &environment.value);
+    }
+    assert_eq!(rig.session.choices(&rig.cx(), "environmentId", &filled("acme")).await.expect("truthful"), []);
+    // An account without any workspace.
+    let state = kms_sync::sandbox::bitbucket::State::new();
+    state.add_account(EMAIL, "ops", "Olive");
+    let token = state.add_api_token(EMAIL, API_SCOPES);
+    let rig = Rig::with(state, json!({"method": "api-token", "email": EMAIL, "apiToken": token})).await;
+    assert_eq!(rig.session.choices(&rig.cx(), "workspaceSlug", &Default::default()).await.expect("truthful"), []);
+}
+
+#[tokio::test]
 async fn data_center_is_recognised() {
     let rig = Rig::new().await;
     rig.state.quirks(|q| q.data_center = true);

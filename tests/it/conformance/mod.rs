@@ -34,7 +34,7 @@ macro_rules! suite {
                     kms_breaks_down
                 }
                 values { of_every_kind, empty, too_large }
-                names { at_their_limits, that_cannot_be, that_collapse, schema_in_another_alphabet, schema_with_slashes }
+                names { at_their_limits, at_their_limits_after_the_schema, that_cannot_be, that_collapse, schema_in_another_alphabet, schema_with_slashes }
                 importing { source_first, destination_first, bad_names_stay, linked_keys_are_left_alone, not_offered, on_demand, half_way, values_that_the_kms_would_change,
                     values_that_the_kms_holds_trimmed, values_that_the_kms_changed, edits_that_cannot_be_imported, waits_for_a_change_request }
                 drift { edited_outside, deleted_outside, ledger_lost }

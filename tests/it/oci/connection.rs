@@ -25,7 +25,7 @@ async fn documents_are_checked_offline() {
         document["credentials"][field] = value.into();
         document
     };
-    parse(&with("fingerprint", &format!("{}\n", oci::TEST_FINGERPRINT.to_uppercase()))).expect("upper case and a line break behind");
+    parse(&with("fingerprint", &oci::TEST_FINGERPRINT.to_uppercase())).expect("upper case");
     for (field, value, word) in [
         ("userOcid", "ocid1.tenancy.oc1..a", "user"),
         ("tenancyOcid", "ocid1.user.oc1..a", "tenancy"),
@@ -42,6 +42,32 @@ async fn documents_are_checked_offline() {
     // What screens and lists print has no key in it.
     let public = parse(&good).expect("good").public(OciVault.spec().app).to_string();
     assert!(public.contains(oci::USER) && !public.contains("PRIVATE KEY"), "{public}");
+}
+
+/// Number 3: what a paste or a file leaves behind a field, in each of them.
+#[tokio::test]
+async fn a_line_break_behind_any_field_is_no_part_of_it() {
+    const LOCKED: &str = include_str!("../../../src/destination/oci/fixtures/pkcs8-aes256.pem");
+    let bench = bench().await;
+    let mut fields = credentials();
+    fields.retain(|(name, _)| *name != "privateKey");
+    fields.extend([("privateKey", LOCKED), ("passphrase", "kms-sync-test")]);
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    for end in ["\n", "\r\n"] {
+        // Each by itself, and all together.
+        for with in names.iter().map(|n| vec![*n]).chain([names.clone()]) {
+            let given: Vec<(&str, String)> =
+                fields.iter().map(|(n, v)| (*n, if with.contains(n) { format!("{v}{end}") } else { (*v).to_string() })).collect();
+            let mut document = bench.state.connection("prod", &bench.host.url);
+            document["credentials"] = given.iter().map(|(n, v)| ((*n).to_string(), v.as_str().into())).collect::<serde_json::Map<_, _>>().into();
+            parse(&document).unwrap_or_else(|problems| panic!("{with:?} {end:?}: {problems}"));
+            let given: Vec<(&str, &str)> = given.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            let session = connect(resolved("access-key", &given, serde_json::json!({ "endpoint": bench.host.url })));
+            let session = session.unwrap_or_else(|error| panic!("{with:?} {end:?}: {error}"));
+            let report = session.test(&bench.cx, Some(&bench.config())).await.unwrap_or_else(|error| panic!("{with:?} {end:?}: {error}"));
+            assert!(report.identity.contains("deploy-bot"), "{with:?} {end:?}: {report:?}");
+        }
+    }
 }
 
 #[test]

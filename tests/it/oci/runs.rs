@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::conformance::bench::{Bench, SYNC, ended, fate};
 use crate::conformance::places;
+use crate::support::hurry::hurried;
 
 /// An empty folder, an empty vault whose changes settle at once, and the vault's handle.
 async fn bench() -> (Bench, State) {
@@ -480,4 +481,50 @@ async fn unwanted_secrets_in_every_state() {
     }
     let schedules = b.writes().iter().filter(|l| l.contains("scheduleDeletion")).count();
     assert_eq!((schedules, b.writes().len()), (4, 4), "what goes by itself is not pushed: {:?}", b.writes());
+}
+
+/// The five states that end by themselves, as a rule, and the state after each.
+fn passing_states() -> impl Iterator<Item = (&'static str, &'static str)> {
+    STATES.iter().filter_map(|(word, then)| Some((*word, (*then)?)))
+}
+
+/// Row 7 of the rules for syncs: a wanted secret that stays between two states fails the run with
+/// its name and state, and nothing else suffers.
+#[tokio::test(start_paused = true)]
+async fn a_wanted_secret_that_never_settles_fails_the_run_and_harms_no_other() {
+    hurried(futures::future::join_all(passing_states().map(stuck_in))).await;
+}
+
+async fn stuck_in((word, then): (&str, &str)) {
+    let (b, state) = bench().await;
+    for key in ["STUCK", "CHANGED", "GOING"] {
+        b.set(key, "one");
+    }
+    b.create(json!({})).await;
+    b.synced().await;
+    for key in ["STUCK", "CHANGED", "NEW"] {
+        b.set(key, "two");
+    }
+    b.unset("GOING");
+    state.edit("STUCK", |s| {
+        s.state = word.into();
+        s.time_of_deletion = word.contains("DELETION").then_some(jiff::Timestamp::MAX);
+    });
+    b.mark();
+    let record = b.sync().await;
+    ended(&record, RunStatus::Failed);
+    is(&record, "STUCK", Outcome::Failed, &format!("STUCK is still {word} after 120 s"));
+    let message = record.message.as_deref().unwrap_or_default();
+    assert!(message.contains(&format!("STUCK is still {word}")), "{message}");
+    is(&record, "CHANGED", Outcome::Updated, "");
+    is(&record, "NEW", Outcome::Created, "");
+    is(&record, "GOING", Outcome::NotReached, "nothing is deleted");
+    assert!(!b.writes().iter().any(|l| l.contains("scheduleDeletion")), "{word}: {:?}", b.writes());
+    assert_eq!((state.secret("STUCK").expect("there").state.as_str(), state.value("STUCK").as_deref()), (word, Some("one")));
+    // It is let go, and the next run does what was left.
+    state.edit("STUCK", |s| s.state = then.into());
+    let record = b.synced().await;
+    assert_eq!((record.counts.writes(), record.counts.deleted), (2, 1), "{word}: {record:#?}");
+    b.holds([("STUCK", "two"), ("CHANGED", "two"), ("NEW", "two")]);
+    b.settled().await;
 }

@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod hurry;
 pub mod moto;
 pub mod node;
 pub mod pty;

@@ -23,6 +23,24 @@ pub async fn at_their_limits(b: Bench) {
     b.settled().await;
 }
 
+/// What counts is the name that the schema makes, not the source key.
+pub async fn at_their_limits_after_the_schema(b: Bench) {
+    let Some(longest) = b.nature().longest.filter(|_| b.nature().schema) else { return };
+    let (fits, over) = ("N".repeat(longest - 2), "N".repeat(longest - 1));
+    b.set(&fits, "f");
+    b.set(&over, "o");
+    b.set("GOOD", "g");
+    b.create(json!({"keySchema": "P_{{secretKey}}"})).await;
+    let record = b.sync().await;
+    ended(&record, RunStatus::Failed);
+    let (outcome, reason) = fate(&record, &over).expect("an outcome");
+    assert!(outcome == Outcome::Failed && reason.contains(&longest.to_string()), "{reason}");
+    b.holds([(format!("P_{fits}"), "f"), ("P_GOOD".to_string(), "g")]);
+    b.unset(&over);
+    b.synced().await;
+    b.settled().await;
+}
+
 /// A key that cannot be a name there fails with the reason; the others go on.
 pub async fn that_cannot_be(b: Bench) {
     let bad = b.nature().bad_names;

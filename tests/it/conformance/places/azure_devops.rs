@@ -26,7 +26,15 @@ pub async fn start() -> Box<dyn Place> {
 
 /// With something between the connection and the service, whose address `endpoint` makes.
 pub async fn start_at(endpoint: impl FnOnce(&str) -> String) -> Box<dyn Place> {
-    let state = State::new("contoso");
+    place(State::new("contoso"), endpoint).await
+}
+
+/// A place on the sandbox of an organisation `contoso` that its caller keeps a handle of.
+pub async fn on(state: State) -> Box<dyn Place> {
+    place(state, str::to_string).await
+}
+
+async fn place(state: State, endpoint: impl FnOnce(&str) -> String) -> Box<dyn Place> {
     state.token(TOKEN);
     let (project, other) = (state.project("Fabrikam"), state.project("Northwind"));
     let host = Host::start(router(state.clone()), None).await.expect("a port");
