@@ -100,7 +100,7 @@ async fn listed(service: &dyn Service, kind: Option<&str>, query: Option<String>
 async fn options(RawQuery(query): RawQuery) -> Answer {
     Asked::read(query.as_deref(), &[])?;
     let option =
-        |s: &crate::destination::Spec| json!({"name": s.title, "connection": s.app.app, "destination": s.kind, "canImportSecrets": s.can_import});
+        |s: &crate::destination::Spec| json!({"name": s.title, "connection": s.app.app, "destination": s.kind, "canImportSecrets": s.can_import()});
     let mut options: Vec<&crate::destination::Spec> = registry::ALL.iter().map(|p| p.spec()).collect();
     options.sort_by_key(|s| s.title);
     Ok(Json(json!({ "secretSyncOptions": options.into_iter().map(option).collect::<Vec<_>>() })))
@@ -257,9 +257,9 @@ async fn acted(service: &dyn Service, kind: &str, id: &str, action: &str, query:
         service.cancel(&going).await?;
         return one(service.sync(&doc.name).await?);
     };
-    let importable = registry::find(&doc.destination).is_some_and(|p| p.spec().can_import);
-    if run == RunKind::Import && !importable {
-        return Err(refused(ServiceErrorKind::Busy, "This destination does not support importing secrets."));
+    let refusal = registry::find(&doc.destination).and_then(|p| p.spec().import_note);
+    if let Some(refusal) = refusal.filter(|_| run == RunKind::Import) {
+        return Err(refused(ServiceErrorKind::Busy, refusal));
     }
     let prioritize = prioritize.map(|at| if at == 0 { Priority::Source } else { Priority::Destination });
     service.start(RunRequest { prioritize, ..RunRequest::new(&doc.name, run, Trigger::Manual) }).await?;

@@ -301,9 +301,9 @@ impl Service for Local {
         let config = self.config(&request.sync)?;
         if request.kind == RunKind::Import {
             let provider = registry::find(&config.destination);
-            if let Some(spec) = provider.map(|p| p.spec()).filter(|s| !s.can_import) {
+            if let Some(refusal) = provider.and_then(|p| p.spec().import_note) {
                 let mut problems = Problems::default();
-                problems.add("destination", "import-unsupported", format!("{} does not support importing secrets.", spec.title));
+                problems.add("destination", "import-unsupported", refusal);
                 return Err(problems.into());
             }
         }
