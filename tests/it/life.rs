@@ -1,6 +1,7 @@
 //! The engine as processes live: started, attached to, reloaded, killed, starved of disk; many
 //! syncs at once; and what a watcher is told meanwhile.
 
+mod answers;
 mod attached;
 mod broken;
 mod cancel;
