@@ -8,6 +8,7 @@ mod cancel;
 mod cron;
 mod disk;
 pub(crate) mod documented;
+mod drift;
 mod fair;
 mod hooks;
 mod killed;
