@@ -238,7 +238,13 @@ impl Client {
     /// Waits for this connection's turn to write and for its token: before a reading and the
     /// write that follows it.
     pub async fn turn(&self, cx: &Cx) -> Result<Turn<'_>, ApiError> {
-        let place = place(&self.batches, cx).await?;
+        let place = match self.batches.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) => {
+                let _shown = cx.waiting("Azure DevOps: other runs of this connection are writing", None);
+                place(&self.batches, cx).await?
+            }
+        };
         let asks = self.auth.at_hand(cx).is_none();
         if asks {
             self.auth.header(cx).await?;
