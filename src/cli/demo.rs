@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::output::{One, note, print_json, table};
+use super::output::{note, print_json, table};
 use super::{Args, Out, Outcome, access, follow};
+use crate::model::json::One;
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::sandbox::world::{Options, Stagehand, World};
 use crate::service::attach::{Attach, Held};

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
+use crate::model::json::List;
 use crate::model::plan::{Action, PlanDoc};
 use crate::model::run::{Outcome, RunRecord, RunStatus};
 use crate::model::text::sanitise;
@@ -63,37 +64,6 @@ impl Out {
 /// `{"error":{kind,message,fields}}`.
 pub fn error_document(error: &ServiceError) -> Value {
     json!({"error": {"kind": error.kind.to_string(), "message": error.message, "fields": error.fields.0}})
-}
-
-/// A document with one member, in the member's own order.
-pub struct One<'a, T>(pub &'static str, pub &'a T);
-
-impl<T: Serialize> Serialize for One<'_, T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry(self.0, self.1)?;
-        map.end()
-    }
-}
-
-/// A document with a list, and what could not be listed when there is such.
-pub struct List<'a, T> {
-    pub member: &'a str,
-    pub all: &'a T,
-    pub broken: &'a [Value],
-}
-
-impl<T: Serialize> Serialize for List<'_, T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry(self.member, self.all)?;
-        if !self.broken.is_empty() {
-            map.serialize_entry("broken", self.broken)?;
-        }
-        map.end()
-    }
 }
 
 /// One JSON document, pretty, with a newline.

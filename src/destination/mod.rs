@@ -23,6 +23,8 @@ pub mod oci;
 pub mod registry;
 
 mod common;
+#[cfg(test)]
+mod pages_tests;
 
 use std::sync::Arc;
 
@@ -51,9 +53,8 @@ pub struct Spec {
     pub service: &'static str,
     /// Connections it needs.
     pub app: &'static AppSpec,
-    /// True when its secrets can be imported into the source.
-    pub can_import: bool,
-    /// The sentence shown where an import would be offered, when it cannot.
+    /// The sentence that refuses an import, wherever one is asked for; `None`: its secrets can be
+    /// imported into the source.
     pub import_note: Option<&'static str>,
     /// The Destination step, below the connection.
     pub config: &'static [Field],
@@ -61,6 +62,13 @@ pub struct Spec {
     pub options: &'static [Field],
     /// Sentences the wizard shows with the Destination step (name conversion, permissions).
     pub notes: &'static [&'static str],
+}
+
+impl Spec {
+    /// True when its secrets can be imported into the source.
+    pub fn can_import(&self) -> bool {
+        self.import_note.is_none()
+    }
 }
 
 /// One kind of destination.

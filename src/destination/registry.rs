@@ -48,12 +48,8 @@ impl KindRules for Rules {
         self.0.spec().kind
     }
 
-    fn title(&self) -> &'static str {
-        self.0.spec().title
-    }
-
-    fn can_import(&self) -> bool {
-        self.0.spec().can_import
+    fn import_refusal(&self) -> Option<&'static str> {
+        self.0.spec().import_note
     }
 
     fn config_fields(&self) -> Vec<&'static str> {

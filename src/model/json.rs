@@ -1,8 +1,11 @@
 //! JSON documents that people write: a member given twice is an error. The parser would take the
 //! last one in silence, and a safety option must not be overruled that way.
+//! And documents that programs read, with their members in the documented order, which
+//! [`Value`] does not keep.
 
 use std::fmt;
 
+use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -106,6 +109,37 @@ impl<'de> Visitor<'de> for Strict<'_> {
             out.insert(name, value);
         }
         Ok(Value::Object(out))
+    }
+}
+
+/// A document with one member, in the member's own order.
+pub struct One<'a, T>(pub &'static str, pub &'a T);
+
+impl<T: Serialize> Serialize for One<'_, T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(Some(1))?;
+        map.serialize_entry(self.0, self.1)?;
+        map.end()
+    }
+}
+
+/// A document with a list, and what could not be listed when there is such.
+pub struct List<'a, T> {
+    pub member: &'a str,
+    pub all: &'a T,
+    pub broken: &'a [Value],
+}
+
+impl<T: Serialize> Serialize for List<'_, T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(self.member, self.all)?;
+        if !self.broken.is_empty() {
+            map.serialize_entry("broken", self.broken)?;
+        }
+        map.end()
     }
 }
 

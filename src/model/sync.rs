@@ -126,10 +126,9 @@ impl SyncConfig {
 pub trait KindRules {
     /// The kind's word, e.g. the last part of the create endpoint's path.
     fn kind(&self) -> &'static str;
-    /// The name people know it by.
-    fn title(&self) -> &'static str;
-    /// True when the destination's secrets can be imported into the source.
-    fn can_import(&self) -> bool;
+    /// The sentence that refuses an import; `None` when the destination's secrets can be
+    /// imported into the source.
+    fn import_refusal(&self) -> Option<&'static str>;
     /// Members of `destinationConfig`.
     fn config_fields(&self) -> Vec<&'static str>;
     /// Members of `syncOptions` beyond those every sync has.

@@ -54,8 +54,16 @@ impl Drop for Host {
 async fn around(State((faults, log)): State<(Faults, RequestLog)>, request: Request, next: Next) -> Response {
     let line = format!("{} {}", request.method(), request.uri().path_and_query().map_or("/", |p| p.as_str()));
     let call = request.headers().get("x-amz-target").and_then(|t| t.to_str().ok()).map_or(line.clone(), |t| format!("{line} {t}"));
-    log.push(&call);
-    let hits = faults.take(&call);
+    let _in_hand = log.begin(&call);
+    let response = carried_out(&faults, &call, request, next).await;
+    if response.status().is_client_error() || response.status().is_server_error() {
+        lock(&log.0).refused.push(Refused { call, status: response.status().as_u16(), headers: response.headers().clone() });
+    }
+    response
+}
+
+async fn carried_out(faults: &Faults, call: &str, request: Request, next: Next) -> Response {
+    let hits = faults.take(call);
     let mut after = None;
     for effect in hits {
         match effect {
@@ -208,35 +216,77 @@ impl Faults {
 
 /// Every request a service received, faults included.
 #[derive(Clone, Default)]
-pub struct RequestLog(Arc<Mutex<Vec<String>>>);
+pub struct RequestLog(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    lines: Vec<String>,
+    refused: Vec<Refused>,
+    in_hand: usize,
+    most: usize,
+}
+
+/// A request that was answered with an error.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Its line of the log.
+    pub call: String,
+    pub status: u16,
+    /// The answer's headers.
+    pub headers: axum::http::HeaderMap,
+}
+
+/// A request in hand, until it is answered or its caller is gone.
+struct InHand(RequestLog);
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        lock(&self.0.0).in_hand -= 1;
+    }
+}
 
 impl RequestLog {
-    fn push(&self, call: &str) {
-        lock(&self.0).push(call.to_string());
+    fn begin(&self, call: &str) -> InHand {
+        let mut kept = lock(&self.0);
+        kept.lines.push(call.to_string());
+        kept.in_hand += 1;
+        kept.most = kept.most.max(kept.in_hand);
+        InHand(self.clone())
     }
 
     /// All lines since the last [`Self::clear`]: `METHOD /path?query [x-amz-target]`.
     pub fn lines(&self) -> Vec<String> {
-        lock(&self.0).clone()
+        lock(&self.0).lines.clone()
     }
 
     /// How many lines contain `what`.
     pub fn count(&self, what: &str) -> usize {
-        lock(&self.0).iter().filter(|l| l.contains(what)).count()
+        lock(&self.0).lines.iter().filter(|l| l.contains(what)).count()
     }
 
     /// Counts by method.
     pub fn by_method(&self) -> BTreeMap<String, usize> {
         let mut out = BTreeMap::new();
-        for line in lock(&self.0).iter() {
+        for line in &lock(&self.0).lines {
             *out.entry(line.split(' ').next().unwrap_or_default().to_string()).or_default() += 1;
         }
         out
     }
 
+    /// The requests answered with an error since the last [`Self::clear`].
+    pub fn refused(&self) -> Vec<Refused> {
+        lock(&self.0).refused.clone()
+    }
+
+    /// The most requests that were in hand at once since the last [`Self::clear`].
+    pub fn most_at_once(&self) -> usize {
+        lock(&self.0).most
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
-        lock(&self.0).clear();
+        let mut kept = lock(&self.0);
+        *kept = Kept { in_hand: kept.in_hand, most: kept.in_hand, ..Kept::default() };
     }
 }
 

@@ -16,11 +16,12 @@ use super::asked::Asked;
 use super::{Priority, RunRequest, Service, ServiceError, ServiceErrorKind, SyncInput};
 use crate::destination::registry;
 use crate::model::Problems;
+use crate::model::json::{List, One};
 use crate::model::run::{RunKind, RunStatus, Trigger};
 use crate::model::sync::SyncDoc;
 
 type App = State<Arc<dyn Service>>;
-type Answer = Result<Json<Value>, Refusal>;
+type Answer = Result<Response, Refusal>;
 
 /// The documented routes.
 pub fn router(service: Arc<dyn Service>) -> axum::Router {
@@ -89,23 +90,19 @@ async fn listed(service: &dyn Service, kind: Option<&str>, query: Option<String>
     let project = asked.filled("projectId")?;
     let fits = |s: &SyncDoc| kind.is_none_or(|k| s.destination == k) && project.is_none_or(|p| s.project_id == *p);
     let syncs: Vec<SyncDoc> = service.syncs().await?.into_iter().filter(fits).collect();
-    let mut answer = json!({ "secretSyncs": syncs });
     // A file that cannot be used is no sync of any kind, and must not look like none.
     let board = service.watch().await?.board;
     let broken: Vec<Value> = board.cards.values().filter_map(|c| c.broken.as_ref().map(|why| json!({"name": c.name, "reason": why}))).collect();
-    if !broken.is_empty() {
-        answer["broken"] = broken.into();
-    }
-    Ok(Json(answer))
+    Ok(Json(List { member: "secretSyncs", all: &syncs, broken: &broken }).into_response())
 }
 
 async fn options(RawQuery(query): RawQuery) -> Answer {
     Asked::read(query.as_deref(), &[])?;
     let option =
-        |s: &crate::destination::Spec| json!({"name": s.title, "connection": s.app.app, "destination": s.kind, "canImportSecrets": s.can_import});
+        |s: &crate::destination::Spec| json!({"name": s.title, "connection": s.app.app, "destination": s.kind, "canImportSecrets": s.can_import()});
     let mut options: Vec<&crate::destination::Spec> = registry::ALL.iter().map(|p| p.spec()).collect();
     options.sort_by_key(|s| s.title);
-    Ok(Json(json!({ "secretSyncOptions": options.into_iter().map(option).collect::<Vec<_>>() })))
+    Ok(Json(json!({ "secretSyncOptions": options.into_iter().map(option).collect::<Vec<_>>() })).into_response())
 }
 
 /// The body as JSON. Some clients name no type at all; what is called something else than
@@ -256,9 +253,9 @@ async fn acted(service: &dyn Service, kind: &str, id: &str, action: &str, query:
         service.cancel(&going).await?;
         return one(service.sync(&doc.name).await?);
     };
-    let importable = registry::find(&doc.destination).is_some_and(|p| p.spec().can_import);
-    if run == RunKind::Import && !importable {
-        return Err(refused(ServiceErrorKind::Busy, "This destination does not support importing secrets."));
+    let refusal = registry::find(&doc.destination).and_then(|p| p.spec().import_note);
+    if let Some(refusal) = refusal.filter(|_| run == RunKind::Import) {
+        return Err(refused(ServiceErrorKind::Busy, refusal));
     }
     let prioritize = prioritize.map(|at| if at == 0 { Priority::Source } else { Priority::Destination });
     service.start(RunRequest { prioritize, ..RunRequest::new(&doc.name, run, Trigger::Manual) }).await?;
@@ -268,11 +265,11 @@ async fn acted(service: &dyn Service, kind: &str, id: &str, action: &str, query:
 async fn connections(State(service): App, RawQuery(query): RawQuery) -> Answer {
     Asked::read(query.as_deref(), &[])?;
     let public: Vec<Value> = service.connections().await?.into_iter().map(|c| c.public).collect();
-    Ok(Json(json!({ "appConnections": public })))
+    Ok(Json(json!({ "appConnections": public })).into_response())
 }
 
 fn one(doc: SyncDoc) -> Answer {
-    Ok(Json(json!({ "secretSync": doc })))
+    Ok(Json(One("secretSync", &doc)).into_response())
 }
 
 fn known(kind: &str) -> Result<(), Refusal> {

@@ -301,8 +301,8 @@ impl Service for Local {
         let config = self.config(&request.sync)?;
         if request.kind == RunKind::Import {
             let provider = registry::find(&config.destination);
-            if let Some(spec) = provider.map(|p| p.spec()).filter(|s| !s.can_import) {
-                return Err(Problems::one("destination", "import-unsupported", format!("{} does not support importing secrets.", spec.title)).into());
+            if let Some(refusal) = provider.and_then(|p| p.spec().import_note) {
+                return Err(Problems::one("destination", "import-unsupported", refusal).into());
             }
         }
         Ok(self.engine.submit(&RunRequest { sync: config.name, ..request }, None)?)

@@ -1,12 +1,14 @@
 //! The engine as processes live: started, attached to, reloaded, killed, starved of disk; many
 //! syncs at once; and what a watcher is told meanwhile.
 
+mod answers;
 mod attached;
 mod broken;
 mod cancel;
 mod cron;
 mod disk;
 pub(crate) mod documented;
+mod drift;
 mod fair;
 mod hooks;
 mod killed;

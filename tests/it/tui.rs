@@ -119,7 +119,7 @@ pub(crate) fn walk(pty: &mut Pty, request: &Value) {
     pty.see("Initial Sync Behavior");
     if let Some(note) = spec.import_note {
         pty.see(note);
-        assert!(!spec.can_import && !pty.screen().contains("Import Secrets"), "{}", pty.screen());
+        assert!(!spec.can_import() && !pty.screen().contains("Import Secrets"), "{}", pty.screen());
     }
     if let Some(schema) = request["syncOptions"]["keySchema"].as_str() {
         pty.focus("Key Schema");

@@ -63,7 +63,6 @@ pub static SPEC: Spec = Spec {
     short: "AWS",
     service: SERVICE,
     app: &APP,
-    can_import: true,
     import_note: None,
     config: CONFIG,
     options: OPTIONS,

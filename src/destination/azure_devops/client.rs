@@ -8,6 +8,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use reqwest::Method;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::SERVICE;
 use super::api::{self, Api, Resource, Version};
@@ -20,8 +21,10 @@ use crate::model::connection::ResolvedConnection;
 /// The resource of Azure DevOps in Entra (Microsoft: "Use service principals and managed identities").
 const ENTRA_SCOPE: &str = "499b84ac-1321-427f-aa17-267ca6975798/.default";
 const AUDIENCES: &[&str] = &["499b84ac-1321-427f-aa17-267ca6975798", "https://app.vssps.visualstudio.com"];
-/// Requests of one connection in flight at once.
-const IN_FLIGHT: usize = 4;
+/// Requests of one connection in flight at once: these readings, and those of this many batches
+/// that write. Each has places of its own, so that no write waits behind readings.
+const READINGS: usize = 2;
+const BATCHES: usize = 2;
 /// The variable groups' location, the same in every version.
 const GROUPS_LOCATION: &str = "f5b09dd5-9d54-45a1-8b5a-1c8287d634cc";
 
@@ -31,13 +34,21 @@ pub(super) struct Client {
     organisation: String,
     auth: Auth,
     pacer: Pacer,
-    slots: tokio::sync::Semaphore,
+    readings: Semaphore,
+    batches: Semaphore,
     api: Mutex<Api>,
     /// One per session: the service echoes it and support can find the calls by it.
     session: String,
     budget: Mutex<Option<String>>,
     /// The version an answer names when it is not the one asked for.
     echoed: Mutex<Option<String>>,
+}
+
+/// The right to write, until it is dropped.
+pub(super) struct Turn<'c> {
+    /// A token had to be asked for: what was read before may be old.
+    pub asked: bool,
+    _place: Option<SemaphorePermit<'c>>,
 }
 
 enum Auth {
@@ -106,7 +117,8 @@ impl Client {
             organisation: need("orgName")?.to_string(),
             auth,
             pacer: Pacer::new("Azure DevOps", 20.0, 20.0, 10),
-            slots: tokio::sync::Semaphore::new(IN_FLIGHT),
+            readings: Semaphore::new(READINGS),
+            batches: Semaphore::new(BATCHES),
             api: Mutex::new(Api::new(connection.setting("apiVersion"))?),
             session: uuid::Uuid::new_v4().to_string(),
             budget: Mutex::new(None),
@@ -135,7 +147,7 @@ impl Client {
     /// Sends a reading. The result is an answer of the API (200 with JSON); everything else is
     /// an error with advice. Readings are repeated here.
     pub async fn send(&self, cx: &Cx, call: &Call<'_>) -> Result<Answer, ApiError> {
-        let _slot = self.slots.acquire().await;
+        let _place = place(&self.readings, cx).await?;
         let mut renewed = false;
         // Each turn but the last changes the version or the token, so there are few.
         for _ in 0..6 {
@@ -226,15 +238,22 @@ impl Client {
         Ok(answer)
     }
 
-    /// Waits for this connection's turn and for its token: before a reading and the write that
-    /// follows it. True when a token had to be asked for: what was read before may be old.
-    pub async fn turn(&self, cx: &Cx) -> Result<bool, ApiError> {
+    /// Waits for this connection's turn to write and for its token: before a reading and the
+    /// write that follows it.
+    pub async fn turn(&self, cx: &Cx) -> Result<Turn<'_>, ApiError> {
+        let place = match self.batches.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) => {
+                let _shown = cx.waiting("Azure DevOps: other runs of this connection are writing", None);
+                place(&self.batches, cx).await?
+            }
+        };
         let asks = self.auth.at_hand(cx).is_none();
         if asks {
             self.auth.header(cx).await?;
         }
         self.pacer.ready(cx).await?;
-        Ok(asks)
+        Ok(Turn { asked: asks, _place: place })
     }
 
     fn headers(&self, request: reqwest::RequestBuilder, token: &SecretValue) -> reqwest::RequestBuilder {
@@ -398,6 +417,14 @@ impl Auth {
             Self::Basic { .. } => None,
             Self::Bearer(tokens) => tokens.grant().tenant(),
         }
+    }
+}
+
+/// A free place; the semaphores are never closed, and a closed one would only mean no bound.
+async fn place<'s>(places: &'s Semaphore, cx: &Cx) -> Result<Option<SemaphorePermit<'s>>, ApiError> {
+    tokio::select! {
+        place = places.acquire() => Ok(place.ok()),
+        () = cx.cancel_token().cancelled() => Err(ApiError::cancelled(SERVICE)),
     }
 }
 

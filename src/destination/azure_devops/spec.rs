@@ -14,7 +14,6 @@ pub(super) static SPEC: Spec = Spec {
     short: "DevOps",
     service: SERVICE,
     app: &APP,
-    can_import: false,
     import_note: Some("Azure Devops does not support importing secrets."),
     config: &[
         Field::text("devopsProjectId", "Project", "The Azure DevOps project to deploy secrets to.")

@@ -47,8 +47,8 @@ impl Document for DevOpsTarget {
     async fn apply(&self, cx: &Cx, batch: &Batch<'_>) -> Result<BatchWritten, ApiError> {
         let lock = lock_of(&self.identity());
         let _one_writer = lock.lock().await;
-        let waited = self.client.turn(cx).await?;
-        let current = self.current(cx, waited).await?;
+        let turn = self.client.turn(cx).await?;
+        let current = self.current(cx, turn.asked).await?;
         let circumstances = Circumstances::default();
         Write { target: self, cx, batch, circumstances, ours: false, uncertain: false, lost_create: None, renewed: false }.run(current).await
     }

@@ -55,7 +55,6 @@ static SPEC: Spec = Spec {
     short: "Key Vault",
     service: SERVICE,
     app: &app::APP,
-    can_import: true,
     import_note: None,
     config: &[Field::text("vaultBaseUrl", "Vault Base URL", "The URL of your Azure Key Vault.").expand(address::expanded)],
     // The dashboard's form has no such fields: each is shown where a document changed it.

@@ -22,7 +22,6 @@ pub static SPEC: Spec = Spec {
     short: "Bitbucket",
     service: SERVICE,
     app: &APP,
-    can_import: false,
     import_note: Some("Bitbucket does not support importing secrets."),
     config: &[
         Field::text("workspaceSlug", "Workspace", "The Bitbucket workspace to sync secrets to.").input(Input::Live { depends: &[] }),

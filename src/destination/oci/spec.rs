@@ -114,7 +114,6 @@ pub(super) static SPEC: Spec = Spec {
     short: "OCI",
     service: super::SERVICE,
     app: &APP,
-    can_import: true,
     import_note: None,
     config: &[
         Field::text("compartmentOcid", "Compartment", "The compartment where the vault is located.").input(Input::Live { depends: &[] }),

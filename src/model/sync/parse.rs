@@ -185,8 +185,8 @@ fn read_options(object: &Map, rules: Option<&dyn KindRules>, problems: &mut Prob
         }
     }
     if options.initial_sync_behavior.imports() {
-        if let Some(rules) = rules.filter(|r| !r.can_import()) {
-            problems.add("syncOptions.initialSyncBehavior", "import-unsupported", format!("{} does not support importing secrets.", rules.title()));
+        if let Some(refusal) = rules.and_then(|r| r.import_refusal()) {
+            problems.add("syncOptions.initialSyncBehavior", "import-unsupported", refusal);
         }
         if options.include_all_sub_folders == Some(true) {
             problems.add("syncOptions.includeAllSubFolders", "import-unsupported", "includeAllSubFolders goes with overwrite-destination only.");

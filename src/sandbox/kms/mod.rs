@@ -266,6 +266,16 @@ impl State {
         self.db().organization.clone()
     }
 
+    /// An environment's id.
+    pub fn environment_id(&self, project: &str, slug: &str) -> Option<String> {
+        Some(self.db().environment(project, slug)?.id.clone())
+    }
+
+    /// A folder's id.
+    pub fn folder_id(&self, project: &str, environment: &str, path: &str) -> Option<String> {
+        Some(self.db().folder(project, environment, path)?.id.clone())
+    }
+
     /// A line for people: what it holds.
     pub fn summary(&self) -> serde_json::Value {
         let db = self.db();

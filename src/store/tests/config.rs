@@ -19,11 +19,8 @@ impl KindRules for Shelf {
     fn kind(&self) -> &'static str {
         "shelf"
     }
-    fn title(&self) -> &'static str {
-        "Shelf"
-    }
-    fn can_import(&self) -> bool {
-        true
+    fn import_refusal(&self) -> Option<&'static str> {
+        None
     }
     fn config_fields(&self) -> Vec<&'static str> {
         vec!["board"]

@@ -436,9 +436,8 @@ fn ask_import(card: &Card, fx: &mut Fx) {
     let Some(spec) = registry::find(&card.destination).map(|p| p.spec()) else {
         return;
     };
-    if !spec.can_import {
-        let note = spec.import_note.map_or_else(|| format!("{} does not support importing secrets.", spec.title), str::to_string);
-        return fx.toast(Level::Warn, note);
+    if let Some(refusal) = spec.import_note {
+        return fx.toast(Level::Warn, refusal);
     }
     let start = |priority| Verdict::Start { syncs: vec![card.name.clone()], kind: RunKind::Import, verify: false, priority: Some(priority) };
     let lines = vec![

@@ -191,6 +191,23 @@ pub fn history() -> Vec<RunRecord> {
     ]
 }
 
+/// A drift check that has mended an outside edit.
+pub fn drift_check() -> RunRecord {
+    RunRecord {
+        id: "r10".into(),
+        sync: "payments-prod".into(),
+        kind: RunKind::Sync,
+        trigger: Trigger::Drift,
+        status: RunStatus::Succeeded,
+        message: None,
+        started_at: before(600),
+        finished_at: Some(before(597)),
+        counts: Counts { updated: 1, unchanged: 55, ..Counts::default() },
+        secrets: vec![outcome("PAY_DB_PASSWORD", Outcome::Updated, Some("was edited outside, is overwritten"))],
+        requests: Requests { total: 58, ..Requests::default() },
+    }
+}
+
 fn document(name: &str) -> SyncDoc {
     SyncDoc {
         id: "5f1d".into(),

@@ -2,7 +2,8 @@
 
 use super::{SIZES, scene, to_destination, to_details, to_options, to_review};
 use crate::model::board::Board;
-use crate::tui::testing::{Harness, refused};
+use crate::tui::fx::{Call, Reply};
+use crate::tui::testing::{Harness, answer, board, drift_check, refused};
 use crate::tui::theme::Theme;
 
 #[test]
@@ -29,6 +30,23 @@ fn dashboard_tabs() {
     scene("dashboard-zoomed", |h| {
         h.keys("Down Down Down 2 Enter");
     });
+}
+
+/// A drift check found what another hand had changed, and mended it.
+#[test]
+fn dashboard_after_a_drift_check() {
+    for (width, height) in SIZES {
+        for (tab, name) in [("3", "secrets"), ("4", "history")] {
+            let mut h = Harness::cold(width, height);
+            h.answers = Box::new(|call| match call {
+                Call::History { .. } => Some(Reply::History(Ok(vec![drift_check()]))),
+                other => answer(other),
+            });
+            h.begin(board());
+            h.keys("Down Down Down Down").keys(tab);
+            snapshot!(format!("dashboard-drift-{name}-{width}x{height}"), h);
+        }
+    }
 }
 
 #[test]

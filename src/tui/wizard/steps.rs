@@ -44,7 +44,7 @@ pub fn destination(spec: &'static Spec) -> Form {
 pub fn options(spec: &'static Spec) -> Form {
     let opt = |value: &str, label: String, help: String| Opt { value: value.into(), label, help };
     let mut behaviors = vec![opt("overwrite-destination", "Overwrite Destination Secrets".into(), OVERWRITE.into())];
-    if spec.can_import {
+    if spec.can_import() {
         for (value, winner, loser) in
             [("import-prioritize-source", "Hanzo KMS", spec.title), ("import-prioritize-destination", spec.title, "Hanzo KMS")]
         {
@@ -104,4 +104,49 @@ pub fn field_of(spec: &'static Spec, id: &str) -> Option<&'static Field> {
     let (prefix, name) = id.split_once('.')?;
     let fields = if prefix == "destinationConfig" { spec.config } else { spec.options };
     fields.iter().find(|f| f.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::registry;
+
+    /// The documentation pages list these, in this order; the kind's own stand between them.
+    #[test]
+    fn the_options_step_has_the_pages_rows() {
+        for (kind, own) in [
+            ("aws-secrets-manager", &["KMS Key", "Tags", "Sync Secret Metadata as Tags", "Recovery Window (days)", "Delete Without Recovery"][..]),
+            ("azure-key-vault", &["Leave Certificates Alone", "Ownership Tag"]),
+            ("azure-devops", &[]),
+            ("bitbucket", &[]),
+            ("oci-vault", &["Deletion Window", "Prune Versions"]),
+        ] {
+            let form = options(registry::find(kind).expect("a kind").spec());
+            let labels: Vec<&str> = form.items.iter().map(|i| i.label.as_str()).collect();
+            let shared = [&["Initial Sync Behavior", "Key Schema"], own, &["Auto-Sync Enabled", "Disable Secret Deletion"]].concat();
+            assert_eq!(labels, shared, "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_initial_sync_is_offered_in_the_pages_ways() {
+        for (kind, title) in [
+            ("aws-secrets-manager", Some("AWS Secrets Manager")),
+            ("azure-key-vault", Some("Azure Key Vault")),
+            ("azure-devops", None),
+            ("bitbucket", None),
+            ("oci-vault", Some("OCI Vault")),
+        ] {
+            let form = options(registry::find(kind).expect("a kind").spec());
+            let Kind::Choice(ways) = &form.items[0].kind else { panic!("{kind}: no choice") };
+            let offered: Vec<_> = ways.iter().map(|w| (w.value.as_str(), w.label.as_str())).collect();
+            let theirs = title.map(|t| format!("Import Secrets (Prioritize {t})"));
+            let mut named = vec![("overwrite-destination", "Overwrite Destination Secrets")];
+            if let Some(theirs) = &theirs {
+                named.push(("import-prioritize-source", "Import Secrets (Prioritize Hanzo KMS)"));
+                named.push(("import-prioritize-destination", theirs));
+            }
+            assert_eq!(offered, named, "{kind}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ pub fn draw(ui: &mut Ui<'_>, wizard: &Wizard, world: &World, area: Rect) {
     let notes: Vec<&str> = match wizard.step {
         0 => vec![steps::SOURCE_NOTE],
         1 => spec.notes.to_vec(),
-        2 => spec.import_note.filter(|_| !spec.can_import).into_iter().collect(),
+        2 => spec.import_note.into_iter().collect(),
         _ => Vec::new(),
     };
     let airy = body.height > 12;

@@ -120,7 +120,7 @@ async fn conformance_cases_break_no_rule() {
         names::at_their_limits,
         drift::edited_outside,
         sharing::two_syncs_at_once,
-        trouble::one_bad_secret,
+        trouble::bad_secrets,
         trouble::throttling_storm,
     );
 }

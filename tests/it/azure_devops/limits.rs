@@ -1,5 +1,8 @@
 //! Sizes, refused names, and secrets that must not show.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use kms_sync::destination::Provider as _;
 use kms_sync::destination::azure_devops::AzureDevOps;
 use kms_sync::http::{Cx, ErrorKind};
@@ -51,6 +54,31 @@ async fn too_many_refused_variables_fail_the_group_with_the_servers_words() {
     assert!(error.text().contains("'B20' is not valid"), "{error}");
     assert!(rig.state.groups().is_empty());
     assert_eq!(methods(&rig.requests()), format!("GET{}", " POST".repeat(11)));
+}
+
+/// One organisation counts what all runs of a connection send: together they stay few at once.
+#[tokio::test]
+async fn many_runs_of_one_connection_send_four_requests_at_once() {
+    let rig = rig().await;
+    let session = rig.session();
+    // Writes take longer than readings, so that they queue up.
+    rig.host.faults.add(Fault::always("", 1.0, Effect::Delay(Duration::from_millis(100))));
+    rig.host.faults.add(Fault::always("POST ", 1.0, Effect::Delay(Duration::from_millis(200))));
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = told.clone();
+    let cx = Cx::new(Default::default(), Arc::new(move |waiting| sink.lock().expect("lock").extend(waiting.map(|w| w.reason))));
+    let runs = (0..10).map(|i| {
+        let mut sync = rig.sync(&format!("sync-{i}"));
+        (sync.session, sync.environment) = (session.clone(), Some(format!("Environment {i}")));
+        let cx = cx.clone();
+        async move { sync.try_run(&cx, &[("A", "1")]).await.expect("a run") }
+    });
+    let ran = futures::future::join_all(runs).await;
+    assert!(ran.iter().all(|r| r.created == ["A"]), "{ran:#?}");
+    assert_eq!(rig.state.groups_of(&rig.project).len(), 10);
+    assert_eq!(rig.host.log.most_at_once(), 4);
+    let told = told.lock().expect("lock").clone();
+    assert!(told.iter().any(|r| r.contains("other runs of this connection are writing")), "{told:?}");
 }
 
 #[tokio::test]

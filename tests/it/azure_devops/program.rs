@@ -146,7 +146,7 @@ async fn importing_is_refused_with_the_documented_words() {
     document["syncOptions"]["initialSyncBehavior"] = "import-prioritize-source".into();
     let answer = rig.run_with(&["create", "-f", "-", "--destination", "azure-devops", "--no-run", "--json"], &document).await;
     assert_eq!(answer.code, 2);
-    assert!(answer.stdout.contains("does not support importing secrets"), "{}", answer.stdout);
+    assert!(answer.stdout.contains("\"Azure Devops does not support importing secrets.\""), "{}", answer.stdout);
     assert!(!answer.stdout.contains("pat-canary") && !answer.stderr.contains("pat-canary"));
 }
 

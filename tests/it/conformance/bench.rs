@@ -87,6 +87,16 @@ impl Bench {
         &self.held.as_ref().expect("an engine").local
     }
 
+    /// The document that the program prints, run beside this engine with its directories.
+    pub async fn prints(&self, args: &[&str]) -> Value {
+        let dirs = self.dirs();
+        let mut command = tokio::process::Command::new(crate::support::KMS_SYNC);
+        command.args(args).env("KMS_SYNC_CONFIG_DIR", dirs.config).env("KMS_SYNC_STATE_DIR", dirs.state).env("AWS_EC2_METADATA_DISABLED", "true");
+        let output = command.stdin(std::process::Stdio::null()).output().await.expect("the program ends");
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}\n{stderr}"))
+    }
+
     pub fn nature(&self) -> Nature {
         self.place.nature()
     }

@@ -39,7 +39,7 @@ macro_rules! suite {
                     values_that_the_kms_holds_trimmed, values_that_the_kms_changed, edits_that_cannot_be_imported, waits_for_a_change_request }
                 drift { edited_outside, deleted_outside, ledger_lost }
                 trouble {
-                    throttling_storm, one_bad_secret, lost_answers, lost_answers_to_changes, half_answers, lost_listing, refused_credentials, cancelled_and_resumed,
+                    throttling_storm, bad_secrets, lost_answers, lost_answers_to_changes, half_answers, lost_listing, refused_credentials, cancelled_and_resumed,
                     killed_and_resumed, no_value_is_kept, short_values_are_not_repeated, words_of_ours_are_not_masked, sentences_are_whole
                 }
             }

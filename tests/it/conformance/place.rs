@@ -38,6 +38,19 @@ pub struct Nature {
     pub creation: &'static str,
     /// In every request that lists.
     pub listing: &'static str,
+    /// The most requests at once while many keys are created.
+    pub writers: usize,
+    /// The most requests at once while everything is read.
+    pub readers: usize,
+}
+
+/// How the service refuses to create a key.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal {
+    /// Its word for it, as people are told.
+    pub code: &'static str,
+    /// The header in which it tells the request's id.
+    pub id: &'static str,
 }
 
 /// When an outside edit is repaired.
@@ -80,11 +93,16 @@ pub trait Place: Send + Sync {
     /// Time passes there, between what was and the next run.
     fn rest(&self) {}
 
-    /// Refuses to create one key: this one, where the service looks at names, else the next.
-    /// False where a write is refused as a whole or not at all.
-    fn refuse_one(&self, key: &str) -> bool;
+    /// Refuses to create these keys, where the service looks at names, else as many of the next.
+    /// `None` where a write is refused as a whole or not at all.
+    fn refuse(&self, keys: &[String]) -> Option<Refusal>;
 
-    /// Ends [`Self::refuse_one`].
+    /// Refuses to create one key; false where that cannot be.
+    fn refuse_one(&self, key: &str) -> bool {
+        self.refuse(&[key.to_string()]).is_some()
+    }
+
+    /// Ends [`Self::refuse`].
     fn forgive(&self) {
         self.host().faults.clear();
     }

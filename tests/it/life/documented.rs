@@ -17,6 +17,16 @@ impl Curl {
         (answer.status().as_u16(), answer.json().await.expect("JSON"))
     }
 
+    /// The answer's text, for what a [`Value`] does not keep.
+    pub async fn text(&self, method: reqwest::Method, path: &str, body: &str) -> String {
+        let request = self.0.request(method, format!("http://localhost{path}")).header("content-type", "application/json").body(body.to_string());
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        assert_eq!(status, 200, "{text}");
+        text
+    }
+
     async fn post(&self, path: &str, body: &str, kind: &str) -> (u16, Value) {
         let request = self.0.post(format!("http://localhost{path}")).header("content-type", kind).body(body.to_string());
         let answer = request.send().await.expect("an answer");

@@ -169,19 +169,22 @@ async fn a_new_syncs_first_run_is_one_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_in_an_imported_folder_counts() {
+async fn a_change_at_the_end_of_a_chain_of_imports_counts() {
     let yard = Yard::aws().await;
     yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
     yard.rig.set("OWN", "one");
-    yard.rig.kms.add_folder(&yard.rig.project, "dev", "/shared");
-    yard.rig.kms.set(&yard.rig.project, "dev", "/shared", "LENT", "one");
-    yard.rig.kms.add_import(&yard.rig.project, "dev", "/app", "dev", "/shared");
+    let chain = ["/app", "/shared", "/deep", "/deeper"];
+    for (n, link) in chain.windows(2).enumerate() {
+        yard.rig.kms.add_folder(&yard.rig.project, "dev", link[1]);
+        yard.rig.kms.set(&yard.rig.project, "dev", link[1], &format!("LENT_{n}"), "one");
+        yard.rig.kms.add_import(&yard.rig.project, "dev", link[0], "dev", link[1]);
+    }
     yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
     let engine = yard.engine(&[]).await;
-    engine.says("web: 2 created").await;
-    yard.rig.kms.set(&yard.rig.project, "dev", "/shared", "LENT", "two");
+    engine.says("web: 4 created").await;
+    yard.rig.kms.set(&yard.rig.project, "dev", "/deeper", "LENT_2", "two");
     engine.says("web: 1 updated").await;
-    assert_eq!(yard.place().values()["LENT"], "two");
+    assert_eq!(yard.place().values()["LENT_2"], "two");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,10 @@
 //! Keys come, change and go; what is unchanged costs the floor; plans write nothing.
 
+use std::time::Duration;
+
 use kms_sync::model::plan::Action;
 use kms_sync::model::run::RunStatus;
+use kms_sync::sandbox::host::{Effect, Fault};
 use serde_json::json;
 
 use crate::conformance::bench::{Bench, ended};
@@ -73,13 +76,26 @@ pub async fn a_deleted_key_comes_back(b: Bench) {
     b.settled().await;
 }
 
-/// Section 12, rows 5 to 7: several pages everywhere; each change is one write.
+/// Section 12, rows 4 to 7: several pages everywhere; each change is one write; never more
+/// requests at once than the destination allows.
 pub async fn five_hundred_secrets(b: Bench) {
     let mut keys = b.fill(500, "v");
     b.create(json!({})).await;
+    b.mark();
+    let within = |limit: usize, what: &str| {
+        let most = b.place.host().log.most_at_once();
+        assert!(most <= limit && most >= limit.min(2), "{what}: {most} at once, {limit} are allowed");
+    };
+    // Slow enough that without a limit many would be in hand at once.
+    b.place.host().faults.add(Fault::always("", 1.0, Effect::Delay(Duration::from_millis(20))));
     let record = b.synced().await;
     assert_eq!(record.counts.created, 500, "{:?}", record.message);
+    within(b.nature().writers, "writing");
     b.holds(&keys);
+    b.mark();
+    assert_eq!(b.verified().await.counts.unchanged, 500);
+    within(b.nature().readers, "reading");
+    b.place.host().faults.clear();
     b.settled().await;
     b.mark();
     let record = b.synced().await;

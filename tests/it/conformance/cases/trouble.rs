@@ -1,5 +1,6 @@
 //! Throttling, refusals, lost answers, cancellation, sudden death.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -39,30 +40,52 @@ pub async fn throttling_storm(b: Bench) {
     b.settled().await;
 }
 
-/// Section 12, row 8: one refused secret fails alone, with the provider's words.
-pub async fn one_bad_secret(b: Bench) {
+/// Section 12, row 8: refused secrets fail alone, each with the provider's word and the id of
+/// its own request.
+pub async fn bad_secrets(b: Bench) {
     let keys = b.fill(9, "v");
-    b.set("REFUSED", "r");
-    b.create(json!({})).await;
-    if !b.place.refuse_one(&b.place.key("REFUSED")) {
-        return;
+    let bad = ["REFUSED_A", "REFUSED_B"];
+    for key in bad {
+        b.set(key, "r");
     }
+    b.create(json!({})).await;
+    let Some(refusal) = b.place.refuse(&bad.map(|k| b.place.key(k))) else {
+        return;
+    };
+    b.mark();
     let record = b.sync().await;
     ended(&record, RunStatus::Failed);
-    assert_eq!((record.counts.failed, record.counts.created), (1, 9), "{record:#?}");
+    assert_eq!((record.counts.failed, record.counts.created), (2, 9), "{record:#?}");
     let failed: Vec<_> = record.secrets.iter().filter(|s| s.outcome == Outcome::Failed).collect();
-    let (key, reason) = (failed[0].key.as_str(), failed[0].reason.as_deref().unwrap_or_default());
-    assert!(!reason.is_empty());
-    assert!(record.message.as_deref().is_some_and(|m| m.contains(key) && m.contains("1 key failed")), "{:?}", record.message);
+    let refused = b.place.host().log.refused();
+    let mut ids: BTreeSet<&str> = refused.iter().filter_map(|r| r.headers.get(refusal.id)?.to_str().ok()).collect();
+    for secret in &failed {
+        let reason = secret.reason.as_deref().unwrap_or_default();
+        assert!(reason.contains(refusal.code), "{record:#?}");
+        let of_this = ids.iter().copied().find(|id| reason.contains(&format!("(request {id})")));
+        // One answer tells of one key.
+        assert!(of_this.is_some_and(|id| ids.remove(id)), "{reason}: {refused:#?}");
+    }
+    let message = record.message.as_deref().unwrap_or_default();
+    assert!(message.contains("2 keys failed") && failed.iter().all(|s| message.contains(&s.key)), "{message}");
+    // What a script reads says the same.
+    let printed = b.prints(&["history", SYNC, "--json"]).await;
+    for secret in &failed {
+        let rows = printed["runs"][0]["secrets"].as_array().expect("a list");
+        let row = rows.iter().find(|r| r["key"] == *secret.key).unwrap_or_else(|| panic!("{printed:#}"));
+        assert_eq!((&row["outcome"], row["reason"].as_str()), (&json!("failed"), secret.reason.as_deref()), "{printed:#}");
+    }
     assert_eq!(b.place.values().len(), 9);
     b.place.forgive();
     if b.nature().document {
-        b.unset("REFUSED");
+        for key in bad {
+            b.unset(key);
+        }
         b.synced().await;
         b.holds(&keys);
     } else {
         b.synced().await;
-        assert_eq!(b.place.values().len(), 10);
+        assert_eq!(b.place.values().len(), 11);
     }
     b.settled().await;
 }

@@ -6,7 +6,7 @@ use kms_sync::sandbox::aws::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, State, router};
 use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Mends, Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, Refusal, answer};
 
 const REGION: &str = "us-east-1";
 const OTHER_REGION: &str = "eu-central-1";
@@ -51,6 +51,8 @@ impl Place for Aws {
             mends: Mends::NextRun,
             creation: "secretsmanager.CreateSecret",
             listing: "secretsmanager.ListSecrets",
+            writers: 16,
+            readers: 8,
         }
     }
 
@@ -87,9 +89,11 @@ impl Place for Aws {
         self.state.vanish(REGION, key);
     }
 
-    fn refuse_one(&self, key: &str) -> bool {
-        self.state.deny("CreateSecret", key);
-        true
+    fn refuse(&self, keys: &[String]) -> Option<Refusal> {
+        for key in keys {
+            self.state.deny("CreateSecret", key);
+        }
+        Some(Refusal { code: "AccessDeniedException", id: "x-amzn-requestid" })
     }
 
     fn forgive(&self) {

@@ -6,7 +6,7 @@ use kms_sync::sandbox::aws::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, State, router};
 use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Mends, Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, Refusal, answer};
 
 const REGION: &str = "eu-west-1";
 const SECRET: &str = "conformance/all";
@@ -55,6 +55,8 @@ impl Place for Object {
             mends: Mends::NextRun,
             creation: "secretsmanager.CreateSecret",
             listing: "secretsmanager.DescribeSecret",
+            writers: 1,
+            readers: 1,
         }
     }
 
@@ -97,8 +99,8 @@ impl Place for Object {
         self.store(&members);
     }
 
-    fn refuse_one(&self, _key: &str) -> bool {
-        false
+    fn refuse(&self, _keys: &[String]) -> Option<Refusal> {
+        None
     }
 
     fn is_write(&self, line: &str) -> bool {

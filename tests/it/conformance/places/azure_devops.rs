@@ -7,7 +7,7 @@ use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
 use crate::conformance::bench::ENVIRONMENT_NAME;
-use crate::conformance::place::{Mends, Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, Refusal, answer};
 
 const TOKEN: &str = "conformance-access-token";
 
@@ -75,6 +75,8 @@ impl Place for DevOps {
             mends: Mends::Attended,
             creation: "/contoso/_apis/distributedtask/variablegroups",
             listing: "GET ",
+            writers: 1,
+            readers: 1,
         }
     }
 
@@ -120,9 +122,11 @@ impl Place for DevOps {
         }
     }
 
-    fn refuse_one(&self, key: &str) -> bool {
-        self.state.refuse_name(key);
-        true
+    fn refuse(&self, keys: &[String]) -> Option<Refusal> {
+        for key in keys {
+            self.state.refuse_name(key);
+        }
+        Some(Refusal { code: "ArgumentException", id: "activityid" })
     }
 
     fn floor(&self, _keys: usize) -> usize {

@@ -9,7 +9,7 @@ use kms_sync::sandbox::entra;
 use kms_sync::sandbox::host::{Effect, Host};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Mends, Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, Refusal, answer};
 
 const TENANT: &str = "11111111-1111-4111-8111-111111111111";
 const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
@@ -71,6 +71,8 @@ impl Place for KeyVault {
             mends: Mends::NextRun,
             creation: "PUT /secrets/",
             listing: "GET /secrets?",
+            writers: 12,
+            readers: 12,
         }
     }
 
@@ -118,9 +120,11 @@ impl Place for KeyVault {
         self.tick();
     }
 
-    fn refuse_one(&self, key: &str) -> bool {
-        self.state.forbid(Operation::Set, Some(key), "ForbiddenByRbac");
-        true
+    fn refuse(&self, keys: &[String]) -> Option<Refusal> {
+        for key in keys {
+            self.state.forbid(Operation::Set, Some(key), "ForbiddenByRbac");
+        }
+        Some(Refusal { code: "ForbiddenByRbac", id: "x-ms-request-id" })
     }
 
     fn forgive(&self) {

@@ -7,7 +7,7 @@ use kms_sync::sandbox::bitbucket::{API_SCOPES, At, State, router};
 use kms_sync::sandbox::host::{Effect, Fault, Host};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Mends, Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, Refusal, answer};
 
 const EMAIL: &str = "ops@example.com";
 const TOKEN: &str = "ATATT-conformance";
@@ -57,6 +57,8 @@ impl Place for Bitbucket {
             mends: Mends::Never,
             creation: "POST ",
             listing: "GET ",
+            writers: 4,
+            readers: 1,
         }
     }
 
@@ -102,10 +104,14 @@ impl Place for Bitbucket {
         self.state.remove(at(), key);
     }
 
-    fn refuse_one(&self, _key: &str) -> bool {
+    /// The service has no code beside the status.
+    fn refuse(&self, keys: &[String]) -> Option<Refusal> {
         let body = json!({"type": "error", "error": {"message": "Bad request", "detail": "The variable is not acceptable."}});
-        self.host.faults.add(Fault::next("POST ", 1, answer(400, &[], &body)));
-        true
+        for n in 0..keys.len() {
+            let refusal = answer(400, &[("x-request-id", &format!("bitbucket-{n}"))], &body);
+            self.host.faults.add(Fault::next("POST ", 1, refusal).after(n as u32));
+        }
+        Some(Refusal { code: "400", id: "x-request-id" })
     }
 
     fn floor(&self, keys: usize) -> usize {

@@ -7,7 +7,7 @@ use kms_sync::sandbox::host::{Effect, Fault, Host};
 use kms_sync::sandbox::oci::{State, router};
 use serde_json::{Value, json};
 
-use crate::conformance::place::{Mends, Nature, Place, answer};
+use crate::conformance::place::{Mends, Nature, Place, Refusal, answer};
 
 pub struct Oci {
     state: State,
@@ -65,6 +65,8 @@ impl Place for Oci {
             mends: Mends::NextRun,
             creation: "POST /20180608/secrets",
             listing: "GET /20180608/secrets?",
+            writers: 16,
+            readers: 16,
         }
     }
 
@@ -105,10 +107,13 @@ impl Place for Oci {
         self.state.edit(key, |s| s.state = "DELETED".into());
     }
 
-    fn refuse_one(&self, _key: &str) -> bool {
+    fn refuse(&self, keys: &[String]) -> Option<Refusal> {
         let body = json!({"code": "InvalidParameter", "message": "The secret is not acceptable."});
-        self.host.faults.add(Fault::next("POST /20180608/secrets", 1, answer(400, &[], &body)));
-        true
+        for n in 0..keys.len() {
+            let refusal = answer(400, &[("opc-request-id", &format!("oci-{n}"))], &body);
+            self.host.faults.add(Fault::next("POST /20180608/secrets", 1, refusal).after(n as u32));
+        }
+        Some(Refusal { code: "InvalidParameter", id: "opc-request-id" })
     }
 
     fn is_write(&self, line: &str) -> bool {
