@@ -24,7 +24,7 @@ use super::client::{Clients, Link, Ready, learn};
 use super::errors::{clock_skew, wrap};
 use super::lanes::{Lane, Lanes};
 use super::spec::SERVICE;
-use crate::http::{ApiError, Cx, ErrorKind, backoff};
+use crate::http::{ApiError, Cx, ErrorKind, asked, backoff};
 
 /// Attempts of a call that meets server trouble.
 const ATTEMPTS: u32 = 5;
@@ -193,10 +193,10 @@ impl Api {
             let wait = match error.retry_after {
                 // The lane holds everybody back for the asked time already.
                 Some(_) if throttled => Duration::ZERO,
-                Some(asked) => asked,
+                Some(wait) => wait,
                 None => backoff(attempt),
             };
-            cx.wait(&reason, wait).await?;
+            cx.wait(&asked(&reason, error.retry_after), wait).await?;
             attempt += 1;
         }
     }

@@ -16,7 +16,7 @@ use super::ops::{Listed, Removal, overtaken};
 use super::pauses::NamePauses;
 use super::spec::SERVICE;
 use crate::destination::{Batch, BatchWritten, Document, Op, Written};
-use crate::http::{ApiError, Cx, ErrorKind, backoff};
+use crate::http::{ApiError, Cx, ErrorKind, asked, backoff};
 use crate::model::plan::Action;
 use crate::model::{SecretValue, Time};
 
@@ -191,7 +191,8 @@ impl Object {
         // Where AWS said how long, the lane holds everybody back for that time.
         if error.kind != ErrorKind::Throttled || error.retry_after.is_none() {
             let wait = error.retry_after.unwrap_or_else(|| backoff(attempt));
-            cx.wait(&format!("{SERVICE}: {}; looking at the secret again", error.message), wait).await?;
+            let reason = asked(&format!("{SERVICE}: {}; looking at the secret again", error.message), error.retry_after);
+            cx.wait(&reason, wait).await?;
         }
         self.api.turn(cx, lane).await?;
         self.describe(cx).await?.ok_or(error)

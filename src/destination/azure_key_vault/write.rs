@@ -10,7 +10,7 @@ use super::stamp::Mark;
 use super::target::{KeyVaultTarget, READERS};
 use super::wire::{Keep, not_a_vault, put_body, tags_body};
 use crate::destination::{Confirmed, Desired, Itemised, Op, Written};
-use crate::http::{Answer, ApiError, Cx, ErrorKind, backoff};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, asked, backoff};
 use crate::model::ledger::{LedgerRow, Stamp};
 use crate::model::plan::Action;
 
@@ -195,7 +195,7 @@ impl<'a> Writer<'a> {
         loop {
             tries += 1;
             let sent = self.target.vault.set(self.cx, self.name, &body).await;
-            let asked = match &sent {
+            let told = match &sent {
                 Ok(answer) if matches!(answer.status, 408 | 500 | 502 | 503 | 504) => answer.retry_after(),
                 Err(error) if error.ambiguous => None,
                 _ => return sent.map(Put::Answer),
@@ -203,8 +203,8 @@ impl<'a> Writer<'a> {
             if tries >= RETRIES || !self.cx.spend_retry() {
                 return sent.map(Put::Answer);
             }
-            let wait = asked.unwrap_or_else(|| backoff(tries));
-            self.cx.wait(&format!("{}: what became of its write is not known", self.name), wait).await?;
+            let wait = told.unwrap_or_else(|| backoff(tries));
+            self.cx.wait(&asked(&format!("{}: what became of its write is not known", self.name), told), wait).await?;
             if let Found::Equal(written) = self.look().await? {
                 return Ok(Put::Found(written));
             }

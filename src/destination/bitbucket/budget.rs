@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::spec::SERVICE;
 use super::tempo::Tempo;
 use crate::destination::common::Common;
-use crate::http::{Answer, ApiError, Cx, ErrorKind};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, RETRY_AFTER_CAP};
 use crate::model::Memory;
 
 /// The window is kept in this many slots: a call leaves the count at most one slot late.
@@ -290,7 +290,10 @@ impl Budget {
         let guess = after(self.tempo.probes.get(step).copied().unwrap_or(Duration::from_secs(60)));
         let ours = used >= limit;
         let (until, guessed, why) = match hints.wait {
-            Some(wait) => (after(wait), false, format!("and asks to wait {} s", wait.as_secs_f64().ceil())),
+            Some(wait) => {
+                let most = if wait >= RETRY_AFTER_CAP { " or more, the longest that is waited" } else { "" };
+                (after(wait), false, format!("and asks to wait {} s{most}", wait.as_secs_f64().ceil()))
+            }
             None if ours => {
                 let free = self.free_at(state, now, limit);
                 let why = format!("the {limit} calls of this hour are used up, {used} of them by kms-sync, whose oldest ones leave the hour first");
