@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pool;
+use super::readings::Moment;
 use super::targets::Targets;
 use super::{Engine, Finished, carried};
 use crate::http::ErrorKind;
@@ -98,6 +99,14 @@ impl Group {
     fn blocked(&self) -> bool {
         self.trouble.as_ref().is_some_and(|t| t.next.is_none())
     }
+}
+
+/// What an automatic run takes its source from.
+enum Ask {
+    /// A reading it shares with what begins at the same moment.
+    Together(Moment),
+    /// What the poll has read.
+    Polled(Arc<SourceMap>),
 }
 
 /// Where the loop's helpers report to.
@@ -267,9 +276,10 @@ impl Clocks {
         }
     }
 
-    /// Starts everything that is due, and says when to look again.
+    /// Starts everything that is due, and says when to look again. What begins together reads the
+    /// same sources once.
     fn begin_due(&self, state: &mut State, settings: &Settings, heard: &Hearing) -> Option<Instant> {
-        let now = Instant::now();
+        let (now, asked) = (Instant::now(), self.inner.engine.readings().now());
         let mut next: Option<Instant> = None;
         let mut note = |at: Instant| next = Some(next.map_or(at, |n| n.min(at)));
         for (key, group) in &mut state.groups {
@@ -292,7 +302,7 @@ impl Clocks {
                 } else if !self.inner.engine.is_busy(&config.name) {
                     let trigger = retry.trigger;
                     pending.retry = None;
-                    self.submit(&config.name, trigger, None);
+                    self.submit(&config.name, trigger, Ask::Together(asked));
                 }
             }
             let Some(period) = drift::period(settings) else { continue };
@@ -305,16 +315,20 @@ impl Clocks {
             } else if !blocked && !self.inner.engine.is_busy(&config.name) {
                 due.at = now + jitter(period);
                 note(due.at);
-                self.check(&config, settings);
+                self.check(&config, settings, asked);
             }
         }
         next
     }
 
     /// False when the run could not be queued.
-    fn submit(&self, sync: &str, trigger: Trigger, source: Option<Arc<SourceMap>>) -> bool {
+    fn submit(&self, sync: &str, trigger: Trigger, ask: Ask) -> bool {
+        let engine = &self.inner.engine;
         let request = RunRequest { verify: trigger == Trigger::Drift, ..RunRequest::new(sync, RunKind::Sync, trigger) };
-        let queued = self.inner.engine.submit(&request, source);
+        let queued = match ask {
+            Ask::Together(asked) => engine.submit_with(&request, asked),
+            Ask::Polled(map) => engine.submit(&request, Some(map)),
+        };
         if let Err(error) = &queued {
             tracing::warn!(sync, "an automatic run was not started: {error}");
         }

@@ -7,15 +7,16 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::readings::{Claim, Moment};
 use super::records::job;
 use super::runner::RunSpec;
 use super::slots::Blocked;
-use super::{Engine, NotQueued, parked, rates, targets};
+use super::{Engine, NotQueued, parked, pool, rates, targets};
 use crate::http::Cx;
 use crate::model::Time;
 use crate::model::board::{Event, LiveRun, Phase};
 use crate::model::run::{RunKind, RunRecord, RunRequest, Trigger};
-use crate::model::sync::{Job, JobStatus};
+use crate::model::sync::{Job, JobStatus, SyncConfig};
 use crate::source::SourceMap;
 
 #[derive(Default)]
@@ -38,7 +39,7 @@ impl Queue {
     /// The run that this request need not repeat: one that auto-sync, or an engine that goes on
     /// with what another left, has queued before somebody asked for it. It takes over what the
     /// request agrees to.
-    fn joined(&mut self, name: &str, request: &RunRequest) -> Option<String> {
+    fn joined(&mut self, name: &str, request: &RunRequest, claim: Option<&Arc<Claim>>) -> Option<String> {
         if request.trigger.unattended() {
             return None;
         }
@@ -56,6 +57,7 @@ impl Queue {
             spec.rewrite |= request.rewrite;
             // What a poll has read may be older than the question.
             spec.source = None;
+            spec.claim = claim.cloned();
             queued.resumed = false;
             return Some(queued.id.clone());
         }
@@ -124,10 +126,16 @@ impl Running {
 impl Engine {
     /// Queues a run. A sync runs once at a time.
     pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, NotQueued> {
-        self.enqueue(request, source, false)
+        self.enqueue(request, source, false, self.inner.readings.now())
     }
 
-    pub(super) fn enqueue(&self, request: &RunRequest, source: Option<Arc<SourceMap>>, resumed: bool) -> Result<String, NotQueued> {
+    /// Queues a run that was asked for with others at this moment: what they read alike they
+    /// read once.
+    pub fn submit_with(&self, request: &RunRequest, asked: Moment) -> Result<String, NotQueued> {
+        self.enqueue(request, None, false, asked)
+    }
+
+    pub(super) fn enqueue(&self, request: &RunRequest, source: Option<Arc<SourceMap>>, resumed: bool, asked: Moment) -> Result<String, NotQueued> {
         if self.inner.closing.is_cancelled() {
             return Err(NotQueued::Closing);
         }
@@ -147,9 +155,10 @@ impl Engine {
         // By name or by id, it is one connection.
         let connection = self.inner.pool.connection(&config.connection_id).map_or_else(|_| config.connection_id.clone(), |c| c.id);
         let since = crate::model::now();
+        let claim = if source.is_none() { self.claim(&config, asked) } else { None };
         {
             let mut queue = self.queue();
-            if let Some(first) = queue.joined(&name, request) {
+            if let Some(first) = queue.joined(&name, request, claim.as_ref()) {
                 drop(queue);
                 // Its place in the line may be another one now.
                 self.pump();
@@ -174,6 +183,7 @@ impl Engine {
                 prioritize: request.prioritize,
                 left_behind: request.left_behind,
                 source,
+                claim,
             };
             queue.results.insert(id.clone(), receiver);
             let ticket = queue.ticket();
@@ -206,6 +216,13 @@ impl Engine {
         }
         self.pump();
         Ok(id)
+    }
+
+    /// A run's claim to what is read of its source from this moment on.
+    pub(super) fn claim(&self, config: &SyncConfig, asked: Moment) -> Option<Arc<Claim>> {
+        // Without an account the run fails and says why.
+        let account = self.inner.pool.account(config.source_connection.as_deref()).ok()?;
+        Some(Arc::new(self.inner.readings.claim(asked, account.id, pool::place(config))))
     }
 
     pub(super) fn begin(&self, queue: &mut Queue, job: Queued, cancel: CancellationToken, by_hand: bool) {

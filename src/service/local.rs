@@ -24,6 +24,7 @@ use crate::engine::Engine;
 use crate::engine::auto::{Clocks, waits};
 use crate::engine::hooks::Hooks;
 use crate::engine::hub::Hub;
+use crate::engine::readings::Moment;
 use crate::engine::runner::RunSpec;
 use crate::http::Cx;
 use crate::model::board::{Card, LastRun};
@@ -203,6 +204,20 @@ impl Local {
     async fn warnings(&self, config: &SyncConfig) -> Vec<String> {
         [self.rivals(config), self.server_warnings(config).await].concat()
     }
+
+    /// Queues a run that was asked for at this moment.
+    fn start_at(&self, request: RunRequest, asked: Moment) -> Result<String> {
+        let config = self.config(&request.sync)?;
+        if request.kind == RunKind::Import {
+            let provider = registry::find(&config.destination);
+            if let Some(spec) = provider.map(|p| p.spec()).filter(|s| !s.can_import) {
+                let mut problems = Problems::default();
+                problems.add("destination", "import-unsupported", format!("{} does not support importing secrets.", spec.title));
+                return Err(problems.into());
+            }
+        }
+        Ok(self.engine.submit_with(&RunRequest { sync: config.name, ..request }, asked)?)
+    }
 }
 
 #[async_trait]
@@ -305,16 +320,18 @@ impl Service for Local {
     }
 
     async fn start(&self, request: RunRequest) -> Result<String> {
-        let config = self.config(&request.sync)?;
-        if request.kind == RunKind::Import {
-            let provider = registry::find(&config.destination);
-            if let Some(spec) = provider.map(|p| p.spec()).filter(|s| !s.can_import) {
-                let mut problems = Problems::default();
-                problems.add("destination", "import-unsupported", format!("{} does not support importing secrets.", spec.title));
-                return Err(problems.into());
-            }
+        self.start_at(request, self.engine.readings().now())
+    }
+
+    async fn start_together(&self, requests: Vec<RunRequest>) -> Result<Vec<Result<String>>> {
+        let asked = self.engine.readings().now();
+        let mut answers = Vec::new();
+        for request in requests {
+            answers.push(self.start_at(request, asked));
+            // Each one touches files: others have their turn between them.
+            tokio::task::yield_now().await;
         }
-        Ok(self.engine.submit(&RunRequest { sync: config.name, ..request }, None)?)
+        Ok(answers)
     }
 
     async fn finished(&self, run: &str) -> Result<RunRecord> {

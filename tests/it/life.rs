@@ -17,5 +17,6 @@ mod retries;
 mod silent;
 mod socket;
 mod terminal;
+mod together;
 mod trouble;
 pub(crate) mod yard;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Clocks;
+use super::{Ask, Clocks};
+use crate::engine::readings::{Claim, Moment};
 use crate::engine::runner::RunSpec;
 use crate::http::{Cx, ErrorKind};
 use crate::model::run::Trigger;
@@ -71,22 +72,23 @@ fn left(period: Duration, passed: Duration, dice: f64) -> Duration {
 
 impl Clocks {
     /// Checks a sync: a run that repairs, or a look that reports.
-    pub(super) fn check(&self, config: &SyncConfig, settings: &Settings) {
+    pub(super) fn check(&self, config: &SyncConfig, settings: &Settings, asked: Moment) {
         if settings.drift_action == DriftAction::Repair {
-            self.submit(&config.name, Trigger::Drift, None);
+            self.submit(&config.name, Trigger::Drift, Ask::Together(asked));
             return;
         }
-        tokio::spawn(report(self.clone(), config.clone()));
+        let claim = self.inner.engine.claim(config, asked);
+        tokio::spawn(report(self.clone(), config.clone(), claim));
     }
 }
 
-async fn report(clocks: Clocks, config: SyncConfig) {
+async fn report(clocks: Clocks, config: SyncConfig, claim: Option<Arc<Claim>>) {
     let engine = &clocks.inner.engine;
     let cx = Cx::new(clocks.inner.stop.child_token(), Arc::new(|_| {}));
     let Ok(_turn) = clocks.inner.looks.turn(&config.connection_id, &cx).await else { return };
     let Ok(state) = engine.store().sync_state(&config.name) else { return };
     let name = config.name.clone();
-    let spec = RunSpec { trigger: Trigger::Drift, ..RunSpec::look(config, state, true) };
+    let spec = RunSpec { trigger: Trigger::Drift, claim, ..RunSpec::look(config, state, true) };
     let told = match engine.runner().plan(&spec, &cx).await {
         Err(error) if error.kind == ErrorKind::Cancelled => return,
         Ok(plan) if plan.is_noop() => None,

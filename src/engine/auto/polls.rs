@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempts::Retry;
-use super::{Clocks, DEBOUNCE, Heard, Hearing, POLL_CEILING, SourceKey, State, Trouble, ahead, jitter};
+use super::{Ask, Clocks, DEBOUNCE, Heard, Hearing, POLL_CEILING, SourceKey, State, Trouble, ahead, jitter};
 use crate::engine::{carried, steps};
 use crate::http::{Cx, ErrorKind};
 use crate::model::Memory;
@@ -128,7 +128,7 @@ impl Clocks {
                             continue;
                         }
                     }
-                    let started = self.submit(&config.name, Trigger::Auto, Some(map.clone()));
+                    let started = self.submit(&config.name, Trigger::Auto, Ask::Polled(map.clone()));
                     if let Some(pending) = state.pending.get_mut(&config.name).filter(|_| !started) {
                         pending.retry = Some(Retry::after(DEBOUNCE, Trigger::Auto));
                     }
