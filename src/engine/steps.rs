@@ -396,7 +396,6 @@ impl Runner {
             for more in stays.as_deref().into_iter().chain(["Everything else is in sync."]) {
                 text = format!("{text} {more}");
             }
-            text.push_str(" Everything else is in sync.");
             return Err(Stopped::NeedsApproval(text));
         }
         Ok(stays)
