@@ -129,6 +129,8 @@ enum Heard {
     Polled(SourceKey, Result<(Polled, Option<String>), (ErrorKind, String)>),
     /// A poll waits, or goes on.
     Held(SourceKey, Option<Waiting>),
+    /// A drift check that only reports has ended: of which sync, when it began, what it found.
+    Checked(String, Instant, Option<String>),
     /// Something changed there, as an account is told.
     Hint(String, Vec<Change>),
 }
@@ -202,6 +204,7 @@ impl Clocks {
                 Some(word) = hearing.recv() => match word {
                     Heard::Polled(key, result) => self.polled(&mut state, &settings, key, result),
                     Heard::Held(key, waiting) => self.held(&mut state, &key, waiting),
+                    Heard::Checked(sync, begun, found) => self.checked(&mut state, &sync, begun, found),
                     Heard::Hint(account, changes) => {
                         let meant = |(a, place): &SourceKey| *a == account && changes.iter().any(|c| c.concerns(place));
                         for (_, group) in state.groups.iter_mut().filter(|(key, _)| meant(key)) {
@@ -268,7 +271,8 @@ impl Clocks {
         state.listeners.retain(|_, l| !l.over());
         state.pending.retain(|name, _| names.iter().any(|(n, _)| n == name));
         for (name, connection) in names {
-            let pending = state.pending.entry(name).or_default();
+            let known = |name: &String| Pending { drifted: drift::drifted(engine.store(), name), ..Pending::default() };
+            let pending = state.pending.entry(name).or_insert_with_key(known);
             let mended = std::mem::replace(&mut pending.connection, connection.clone()) != connection;
             if renewed || mended {
                 pending.wake();
@@ -315,7 +319,7 @@ impl Clocks {
             } else if !blocked && !self.inner.engine.is_busy(&config.name) {
                 due.at = now + jitter(period);
                 note(due.at);
-                self.check(&config, settings, asked);
+                self.check(&config, settings, asked, heard);
             }
         }
         next
@@ -367,6 +371,9 @@ impl Clocks {
             again: again.as_deref(),
         };
         pending.ended(&end, rand::random());
+        if record.status == RunStatus::Succeeded {
+            self.mended(pending, &record.sync);
+        }
         // A first run, say, that a poll did not start: the poll that follows brings no news.
         if finished.began != Trigger::Manual
             && pending.tried.is_none()

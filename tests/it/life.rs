@@ -13,6 +13,7 @@ mod killed;
 mod many;
 mod polls;
 mod process;
+mod reports;
 mod retries;
 mod silent;
 mod socket;

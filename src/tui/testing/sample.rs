@@ -74,7 +74,7 @@ pub fn board() -> Board {
     board.engine.account = Some("acme on app.kms.hanzo.ai".into());
     (board.engine.running, board.engine.standing) = (1, 1);
     let mut add = |card: Card| board.cards.insert(card.name.clone(), card);
-    let next = |seconds| Some(Next { at: after(seconds), why: "poll".into(), unread: false });
+    let next = |seconds| Some(Next { at: after(seconds), why: "poll".into(), unread: false, drifted: false });
     let synced = last(RunStatus::Succeeded, None, before(12));
     let asks = "Needs approval, nothing was written: 2 keys are not written by this sync, and not in the source";
     add(Card { last: last(RunStatus::NeedsApproval, Some(asks), before(50)), ..card("legacy-pipelines", "azure-devops", "DevOps example-project") });
