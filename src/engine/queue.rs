@@ -28,8 +28,10 @@ pub(super) struct Queue {
     /// By run id: those that have not ended, and the last that did. Older ones are in the database.
     pub(super) results: HashMap<String, watch::Receiver<Option<RunRecord>>>,
     pub(super) ended: VecDeque<String>,
-    /// Requests of ended runs, by provider.
+    /// Requests of ended runs and questions, by provider.
     pub(super) sent: rates::Totals,
+    /// Questions under way that are no runs: polls, checks that only look, plans.
+    pub(super) asking: HashMap<u64, Cx>,
     /// The rates are being told.
     pub(super) telling: bool,
     tickets: u64,
@@ -66,6 +68,15 @@ impl Queue {
             !request.allow_delete && !request.withhold && !request.verify && !request.rewrite && request.prioritize.is_none() && !request.left_behind;
         let same = |r: &&Running| r.kind == request.kind && bare && (r.resumed || request.trigger == Trigger::Created);
         self.running.get(name).filter(same).map(|r| r.id.clone())
+    }
+
+    /// Requests so far, by provider.
+    pub(super) fn sent_so_far(&self) -> rates::Totals {
+        let mut totals = self.sent.clone();
+        for cx in self.running.values().filter_map(|r| r.cx.as_ref()).chain(self.asking.values()) {
+            rates::add(&mut totals, &cx.meter().snapshot());
+        }
+        totals
     }
 
     pub(super) fn ticket(&mut self) -> u64 {
@@ -266,20 +277,10 @@ impl Engine {
         true
     }
 
-    /// Requests so far, by provider.
-    pub(super) fn sent(&self) -> rates::Totals {
-        let queue = self.queue();
-        let mut totals = queue.sent.clone();
-        for cx in queue.running.values().filter_map(|r| r.cx.as_ref()) {
-            rates::add(&mut totals, &cx.meter().snapshot());
-        }
-        totals
-    }
-
-    /// True, and the telling is over, when nothing runs and nothing waits.
+    /// True, and the telling is over, when nothing runs, waits or is asked.
     pub(super) fn stop_telling_when_idle(&self) -> bool {
         let mut queue = self.queue();
-        queue.telling = !queue.running.is_empty() || !queue.waiting.is_empty();
+        queue.telling = !queue.running.is_empty() || !queue.waiting.is_empty() || !queue.asking.is_empty();
         !queue.telling
     }
 

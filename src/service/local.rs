@@ -306,6 +306,7 @@ impl Service for Local {
         };
         let overlaps = self.overlaps(&config, replaces.as_deref()).into_iter().map(|o| o.text);
         let cx = self.asking(&config.name);
+        let _counted = self.engine.counted(&cx);
         let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &cx).await?;
         plan.warnings.extend(overlaps);
         Ok(plan)

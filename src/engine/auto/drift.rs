@@ -137,6 +137,7 @@ async fn report(clocks: Clocks, config: SyncConfig, claim: Option<Arc<Claim>>, h
     let Ok(state) = engine.store().sync_state(&config.name) else { return };
     let name = config.name.clone();
     let spec = RunSpec { trigger: Trigger::Drift, claim, ..RunSpec::look(config, state, true) };
+    let _counted = engine.counted(&cx);
     let told = match engine.runner().plan(&spec, &cx).await {
         Err(error) if error.kind == ErrorKind::Cancelled => return,
         Ok(plan) => {

@@ -31,11 +31,13 @@ impl Clocks {
                 }
             };
             let cx = Cx::new(stop.child_token(), Arc::new(waits));
+            let counted = engine.counted(&cx);
             let result = async {
                 let (_, source) = engine.pool().source(config.source_connection.as_deref()).await?;
                 source.poll(&cx, &key.1, etag.as_deref()).await
             }
             .await;
+            drop(counted);
             let result = match result {
                 Ok(polled) => {
                     let print = match &polled {

@@ -164,6 +164,10 @@ async fn positions_waits_and_rates_are_told_while_runs_queue() {
     // Three write to one region, three to one vault: one at a time, and the others say what they wait for.
     assert!(waits.iter().any(|w| w.contains("another run writes to the same destination")), "{waits:?}");
     assert!(rates > 0.5, "{rates}");
+    // What is paced shows its budget: the account, and the vault.
+    let budgets = &watch.board.engine.budgets;
+    assert!(budgets.get("kms").is_some_and(|b| b.contains(" of 6000 left this minute")), "{budgets:?}");
+    assert!(budgets.get("azure-key-vault").is_some_and(|b| b.contains(" of 250 writes left in 10 s")), "{budgets:?}");
     // When nothing runs any more, nothing is told any more.
     let quiet = async {
         while !watch.board.engine.rates.is_empty() || watch.board.engine.running > 0 {
