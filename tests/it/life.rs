@@ -20,4 +20,5 @@ mod socket;
 mod terminal;
 mod together;
 mod trouble;
+mod watched;
 pub(crate) mod yard;
