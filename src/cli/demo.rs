@@ -148,9 +148,14 @@ impl DemoControls for Stage {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pause(paused);
     }
 
+    fn quiet(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).quiet()
+    }
+
     fn describe(&self) -> String {
-        "An embedded KMS and five embedded destinations: everything here is made up, and gone when you quit. Every 20 to 30 s somebody changes a secret."
-            .to_string()
+        let what = "An embedded KMS and five embedded destinations: everything here is made up, and gone when you quit.";
+        let play = if self.quiet() { "Nothing changes unless you change it." } else { "Every 20 to 30 s somebody changes a secret." };
+        format!("{what} {play}")
     }
 }
 

@@ -60,11 +60,16 @@ async fn round(service: Arc<dyn Service>, requests: Vec<(usize, RunRequest)>, wa
     }));
     let mut started = Vec::new();
     let several = requests.len() > 1;
+    let together = if several { together(&*service, &requests).await } else { Vec::new() };
+    let mut together = together.into_iter();
     for (at, request) in requests {
         let sync = request.sync.clone();
-        let answer = tokio::select! {
-            answer = start(&*service, request.clone(), wait) => answer,
-            () = stopped.cancelled() => Err(ServiceError::new(ServiceErrorKind::Cancelled, "stopped before it began")),
+        let answer = match together.next() {
+            Some(answer) if !busy(&answer, wait) => answer,
+            _ => tokio::select! {
+                answer = start(&*service, request.clone(), wait) => answer,
+                () = stopped.cancelled() => Err(ServiceError::new(ServiceErrorKind::Cancelled, "stopped before it began")),
+            },
         };
         match answer {
             Ok(id) => started.push((at, request, id)),
@@ -165,13 +170,26 @@ pub async fn to_the_end(access: &mut Access, requests: Vec<RunRequest>) -> Resul
     }
 }
 
+/// Starts what was asked for together. One answer per request.
+async fn together(service: &dyn Service, requests: &[(usize, RunRequest)]) -> Vec<Result<String, ServiceError>> {
+    match service.start_together(requests.iter().map(|(_, request)| request.clone()).collect()).await {
+        Ok(answers) => answers,
+        Err(error) => requests.iter().map(|_| Err(error.clone())).collect(),
+    }
+}
+
+/// True when something is in the way of a run that it is to wait for.
+fn busy(answer: &Result<String, ServiceError>, wait: bool) -> bool {
+    wait && answer.as_ref().is_err_and(|e| e.kind == ServiceErrorKind::Busy)
+}
+
 async fn start(service: &dyn Service, request: RunRequest, wait: bool) -> Result<String, ServiceError> {
     let mut told = false;
     loop {
         match service.start(request.clone()).await {
-            Err(busy) if wait && busy.kind == ServiceErrorKind::Busy => {
+            Err(error) if wait && error.kind == ServiceErrorKind::Busy => {
                 if !std::mem::replace(&mut told, true) {
-                    note(&format!("waiting: {busy}"));
+                    note(&format!("waiting: {error}"));
                 }
                 tokio::time::sleep(PAUSE).await;
             }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::pool;
+use super::readings::Moment;
 use super::targets::Targets;
 use super::{Engine, Finished, carried};
 use crate::http::ErrorKind;
@@ -100,6 +101,14 @@ impl Group {
     }
 }
 
+/// What an automatic run takes its source from.
+enum Ask {
+    /// A reading it shares with what begins at the same moment.
+    Together(Moment),
+    /// What the poll has read.
+    Polled(Arc<SourceMap>),
+}
+
 /// Where the loop's helpers report to.
 type Hearing = tokio::sync::mpsc::UnboundedSender<Heard>;
 
@@ -120,6 +129,8 @@ enum Heard {
     Polled(SourceKey, Result<(Polled, Option<String>), (ErrorKind, String)>),
     /// A poll waits, or goes on.
     Held(SourceKey, Option<Waiting>),
+    /// A drift check that only reports has ended: of which sync, when it began, what it found.
+    Checked(String, Instant, Option<String>),
     /// Something changed there, as an account is told.
     Hint(String, Vec<Change>),
 }
@@ -193,6 +204,7 @@ impl Clocks {
                 Some(word) = hearing.recv() => match word {
                     Heard::Polled(key, result) => self.polled(&mut state, &settings, key, result),
                     Heard::Held(key, waiting) => self.held(&mut state, &key, waiting),
+                    Heard::Checked(sync, begun, found) => self.checked(&mut state, &sync, begun, found),
                     Heard::Hint(account, changes) => {
                         let meant = |(a, place): &SourceKey| *a == account && changes.iter().any(|c| c.concerns(place));
                         for (_, group) in state.groups.iter_mut().filter(|(key, _)| meant(key)) {
@@ -262,7 +274,8 @@ impl Clocks {
         state.listeners.retain(|_, l| !l.over());
         state.pending.retain(|name, _| names.iter().any(|(n, _)| n == name));
         for (name, connection) in names {
-            let pending = state.pending.entry(name).or_default();
+            let known = |name: &String| Pending { drifted: drift::drifted(engine.store(), name), ..Pending::default() };
+            let pending = state.pending.entry(name).or_insert_with_key(known);
             let mended = std::mem::replace(&mut pending.connection, connection.clone()) != connection;
             if renewed || mended {
                 pending.wake();
@@ -270,9 +283,10 @@ impl Clocks {
         }
     }
 
-    /// Starts everything that is due, and says when to look again.
+    /// Starts everything that is due, and says when to look again. What begins together reads the
+    /// same sources once.
     fn begin_due(&self, state: &mut State, settings: &Settings, heard: &Hearing) -> Option<Instant> {
-        let now = Instant::now();
+        let (now, asked) = (Instant::now(), self.inner.engine.readings().now());
         let mut next: Option<Instant> = None;
         let mut note = |at: Instant| next = Some(next.map_or(at, |n| n.min(at)));
         for (key, group) in &mut state.groups {
@@ -295,7 +309,7 @@ impl Clocks {
                 } else if !self.inner.engine.is_busy(&config.name) {
                     let trigger = retry.trigger;
                     pending.retry = None;
-                    self.submit(&config.name, trigger, None);
+                    self.submit(&config.name, trigger, Ask::Together(asked));
                 }
             }
             let Some(period) = drift::period(settings) else { continue };
@@ -308,16 +322,20 @@ impl Clocks {
             } else if !blocked && !self.inner.engine.is_busy(&config.name) {
                 due.at = now + jitter(period);
                 note(due.at);
-                self.check(&config, settings);
+                self.check(&config, settings, asked, heard);
             }
         }
         next
     }
 
     /// False when the run could not be queued.
-    fn submit(&self, sync: &str, trigger: Trigger, source: Option<Arc<SourceMap>>) -> bool {
+    fn submit(&self, sync: &str, trigger: Trigger, ask: Ask) -> bool {
+        let engine = &self.inner.engine;
         let request = RunRequest { verify: trigger == Trigger::Drift, ..RunRequest::new(sync, RunKind::Sync, trigger) };
-        let queued = self.inner.engine.submit(&request, source);
+        let queued = match ask {
+            Ask::Together(asked) => engine.submit_with(&request, asked),
+            Ask::Polled(map) => engine.submit(&request, Some(map)),
+        };
         if let Err(error) = &queued {
             tracing::warn!(sync, "an automatic run was not started: {error}");
         }
@@ -356,6 +374,9 @@ impl Clocks {
             again: again.as_deref(),
         };
         pending.ended(&end, rand::random());
+        if record.status == RunStatus::Succeeded {
+            self.mended(pending, &record.sync);
+        }
         // A first run, say, that a poll did not start: the poll that follows brings no news.
         if finished.began != Trigger::Manual
             && pending.tried.is_none()

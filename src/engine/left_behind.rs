@@ -95,7 +95,7 @@ impl Runner {
         };
         progress.phase(Phase::ReadingDestination);
         let config = crate::model::sync::SyncConfig { name: spec.config.name.clone(), ..settings.config.clone() };
-        let there = RunSpec { config, source: None, ..spec.clone() };
+        let there = RunSpec { config, source: None, claim: None, ..spec.clone() };
         let session = self.pool.session(&there.config.connection_id).await?;
         let destination = session.open(cx, &target(&there.config, &there.state, settings.environment_name.clone())).await?;
         if destination.identity() != place.target {

@@ -3,7 +3,7 @@
 //! [`Engine`] is the handle. [`queue`] holds what was asked for, [`slots`] says when it may go,
 //! [`parked`] what becomes of it when the engine ends and [`records`] what stays of it;
 //! [`runner`] knows what a run does, [`executor`] how a plan is carried out, [`auto`] when runs
-//! start by themselves. [`hub`] shows it all, [`waits`] and [`lines`] tell it elsewhere.
+//! start by themselves, [`readings`] what they share. [`hub`] shows it all, [`waits`] and [`lines`] tell it elsewhere.
 
 pub mod auto;
 mod carried;
@@ -19,6 +19,7 @@ pub mod pool;
 mod progress;
 mod queue;
 mod rates;
+pub mod readings;
 mod records;
 pub mod runner;
 mod slots;
@@ -62,6 +63,7 @@ struct Inner {
     pool: Arc<Pool>,
     hub: Arc<Hub>,
     targets: Arc<targets::Targets>,
+    readings: Arc<readings::Readings>,
     queue: Mutex<Queue>,
     settings: Mutex<Settings>,
     tasks: TaskTracker,
@@ -110,6 +112,7 @@ impl Engine {
                 pool,
                 hub,
                 targets: Arc::default(),
+                readings: Arc::default(),
                 queue: Mutex::default(),
                 settings: Mutex::new(settings),
                 tasks: TaskTracker::new(),
@@ -131,6 +134,10 @@ impl Engine {
 
     pub fn hub(&self) -> &Arc<Hub> {
         &self.inner.hub
+    }
+
+    pub fn readings(&self) -> &readings::Readings {
+        &self.inner.readings
     }
 
     /// A copy of the settings in force.
@@ -155,6 +162,7 @@ impl Engine {
             store: self.inner.store.clone(),
             pool: self.inner.pool.clone(),
             targets: self.inner.targets.clone(),
+            readings: self.inner.readings.clone(),
             mass_delete_percent: self.settings().mass_delete_percent,
         }
     }

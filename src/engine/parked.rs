@@ -184,6 +184,7 @@ impl Engine {
         let store = &self.inner.store;
         let parked = kept(store);
         keep(store, &[]);
+        let asked = self.readings().now();
         for Parked { request, at, settings } in parked {
             let sync = request.sync.clone();
             let Ok(config) = store.sync(&sync) else { continue };
@@ -198,7 +199,7 @@ impl Engine {
             let what = format!("a {} of {sync} was parked when the engine was stopped", request.kind);
             let (level, text) = match instead {
                 Some(why) => ("warn", format!("{what}, and is not begun again by itself: {why}")),
-                None => match self.enqueue(&RunRequest { allow_delete: false, ..request }, None, true) {
+                None => match self.enqueue(&RunRequest { allow_delete: false, ..request }, None, true, asked) {
                     Ok(_) => ("info", format!("{what}; going on with it")),
                     Err(error) => ("warn", format!("{what}, and is not begun again: {error}")),
                 },

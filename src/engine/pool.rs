@@ -178,9 +178,10 @@ impl Pool {
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), closing).await;
     }
 
-    /// Budget texts of open sessions, by connection name.
+    /// Budget texts of open connections and accounts, by their name.
     pub fn budgets(&self) -> Vec<(String, String)> {
-        let open: Vec<_> = lock(&self.sessions).iter().filter_map(|(id, o)| Some((id.clone(), o.session.budget()?))).collect();
+        let mut open: Vec<_> = lock(&self.sessions).iter().filter_map(|(id, o)| Some((id.clone(), o.session.budget()?))).collect();
+        open.extend(lock(&self.sources).iter().filter_map(|(id, o)| Some((id.clone(), o.session.budget()?))));
         open.into_iter().map(|(id, text)| (self.store.connection(&id).map_or(id, |c| c.name), text)).collect()
     }
 }

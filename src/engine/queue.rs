@@ -7,15 +7,16 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::readings::{Claim, Moment};
 use super::records::job;
 use super::runner::RunSpec;
 use super::slots::Blocked;
-use super::{Engine, NotQueued, parked, rates, targets};
+use super::{Engine, NotQueued, parked, pool, rates, targets};
 use crate::http::Cx;
 use crate::model::Time;
 use crate::model::board::{Event, LiveRun, Phase};
 use crate::model::run::{RunRecord, RunRequest, Trigger};
-use crate::model::sync::{Job, JobStatus};
+use crate::model::sync::{Job, JobStatus, SyncConfig};
 use crate::source::SourceMap;
 
 #[derive(Default)]
@@ -27,8 +28,10 @@ pub(super) struct Queue {
     /// By run id: those that have not ended, and the last that did. Older ones are in the database.
     pub(super) results: HashMap<String, watch::Receiver<Option<RunRecord>>>,
     pub(super) ended: VecDeque<String>,
-    /// Requests of ended runs, by provider.
+    /// Requests of ended runs and questions, by provider.
     pub(super) sent: rates::Totals,
+    /// Questions under way that are no runs: polls, checks that only look, plans.
+    pub(super) asking: HashMap<u64, Cx>,
     /// The rates are being told.
     pub(super) telling: bool,
     tickets: u64,
@@ -38,7 +41,7 @@ impl Queue {
     /// The run that this request need not repeat: one that auto-sync, or an engine that goes on
     /// with what another left, has queued before somebody asked for it. It takes over what the
     /// request agrees to.
-    fn joined(&mut self, name: &str, request: &RunRequest) -> Option<String> {
+    fn joined(&mut self, name: &str, request: &RunRequest, claim: Option<&Arc<Claim>>) -> Option<String> {
         if request.trigger.unattended() {
             return None;
         }
@@ -56,6 +59,7 @@ impl Queue {
             spec.rewrite |= request.rewrite;
             // What a poll has read may be older than the question.
             spec.source = None;
+            spec.claim = claim.cloned();
             queued.resumed = false;
             return Some(queued.id.clone());
         }
@@ -64,6 +68,15 @@ impl Queue {
             !request.allow_delete && !request.withhold && !request.verify && !request.rewrite && request.prioritize.is_none() && !request.left_behind;
         let same = |r: &&Running| r.request.kind == request.kind && bare && (r.resumed || request.trigger == Trigger::Created);
         self.running.get(name).filter(same).map(|r| r.id.clone())
+    }
+
+    /// Requests so far, by provider.
+    pub(super) fn sent_so_far(&self) -> rates::Totals {
+        let mut totals = self.sent.clone();
+        for cx in self.running.values().filter_map(|r| r.cx.as_ref()).chain(self.asking.values()) {
+            rates::add(&mut totals, &cx.meter().snapshot());
+        }
+        totals
     }
 
     pub(super) fn ticket(&mut self) -> u64 {
@@ -122,10 +135,16 @@ impl Running {
 impl Engine {
     /// Queues a run. A sync runs once at a time.
     pub fn submit(&self, request: &RunRequest, source: Option<Arc<SourceMap>>) -> Result<String, NotQueued> {
-        self.enqueue(request, source, false)
+        self.enqueue(request, source, false, self.inner.readings.now())
     }
 
-    pub(super) fn enqueue(&self, request: &RunRequest, source: Option<Arc<SourceMap>>, resumed: bool) -> Result<String, NotQueued> {
+    /// Queues a run that was asked for with others at this moment: what they read alike they
+    /// read once.
+    pub fn submit_with(&self, request: &RunRequest, asked: Moment) -> Result<String, NotQueued> {
+        self.enqueue(request, None, false, asked)
+    }
+
+    pub(super) fn enqueue(&self, request: &RunRequest, source: Option<Arc<SourceMap>>, resumed: bool, asked: Moment) -> Result<String, NotQueued> {
         if self.inner.closing.is_cancelled() {
             return Err(NotQueued::Closing);
         }
@@ -145,9 +164,10 @@ impl Engine {
         // By name or by id, it is one connection.
         let connection = self.inner.pool.connection(&config.connection_id).map_or_else(|_| config.connection_id.clone(), |c| c.id);
         let since = crate::model::now();
+        let claim = if source.is_none() { self.claim(&config, asked) } else { None };
         {
             let mut queue = self.queue();
-            if let Some(first) = queue.joined(&name, request) {
+            if let Some(first) = queue.joined(&name, request, claim.as_ref()) {
                 drop(queue);
                 // Its place in the line may be another one now.
                 self.pump();
@@ -172,6 +192,7 @@ impl Engine {
                 prioritize: request.prioritize,
                 left_behind: request.left_behind,
                 source,
+                claim,
             };
             queue.results.insert(id.clone(), receiver);
             let ticket = queue.ticket();
@@ -204,6 +225,13 @@ impl Engine {
         }
         self.pump();
         Ok(id)
+    }
+
+    /// A run's claim to what is read of its source from this moment on.
+    pub(super) fn claim(&self, config: &SyncConfig, asked: Moment) -> Option<Arc<Claim>> {
+        // Without an account the run fails and says why.
+        let account = self.inner.pool.account(config.source_connection.as_deref()).ok()?;
+        Some(Arc::new(self.inner.readings.claim(asked, account.id, pool::place(config))))
     }
 
     pub(super) fn begin(&self, queue: &mut Queue, job: Queued, cancel: CancellationToken, by_hand: bool) {
@@ -245,20 +273,10 @@ impl Engine {
         true
     }
 
-    /// Requests so far, by provider.
-    pub(super) fn sent(&self) -> rates::Totals {
-        let queue = self.queue();
-        let mut totals = queue.sent.clone();
-        for cx in queue.running.values().filter_map(|r| r.cx.as_ref()) {
-            rates::add(&mut totals, &cx.meter().snapshot());
-        }
-        totals
-    }
-
-    /// True, and the telling is over, when nothing runs and nothing waits.
+    /// True, and the telling is over, when nothing runs, waits or is asked.
     pub(super) fn stop_telling_when_idle(&self) -> bool {
         let mut queue = self.queue();
-        queue.telling = !queue.running.is_empty() || !queue.waiting.is_empty();
+        queue.telling = !queue.running.is_empty() || !queue.waiting.is_empty() || !queue.asking.is_empty();
         !queue.telling
     }
 

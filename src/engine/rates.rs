@@ -1,11 +1,13 @@
-//! How busy the providers are kept: requests per second, told while something runs; and the
-//! second hand of what else is told meanwhile.
+//! How busy the providers are kept: requests per second of runs, polls, drift checks and plans,
+//! told while there are any; and the second hand of what else is told while runs go.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::queue::Queue;
 use super::waits::Teller;
 use super::{Engine, blocking};
+use crate::http::Cx;
 use crate::model::run::Requests;
 use crate::store::StoreError;
 
@@ -44,20 +46,57 @@ impl Window {
     }
 }
 
-/// Publishes rates, budgets and waits once a second until nothing runs or is queued any more.
-pub(super) async fn tell(engine: Engine) {
+/// A question whose requests count among the rates, until this is dropped.
+pub struct Counted {
+    engine: Engine,
+    id: u64,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut queue = self.engine.queue();
+        if let Some(cx) = queue.asking.remove(&self.id) {
+            add(&mut queue.sent, &cx.meter().snapshot());
+        }
+    }
+}
+
+impl Engine {
+    /// Counts the requests of something that is no run among the rates, until the answer is dropped.
+    pub fn counted(&self, cx: &Cx) -> Counted {
+        let mut queue = self.queue();
+        let id = queue.ticket();
+        queue.asking.insert(id, cx.clone());
+        self.begin_telling(&mut queue);
+        Counted { engine: self.clone(), id }
+    }
+
+    /// Has the rates told, unless they are.
+    pub(super) fn begin_telling(&self, queue: &mut Queue) {
+        if !std::mem::replace(&mut queue.telling, true) {
+            tokio::spawn(tell(self.clone(), queue.sent_so_far()));
+        }
+    }
+}
+
+/// Publishes rates, budgets and waits once a second until nothing is sent, runs or is queued any
+/// more. What had been sent `before` does not count.
+async fn tell(engine: Engine, before: Totals) {
     let mut window = Window::default();
     let (mut teller, mut ticks) = (Teller::default(), 0);
-    // Only what is sent from now on counts.
-    window.push(engine.sent());
+    window.push(before);
     loop {
         tokio::time::sleep(TICK).await;
         let budgets: BTreeMap<String, String> = engine.pool().budgets().into_iter().collect();
-        let rates = window.push(engine.sent());
-        let over = engine.stop_telling_when_idle();
-        (teller, ticks) = noted(&engine, teller, ticks).await;
+        let rates = window.push(engine.queue().sent_so_far());
+        let runs = engine.busy() > 0;
+        let over = rates.is_empty() && engine.stop_telling_when_idle();
+        // Polls are no runs: of them nothing is noted.
+        if runs || !teller.idle() {
+            (teller, ticks) = noted(&engine, teller, ticks).await;
+        }
         engine.hub().facts(|f| {
-            f.rates = if over { BTreeMap::new() } else { rates };
+            f.rates = rates;
             f.budgets = budgets;
         });
         if over {
@@ -83,6 +122,33 @@ async fn noted(engine: &Engine, mut teller: Teller, ticks: u64) -> (Teller, u64)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Dirs, Store};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_run_counts_while_it_asks_and_afterwards() {
+        let home = tempfile::tempdir().expect("a directory");
+        let dirs = Dirs::resolve(Some(home.path().join("config")), Some(home.path().join("state"))).expect("directories");
+        let engine = Engine::new(Store::open(dirs).expect("a store"), Default::default());
+        let rates = || engine.hub().read(|b| b.engine.rates.clone());
+        let ask = |cx: &Cx, n| (0..n).for_each(|_| cx.meter().request("kms", "GET /api/v4/secrets", 0, false));
+        // A poll that is over before anybody looks.
+        let poll = Cx::quiet();
+        let counted = engine.counted(&poll);
+        ask(&poll, 6);
+        drop(counted);
+        // A plan that takes longer.
+        let plan = Cx::quiet();
+        let counted = engine.counted(&plan);
+        tokio::time::sleep(TICK + TICK / 2).await;
+        assert_eq!(rates(), BTreeMap::from([("kms".to_string(), 6.0)]));
+        ask(&plan, 4);
+        tokio::time::sleep(TICK).await;
+        assert_eq!(rates(), BTreeMap::from([("kms".to_string(), 5.0)]));
+        drop(counted);
+        tokio::time::sleep(TICK * (WINDOW as u32 + 2)).await;
+        assert_eq!(rates(), BTreeMap::new());
+        assert!(!engine.queue().telling, "nothing is told of nothing");
+    }
 
     #[test]
     fn a_rate_is_what_rose_over_the_window() {

@@ -6,6 +6,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::pool::Pool;
 use super::progress::Progress;
+use super::readings::{Claim, Readings};
 use super::steps::{Opened, failures, target, withdraw_frozen};
 use crate::destination::Destination;
 use crate::http::{ApiError, Cx, ErrorKind};
@@ -34,6 +35,8 @@ pub struct RunSpec {
     pub left_behind: bool,
     /// The source as the poll that triggered this run has read it.
     pub source: Option<Arc<SourceMap>>,
+    /// What it may share with others that read the same; without, it is asked for when it reads.
+    pub claim: Option<Arc<Claim>>,
 }
 
 impl RunSpec {
@@ -66,6 +69,7 @@ impl RunSpec {
             prioritize: None,
             left_behind: false,
             source: None,
+            claim: None,
         }
     }
 }
@@ -137,6 +141,7 @@ pub struct Runner {
     pub store: Store,
     pub pool: Arc<Pool>,
     pub targets: Arc<super::targets::Targets>,
+    pub readings: Arc<Readings>,
     pub mass_delete_percent: u8,
 }
 

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::Engine;
 use super::queue::{Queue, Queued, Running};
 use super::targets::Targets;
-use super::{Engine, rates};
 use crate::http::Cx;
 use crate::model::Time;
 use crate::model::board::{Event, Waiting};
@@ -96,8 +96,8 @@ impl Engine {
         }
         self.seat(&mut queue, &settings);
         self.tell_positions(&mut queue, &settings);
-        if (!queue.running.is_empty() || !queue.waiting.is_empty()) && !std::mem::replace(&mut queue.telling, true) {
-            tokio::spawn(rates::tell(self.clone()));
+        if !queue.running.is_empty() || !queue.waiting.is_empty() {
+            self.begin_telling(&mut queue);
         }
     }
 

@@ -70,11 +70,11 @@ impl Runner {
     ) -> Result<Opened, Stopped> {
         progress.phase(Phase::ReadingSource);
         let session = self.pool.session(&spec.config.connection_id).await?;
-        let (_, account) = self.pool.source(spec.config.source_connection.as_deref()).await?;
+        let (id, account) = self.pool.source(spec.config.source_connection.as_deref()).await?;
         self.pool.teach(cx.redactor());
         let read = match &spec.source {
             Some(map) => Ok((**map).clone()),
-            None => account.read(cx, &pool::place(&spec.config)).await,
+            None => self.reading(spec, id, &account, cx).await,
         };
         let source = match (read, fallback) {
             (Ok(map), _) => map,
@@ -101,6 +101,14 @@ impl Runner {
         };
         let ledger = self.ledger(spec, &*destination).await?;
         Ok(Opened::new(account, source, destination, ledger))
+    }
+
+    /// The source, read by this run or by one that was asked for with it.
+    async fn reading(&self, spec: &RunSpec, id: String, account: &Arc<dyn Source>, cx: &Cx) -> Result<SourceMap, ApiError> {
+        let place = pool::place(&spec.config);
+        let own = || Arc::new(self.readings.claim(self.readings.now(), id, place.clone()));
+        let claim = spec.claim.clone().unwrap_or_else(own);
+        self.readings.read(&claim, account, cx, &place).await.map(Arc::unwrap_or_clone)
     }
 
     async fn ledger(&self, spec: &RunSpec, destination: &dyn Destination) -> Result<Ledger, Stopped> {
@@ -238,7 +246,9 @@ impl Runner {
         let writes: Vec<SourceWrite> = plan.changes.iter().map(write).collect();
         let place = pool::place(&spec.config);
         let sending = cx.sending(writes.iter().map(|w| &w.value));
-        let outcomes: HashMap<String, WriteOutcome> = opened.account.write(&sending, &place, &writes).await?.into_iter().collect();
+        let written = opened.account.write(&sending, &place, &writes).await;
+        self.readings.outdate();
+        let outcomes: HashMap<String, WriteOutcome> = written?.into_iter().collect();
         let now = if outcomes.values().any(|o| *o == WriteOutcome::Done) { Some(opened.account.read(cx, &place).await) } else { None };
         let mut proved = Vec::new();
         for change in &plan.changes {

@@ -63,6 +63,11 @@ pub(super) struct Teller {
 }
 
 impl Teller {
+    /// True when there is nothing that was told and may be over.
+    pub fn idle(&self) -> bool {
+        self.runs.is_empty() && self.kept.is_empty() && !self.queue_logged
+    }
+
     /// One look.
     pub fn tick(&mut self, engine: &Engine) {
         let now = crate::model::now();

@@ -62,6 +62,9 @@ pub struct Next {
     /// The source cannot be read: whether the sync is in step is not known.
     #[serde(default)]
     pub unread: bool,
+    /// A drift check that only reports found that the destination differs.
+    #[serde(default)]
+    pub drifted: bool,
 }
 
 /// Where a run stands.

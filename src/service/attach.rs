@@ -348,6 +348,10 @@ impl Service for Attach {
         self.now().start(request).await
     }
 
+    async fn start_together(&self, requests: Vec<RunRequest>) -> Result<Vec<Result<String>>> {
+        self.now().start_together(requests).await
+    }
+
     async fn finished(&self, run: &str) -> Result<RunRecord> {
         self.now().finished(run).await
     }

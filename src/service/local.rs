@@ -24,6 +24,7 @@ use crate::engine::Engine;
 use crate::engine::auto::{Clocks, waits};
 use crate::engine::hooks::Hooks;
 use crate::engine::hub::Hub;
+use crate::engine::readings::Moment;
 use crate::engine::runner::RunSpec;
 use crate::http::Cx;
 use crate::model::board::{Card, LastRun};
@@ -203,6 +204,18 @@ impl Local {
     async fn warnings(&self, config: &SyncConfig) -> Vec<String> {
         [self.rivals(config), self.server_warnings(config).await].concat()
     }
+
+    /// Queues a run that was asked for at this moment.
+    fn start_at(&self, request: RunRequest, asked: Moment) -> Result<String> {
+        let config = self.config(&request.sync)?;
+        if request.kind == RunKind::Import {
+            let provider = registry::find(&config.destination);
+            if let Some(refusal) = provider.and_then(|p| p.spec().import_note) {
+                return Err(Problems::one("destination", "import-unsupported", refusal).into());
+            }
+        }
+        Ok(self.engine.submit_with(&RunRequest { sync: config.name, ..request }, asked)?)
+    }
 }
 
 #[async_trait]
@@ -284,6 +297,7 @@ impl Service for Local {
         };
         let overlaps = self.overlaps(&config, replaces.as_deref()).into_iter().map(|o| o.text);
         let cx = self.asking(&config.name);
+        let _counted = self.engine.counted(&cx);
         let mut plan = self.engine.runner().plan(&RunSpec::look(config, state, verify), &cx).await?;
         plan.warnings.extend(overlaps);
         Ok(plan)
@@ -298,14 +312,18 @@ impl Service for Local {
     }
 
     async fn start(&self, request: RunRequest) -> Result<String> {
-        let config = self.config(&request.sync)?;
-        if request.kind == RunKind::Import {
-            let provider = registry::find(&config.destination);
-            if let Some(refusal) = provider.and_then(|p| p.spec().import_note) {
-                return Err(Problems::one("destination", "import-unsupported", refusal).into());
-            }
+        self.start_at(request, self.engine.readings().now())
+    }
+
+    async fn start_together(&self, requests: Vec<RunRequest>) -> Result<Vec<Result<String>>> {
+        let asked = self.engine.readings().now();
+        let mut answers = Vec::new();
+        for request in requests {
+            answers.push(self.start_at(request, asked));
+            // Each one touches files: others have their turn between them.
+            tokio::task::yield_now().await;
         }
-        Ok(self.engine.submit(&RunRequest { sync: config.name, ..request }, None)?)
+        Ok(answers)
     }
 
     async fn finished(&self, run: &str) -> Result<RunRecord> {

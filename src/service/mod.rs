@@ -219,6 +219,9 @@ pub trait Service: Send + Sync {
     async fn switch_off_rival(&self, target: PlanTarget, id: &str) -> Result<ServerRival>;
     /// Queues a run and returns its id at once; its end arrives as an event, or by [`Self::finished`].
     async fn start(&self, request: RunRequest) -> Result<String>;
+    /// Queues runs that are asked for together, in this order: what they read alike is read once.
+    /// One answer per request, as [`Self::start`] gives it.
+    async fn start_together(&self, requests: Vec<RunRequest>) -> Result<Vec<Result<String>>>;
     /// Waits for a run's end.
     async fn finished(&self, run: &str) -> Result<RunRecord>;
     async fn cancel(&self, run: &str) -> Result<()>;

@@ -225,6 +225,10 @@ impl Service for Remote {
         self.call("start", (request,)).await
     }
 
+    async fn start_together(&self, requests: Vec<RunRequest>) -> Result<Vec<Result<String>>> {
+        self.call("start_together", (requests,)).await
+    }
+
     async fn finished(&self, run: &str) -> Result<RunRecord> {
         self.call("finished", (run,)).await
     }

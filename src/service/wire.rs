@@ -40,6 +40,7 @@ pub async fn dispatch(service: &dyn Service, method: &str, arguments: Value) -> 
             answer(service.switch_off_rival(target, &id).await)
         }
         "start" => answer(service.start(one::<RunRequest>(arguments)?).await),
+        "start_together" => answer(service.start_together(one::<Vec<RunRequest>>(arguments)?).await),
         "finished" => answer(service.finished(&one::<String>(arguments)?).await),
         "cancel" => answer(service.cancel(&one::<String>(arguments)?).await),
         "approve" => answer(service.approve(one::<Approval>(arguments)?).await),

@@ -142,6 +142,10 @@ impl Source for Kms {
         self.switch_server_sync_off(cx, sync).await
     }
 
+    fn budget(&self) -> Option<String> {
+        self.wire.pace.budget()
+    }
+
     async fn close(&self, cx: &Cx) {
         self.auth.revoke(cx, &self.wire).await;
     }

@@ -306,6 +306,11 @@ pub trait Source: Send + Sync {
     /// Switches the auto-sync of one of them off. A run of it that is going goes on to its end.
     async fn switch_off(&self, cx: &Cx, sync: &ServerSync) -> Result<(), ApiError>;
 
+    /// What is left of the server's rate limit, as far as it tells, in a few words.
+    fn budget(&self) -> Option<String> {
+        None
+    }
+
     /// Gives the token back at a clean exit (one request at most, failures do not matter).
     async fn close(&self, _cx: &Cx) {}
 }

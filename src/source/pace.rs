@@ -67,6 +67,16 @@ impl Pace {
         }
     }
 
+    /// The window of secret lists, the bucket that is spent first; the present pace where the
+    /// server tells of no window.
+    pub fn budget(&self) -> Option<String> {
+        let window = (*self.window(Bucket::Secrets)).filter(|w| w.ends > Instant::now());
+        Some(match window {
+            Some(w) => format!("{} of {} left this minute", w.remaining, w.limit),
+            None => format!("{:.0} reads/s", self.of(Bucket::Secrets).rate()),
+        })
+    }
+
     /// Polls keep to half of the budget: waits for the next window when the other half begins.
     pub async fn yield_to_others(&self, cx: &Cx, bucket: Bucket) -> Result<(), ApiError> {
         cx.check(SERVICE)?;
@@ -109,6 +119,19 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_millis(500));
         pace.of(Bucket::Secrets).ready(&Cx::quiet()).await.expect("turn");
         assert!(begun.elapsed() >= Duration::from_millis(990));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_is_the_windows_while_the_server_tells_of_one() {
+        let pace = Pace::new();
+        assert_eq!(pace.budget().as_deref(), Some("10 reads/s"));
+        pace.learn(Bucket::Read, &answer("600", "7", "30"));
+        pace.learn(Bucket::Secrets, &answer("60", "41", "30"));
+        assert_eq!(pace.budget().as_deref(), Some("41 of 60 left this minute"));
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(pace.budget().as_deref(), Some("10 reads/s"), "the window is over");
+        pace.of(Bucket::Secrets).throttled(None);
+        assert_eq!(pace.budget().as_deref(), Some("5 reads/s"));
     }
 
     #[tokio::test]

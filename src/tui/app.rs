@@ -131,7 +131,7 @@ impl App {
             return modal.can(action);
         }
         match action {
-            Action::Play => return self.world.demo.is_some() && self.pages.is_empty(),
+            Action::Play => return self.world.demo.is_some() && !self.world.demo_quiet && self.pages.is_empty(),
             Action::Palette => return !self.captures(),
             Action::Quit => return self.pages.is_empty() && !self.captures(),
             _ => {}

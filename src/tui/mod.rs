@@ -54,6 +54,8 @@ pub trait Clock: Send + Sync {
 pub trait DemoControls: Send + Sync {
     /// Pauses or resumes what the demo changes by itself.
     fn pause(&self, paused: bool);
+    /// True when it changes nothing by itself, ever.
+    fn quiet(&self) -> bool;
     /// A sentence for the newcomer: what this is and what will happen.
     fn describe(&self) -> String;
 }
@@ -123,6 +125,7 @@ impl TuiOptions {
             size,
             demo: self.demo.as_ref().map(|d| d.describe()),
             demo_paused: false,
+            demo_quiet: self.demo.as_ref().is_some_and(|d| d.quiet()),
             draft: Default::default(),
             start: Start::Screen(self.start.unwrap_or(Screen::Dashboard)),
         }

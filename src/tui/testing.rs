@@ -55,6 +55,29 @@ pub struct Harness {
     /// The drafts that the screens asked to keep, in order.
     pub kept: Vec<Option<Draft>>,
     pub quit: bool,
+    /// The demo, where this is one.
+    pub demo: Option<std::sync::Arc<DemoStub>>,
+}
+
+/// A demo's controls, which remember what they were told.
+pub struct DemoStub {
+    pub quiet: bool,
+    /// Every pause and its end, in order.
+    pub told: std::sync::Mutex<Vec<bool>>,
+}
+
+impl super::DemoControls for DemoStub {
+    fn pause(&self, paused: bool) {
+        self.told.lock().expect("one thread").push(paused);
+    }
+
+    fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    fn describe(&self) -> String {
+        "everything here is made up".into()
+    }
 }
 
 impl Harness {
@@ -67,19 +90,31 @@ impl Harness {
 
     /// Before anything is known.
     pub fn cold(width: u16, height: u16) -> Self {
+        Self::made(width, height, None)
+    }
+
+    /// As the demo, with the sample world.
+    pub fn demo(width: u16, height: u16, quiet: bool) -> Self {
+        let stub = DemoStub { quiet, told: Default::default() };
+        let mut harness = Self::made(width, height, Some(std::sync::Arc::new(stub)));
+        harness.begin(board());
+        harness
+    }
+
+    fn made(width: u16, height: u16, demo: Option<std::sync::Arc<DemoStub>>) -> Self {
         let options = TuiOptions {
             no_color: false,
             ascii: false,
             zone: jiff::tz::TimeZone::UTC,
             clock: std::sync::Arc::new(Still),
-            demo: None,
+            demo: demo.clone().map(|d| d as std::sync::Arc<dyn super::DemoControls>),
             mouse: true,
             bell: false,
             notify: false,
             start: None,
         };
         let app = App::new(options.world(Size { width, height }));
-        Self { app, now: start(), answers: Box::new(answer), hold: false, open: Vec::new(), copied: Vec::new(), kept: Vec::new(), quit: false }
+        Self { app, now: start(), answers: Box::new(answer), hold: false, open: Vec::new(), copied: Vec::new(), kept: Vec::new(), quit: false, demo }
     }
 
     /// Starts, with this picture.
@@ -110,6 +145,11 @@ impl Harness {
                 Effect::Copy(text) => self.copied.push(text),
                 Effect::Keep(draft) => self.kept.push(draft.map(|d| *d)),
                 Effect::Quit => self.quit = true,
+                Effect::Play(paused) => {
+                    if let Some(demo) = &self.demo {
+                        super::DemoControls::pause(&**demo, paused);
+                    }
+                }
                 _ => {}
             }
         }

@@ -12,6 +12,7 @@ macro_rules! snapshot {
 
 mod asked;
 mod connecting;
+mod demo;
 mod kept;
 mod lists;
 mod options;

@@ -72,7 +72,11 @@ fn draw_header(ui: &mut Ui<'_>, app: &App, area: Rect) {
         flags.push_str("  attached to kms-sync run");
     }
     if world.demo.is_some() {
-        flags.push_str(if world.demo_paused { "  demo (paused)" } else { "  demo" });
+        flags.push_str(match (world.demo_quiet, world.demo_paused) {
+            (true, _) => "  demo (quiet)",
+            (false, true) => "  demo (paused)",
+            (false, false) => "  demo",
+        });
     }
     let room = (area.right() as usize).saturating_sub(x as usize + right_width + 5);
     let x = ui.put(x + 3, area.y, &account, Role::Text, room);

@@ -37,6 +37,7 @@ pub fn of_card(card: &Card) -> Status {
         Some(RunStatus::Interrupted) => status("✗", "interrupted", Role::Bad, 1),
         Some(RunStatus::Cancelled) => status("⊘", "cancelled", Role::Warn, 4),
         Some(RunStatus::Succeeded) if card.last.as_ref().is_some_and(|l| l.kind == RunKind::Remove) => status("○", "removed", Role::Dim, 6),
+        Some(RunStatus::Succeeded) if card.enabled && card.next.as_ref().is_some_and(|n| n.drifted) => status("!", "drifted", Role::Warn, 2),
         Some(RunStatus::Succeeded) if card.enabled => status("✓", "in sync", Role::Good, 5),
         None if card.enabled => status("○", "new", Role::Text, 4),
         _ => status("‖", "manual", Role::Dim, 6),

@@ -36,6 +36,8 @@ pub struct World {
     /// What the demo says of itself, when this is one.
     pub demo: Option<String>,
     pub demo_paused: bool,
+    /// The demo changes nothing by itself.
+    pub demo_quiet: bool,
     /// The sync that was begun and not finished.
     pub draft: Load<Option<Draft>>,
     pub start: super::Start,

@@ -339,3 +339,24 @@ fn without_a_terminal_it_says_so() {
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("terminal"), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn the_quiet_demo_says_that_nothing_plays_and_the_other_one_can_be_paused() {
+    let home = tempfile::tempdir().expect("a directory");
+    let env = [("HOME", home.path().to_str().expect("a path"))];
+    let mut pty = Pty::start(&["demo", "--quiet-world"], &env, 120, 40);
+    pty.see("demo (quiet)");
+    pty.wait("the demo's syncs", |screen| screen.contains("in sync"));
+    pty.send("w");
+    pty.send("?");
+    pty.see("Keys that work here");
+    assert!(!pty.screen().contains("(paused)"), "{}", pty.screen());
+    drop(pty);
+    let mut pty = Pty::start(&["demo"], &env, 120, 40);
+    pty.wait("the play", |screen| screen.contains("  demo") && screen.contains("in sync"));
+    assert!(!pty.screen().contains("demo (quiet)"), "{}", pty.screen());
+    pty.send("w");
+    pty.see("demo (paused)");
+    pty.send("w");
+    pty.wait("the play's return", |screen| !screen.contains("(paused)"));
+}

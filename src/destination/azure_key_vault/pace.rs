@@ -87,6 +87,12 @@ impl Pace {
         })
     }
 
+    /// What is left of this span's creations, and the pace of all calls.
+    pub fn budget(&self) -> String {
+        let left = (CREATIONS as usize).saturating_sub(self.creations.recent().len());
+        format!("{left} of {CREATIONS} writes left in 10 s, {:.0} calls/s", self.calls.rate())
+    }
+
     /// The creations of all vaults of a connection.
     pub fn of_all(connection: &str) -> Pacer {
         Pacer::new(connection, 250.0, 250.0, CREATIONS).capped(CREATIONS_OF_ALL, SPAN)
@@ -103,6 +109,19 @@ mod tests {
 
     use super::*;
     use crate::http::Cx;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_tells_what_is_left_of_the_span() {
+        let pace = Pace::new("kv", Duration::from_secs(1));
+        assert_eq!(pace.budget(), "250 of 250 writes left in 10 s, 100 calls/s");
+        for _ in 0..3 {
+            pace.creations.ready(&Cx::quiet()).await.expect("turn");
+        }
+        assert_eq!(pace.budget(), "247 of 250 writes left in 10 s, 100 calls/s");
+        pace.calls.throttled(None);
+        tokio::time::advance(SPAN).await;
+        assert_eq!(pace.budget(), "250 of 250 writes left in 10 s, 50 calls/s");
+    }
 
     /// When `n` turns of twelve workers came, in seconds since the beginning.
     async fn turns(n: usize, creates: bool) -> Vec<f64> {

@@ -188,6 +188,23 @@ impl Session for KeyVaultSession {
         Ok(Vec::new())
     }
 
+    fn budget(&self) -> Option<String> {
+        let paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of several vaults each is named by its host.
+        let host = |vault: &String| {
+            url::Url::parse(vault.split(' ').next().unwrap_or_default())
+                .ok()
+                .and_then(|u| u.host_str().map(str::to_owned))
+                .unwrap_or_else(|| vault.clone())
+        };
+        let mut texts: Vec<String> = paces.iter().map(|(vault, pace)| format!("{}: {}", host(vault), pace.budget())).collect();
+        texts.sort_unstable();
+        match (paces.len(), paces.values().next()) {
+            (1, Some(pace)) => Some(pace.budget()),
+            _ => (!texts.is_empty()).then(|| texts.join("; ")),
+        }
+    }
+
     async fn open(&self, _cx: &Cx, target: &Target) -> Result<Arc<dyn Destination>, ApiError> {
         let given = target.config.get("vaultBaseUrl").and_then(|v| v.as_str()).unwrap_or_default();
         let vault = self.vault(given)?;

@@ -74,6 +74,10 @@ pub(super) struct Pending {
     /// The destination's connection, as it was when the sync was last looked at.
     pub connection: String,
     pub drift: Option<super::drift::Due>,
+    /// What the last check found that only reports, until a run has mended it.
+    pub drifted: Option<super::drift::Drifted>,
+    /// When a run last brought both sides in step.
+    pub mended: Option<Instant>,
 }
 
 impl Pending {

@@ -7,9 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::Clocks;
+use super::attempts::Pending;
+use super::{Ask, Clocks, Heard, Hearing, State};
+use crate::engine::readings::{Claim, Moment};
 use crate::engine::runner::RunSpec;
 use crate::http::{Cx, ErrorKind};
 use crate::model::run::Trigger;
@@ -39,6 +42,29 @@ fn key(sync_id: &str) -> String {
 /// Remembers that a sync was checked, or that its clock begins.
 fn remember(store: &Store, sync_id: &str, at: Time) {
     store.put(&key(sync_id), at.to_string().into());
+}
+
+/// What a check found that only reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Drifted {
+    pub reason: String,
+    pub since: Time,
+}
+
+fn drifted_key(sync_id: &str) -> String {
+    format!("drifted:{sync_id}")
+}
+
+/// What the last check found, of this engine or an earlier one, unless a run has mended it.
+pub(super) fn drifted(store: &Store, sync: &str) -> Option<Drifted> {
+    let state = store.sync_state(sync).ok()?;
+    serde_json::from_value(store.get(&drifted_key(&state.id))?).ok()
+}
+
+fn note_drifted(store: &Store, sync: &str, drifted: Option<&Drifted>) {
+    if let Ok(state) = store.sync_state(sync) {
+        store.put(&drifted_key(&state.id), serde_json::to_value(drifted).unwrap_or_default());
+    }
 }
 
 /// A check of this sync is over.
@@ -71,26 +97,55 @@ fn left(period: Duration, passed: Duration, dice: f64) -> Duration {
 
 impl Clocks {
     /// Checks a sync: a run that repairs, or a look that reports.
-    pub(super) fn check(&self, config: &SyncConfig, settings: &Settings) {
+    pub(super) fn check(&self, config: &SyncConfig, settings: &Settings, asked: Moment, heard: &Hearing) {
         if settings.drift_action == DriftAction::Repair {
-            self.submit(&config.name, Trigger::Drift, None);
+            self.submit(&config.name, Trigger::Drift, Ask::Together(asked));
             return;
         }
-        tokio::spawn(report(self.clone(), config.clone()));
+        let claim = self.inner.engine.claim(config, asked);
+        tokio::spawn(report(self.clone(), config.clone(), claim, heard.clone()));
+    }
+
+    /// A check that only reports has ended, with what it found. It began at `begun`: what a run
+    /// has mended since is no longer so.
+    pub(super) fn checked(&self, state: &mut State, sync: &str, begun: Instant, found: Option<String>) {
+        let Some(pending) = state.pending.get_mut(sync).filter(|p| p.mended.is_none_or(|at| at < begun)) else { return };
+        let since = pending.drifted.as_ref().map_or_else(crate::model::now, |d| d.since);
+        let drifted = found.map(|found| Drifted {
+            reason: format!("{found} at the destination (driftAction is report): waits for a run by hand, or for a change"),
+            since,
+        });
+        if drifted != pending.drifted {
+            note_drifted(self.inner.engine.store(), sync, drifted.as_ref());
+            pending.drifted = drifted;
+        }
+    }
+
+    /// A run has brought both sides in step.
+    pub(super) fn mended(&self, pending: &mut Pending, sync: &str) {
+        pending.mended = Some(Instant::now());
+        if pending.drifted.take().is_some() {
+            note_drifted(self.inner.engine.store(), sync, None);
+        }
     }
 }
 
-async fn report(clocks: Clocks, config: SyncConfig) {
-    let engine = &clocks.inner.engine;
+async fn report(clocks: Clocks, config: SyncConfig, claim: Option<Arc<Claim>>, heard: Hearing) {
+    let (engine, begun) = (&clocks.inner.engine, Instant::now());
     let cx = Cx::new(clocks.inner.stop.child_token(), Arc::new(|_| {}));
     let Ok(_turn) = clocks.inner.looks.turn(&config.connection_id, &cx).await else { return };
     let Ok(state) = engine.store().sync_state(&config.name) else { return };
     let name = config.name.clone();
-    let spec = RunSpec { trigger: Trigger::Drift, ..RunSpec::look(config, state, true) };
+    let spec = RunSpec { trigger: Trigger::Drift, claim, ..RunSpec::look(config, state, true) };
+    let _counted = engine.counted(&cx);
     let told = match engine.runner().plan(&spec, &cx).await {
         Err(error) if error.kind == ErrorKind::Cancelled => return,
-        Ok(plan) if plan.is_noop() => None,
-        Ok(plan) => Some(format!("{name} has drifted: {} would change", crate::plan::count(plan.changes.len(), "key"))),
+        Ok(plan) => {
+            let found = (!plan.is_noop()).then(|| format!("has drifted: {} would change", crate::plan::count(plan.changes.len(), "key")));
+            // The loop may have ended.
+            let _ = heard.send(Heard::Checked(name.clone(), begun, found.clone()));
+            found.map(|found| format!("{name} {found}"))
+        }
         Err(error) => Some(format!("{name} could not be checked for drift: {}", error.text())),
     };
     done(engine.store(), &name);

@@ -1,16 +1,10 @@
 //! Every enabled sync, once.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use tokio::sync::broadcast::error::TryRecvError;
 
-use super::{Clocks, SourceKey};
-use crate::engine::{hooks, pool};
-use crate::http::Cx;
+use super::Clocks;
+use crate::engine::hooks;
 use crate::model::run::{RunKind, RunRecord, RunRequest, Trigger};
-use crate::model::sync::SyncConfig;
-use crate::source::{Polled, SourceMap};
 
 impl Clocks {
     /// Runs every enabled sync once and waits for the end, hooks included: for cron. The
@@ -30,11 +24,10 @@ impl Clocks {
                 Err(_) => refused += 1,
             }
         }
-        let sources = self.shared_sources(&enabled).await;
+        let asked = engine.readings().now();
         for config in enabled {
             let request = RunRequest::new(config.name.as_str(), RunKind::Sync, Trigger::Auto);
-            let source = self.source_key(&config).and_then(|key| sources.get(&key).cloned());
-            match engine.submit(&request, source) {
+            match engine.submit_with(&request, asked) {
                 Ok(id) => ids.push(id),
                 Err(error) => {
                     refused += 1;
@@ -53,31 +46,5 @@ impl Clocks {
             }
         }
         (records, refused)
-    }
-
-    fn source_key(&self, config: &SyncConfig) -> Option<SourceKey> {
-        let account = self.inner.engine.pool().account(config.source_connection.as_deref()).ok()?;
-        Some((account.id, pool::place(config)))
-    }
-
-    /// The sources that several syncs read, read once. One that cannot be read is left out: each
-    /// of its syncs tells why.
-    async fn shared_sources(&self, syncs: &[SyncConfig]) -> HashMap<SourceKey, Arc<SourceMap>> {
-        let mut readers: HashMap<SourceKey, (usize, Option<String>)> = HashMap::new();
-        for config in syncs {
-            if let Some(key) = self.source_key(config) {
-                let slot = readers.entry(key).or_default();
-                *slot = (slot.0 + 1, config.source_connection.clone());
-            }
-        }
-        let cx = Cx::new(self.inner.stop.child_token(), Arc::new(|_| {}));
-        let mut read = HashMap::new();
-        for (key, (_, named)) in readers.into_iter().filter(|(_, (n, _))| *n > 1) {
-            let Ok((_, source)) = self.inner.engine.pool().source(named.as_deref()).await else { continue };
-            if let Ok(Polled::Changed { map, .. }) = source.poll(&cx, &key.1, None).await {
-                read.insert(key, Arc::from(map));
-            }
-        }
-        read
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::attempts::Retry;
-use super::{Clocks, DEBOUNCE, Heard, Hearing, POLL_CEILING, SourceKey, State, Trouble, ahead, jitter};
+use super::{Ask, Clocks, DEBOUNCE, Heard, Hearing, POLL_CEILING, SourceKey, State, Trouble, ahead, jitter};
 use crate::engine::{carried, steps};
 use crate::http::{Cx, ErrorKind};
 use crate::model::Memory;
@@ -31,11 +31,13 @@ impl Clocks {
                 }
             };
             let cx = Cx::new(stop.child_token(), Arc::new(waits));
+            let counted = engine.counted(&cx);
             let result = async {
                 let (_, source) = engine.pool().source(config.source_connection.as_deref()).await?;
                 source.poll(&cx, &key.1, etag.as_deref()).await
             }
             .await;
+            drop(counted);
             let result = match result {
                 Ok(polled) => {
                     let print = match &polled {
@@ -128,7 +130,7 @@ impl Clocks {
                             continue;
                         }
                     }
-                    let started = self.submit(&config.name, Trigger::Auto, Some(map.clone()));
+                    let started = self.submit(&config.name, Trigger::Auto, Ask::Polled(map.clone()));
                     if let Some(pending) = state.pending.get_mut(&config.name).filter(|_| !started) {
                         pending.retry = Some(Retry::after(DEBOUNCE, Trigger::Auto));
                     }

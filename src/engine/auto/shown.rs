@@ -66,7 +66,10 @@ fn wait(key: &SourceKey, group: &Group, pending: &Pending) -> Option<SyncWait> {
         let reason = format!("{}:{} is looked at later: {}", key.1.environment, key.1.path, held.reason);
         return Some(SyncWait { reason, since: *since, next_at: held.until.and_then(|t| Time::from_second(t.as_second()).ok()) });
     }
-    let since = pending.since?;
+    let Some(since) = pending.since else {
+        let drifted = pending.drifted.clone()?;
+        return Some(SyncWait { reason: drifted.reason, since: drifted.since, next_at: None });
+    };
     if let Some(retry) = &pending.retry {
         return Some(SyncWait { reason: format!("attempt {} of {ATTEMPTS}", pending.attempts + 1), since, next_at: Some(retry.time) });
     }
@@ -82,14 +85,15 @@ fn next(group: &Group, pending: &Pending, wait: Option<&SyncWait>) -> Option<Nex
         let wait = wait?;
         let since = trouble.since.strftime("%H:%M:%SZ");
         let why = format!("since {since} {}", wait.reason);
-        return Some(Next { at: trouble.next.unwrap_or_else(crate::model::now), why, unread: true });
+        return Some(Next { at: trouble.next.unwrap_or_else(crate::model::now), why, unread: true, drifted: false });
     }
     if let Some(retry) = &pending.retry {
         let why = wait.map_or_else(|| "changed meanwhile".to_string(), |w| w.reason.clone());
-        return Some(Next { at: retry.time, why, unread: false });
+        return Some(Next { at: retry.time, why, unread: false, drifted: false });
     }
     let at = group.due.into_iter().chain(group.hinted).min()?;
     let held = wait.filter(|_| group.held.is_some()).and_then(|w| w.next_at);
     let time = held.unwrap_or_else(|| ahead(at.saturating_duration_since(Instant::now())));
-    Some(Next { at: time, why: wait.map_or_else(|| "poll".to_string(), |w| w.reason.clone()), unread: false })
+    let why = wait.map_or_else(|| "poll".to_string(), |w| w.reason.clone());
+    Some(Next { at: time, why, unread: false, drifted: pending.drifted.is_some() })
 }

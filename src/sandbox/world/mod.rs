@@ -148,6 +148,11 @@ impl World {
         }
     }
 
+    /// True when there is no play in this world.
+    pub fn quiet(&self) -> bool {
+        self.options.quiet
+    }
+
     /// Stops the play for a while, or lets it go on.
     pub fn pause(&self, paused: bool) {
         if let Some(play) = &self.play {

@@ -72,9 +72,17 @@ pub fn run() -> LiveRun {
 pub fn board() -> Board {
     let mut board = Board::default();
     board.engine.account = Some("acme on app.kms.hanzo.ai".into());
-    (board.engine.running, board.engine.standing) = (1, 1);
+    (board.engine.running, board.engine.queued, board.engine.standing) = (1, 1, 1);
+    board.engine.rates = [("aws", 9.3), ("kms", 0.7), ("oci", 4.0)].map(|(service, rate)| (service.to_string(), rate)).into();
+    board.engine.budgets = [
+        ("acme", "5871 of 6000 left this minute".to_string()),
+        ("prod-azure", "231 of 250 writes left in 10 s, 100 calls/s".into()),
+        ("team-bitbucket", "588 of 1000 calls in the last hour".into()),
+    ]
+    .map(|(connection, budget)| (connection.to_string(), budget))
+    .into();
     let mut add = |card: Card| board.cards.insert(card.name.clone(), card);
-    let next = |seconds| Some(Next { at: after(seconds), why: "poll".into(), unread: false });
+    let next = |seconds| Some(Next { at: after(seconds), why: "poll".into(), unread: false, drifted: false });
     let synced = last(RunStatus::Succeeded, None, before(12));
     let asks = "Needs approval, nothing was written: 2 keys are not written by this sync, and not in the source";
     add(Card { last: last(RunStatus::NeedsApproval, Some(asks), before(50)), ..card("legacy-pipelines", "azure-devops", "DevOps example-project") });
@@ -101,6 +109,26 @@ pub fn board() -> Board {
         last_synced: Some(before(3700)),
         next: next(48),
         ..card("web-prod", "aws-secrets-manager", "AWS us-east-1 (one)")
+    });
+    let queued = LiveRun {
+        phase: Phase::Queued,
+        queue_position: Some(1),
+        done: 0,
+        total: 0,
+        counts: Counts::default(),
+        active: Vec::new(),
+        recent: Default::default(),
+        requests: 0,
+        retries: 0,
+        waited_ms: 0,
+        ..run()
+    };
+    let waiting = Waiting { reason: "another run writes to the same destination (payments-prod)".into(), until: None };
+    add(Card {
+        run: Some(LiveRun { waiting: Some(waiting), ..queued }),
+        last: synced.clone(),
+        last_synced: Some(before(900)),
+        ..card("vault-west", "azure-key-vault", "Key Vault acme-west")
     });
     let manual = card("sandbox-dev", "aws-secrets-manager", "AWS eu-west-1");
     add(Card { enabled: false, last: last(RunStatus::Succeeded, None, before(180_000)), last_synced: Some(before(180_000)), ..manual });

@@ -24,7 +24,7 @@ fn moving_the_cursor_costs_a_few_bytes() {
         wire.buffer().merge(&buffer);
         wire.finish(None).len()
     };
-    h.keys("Down Down Down Down");
+    h.keys("Down Down Down Down Down");
     frame(&mut h);
     h.send(crate::tui::app::Msg::Input(crossterm::event::Event::Key(crossterm::event::KeyEvent::from(crossterm::event::KeyCode::Down))));
     let moved = frame(&mut h);
@@ -37,7 +37,7 @@ fn too_small_says_so_and_recovers() {
     let mut h = Harness::new(39, 9);
     assert!(h.screen().replace('\n', " ").contains("kms-sync needs 40x10"), "{}", h.screen());
     h.send(crate::tui::app::Msg::Input(crossterm::event::Event::Resize(80, 24)));
-    assert!(h.screen().contains("Syncs 7"));
+    assert!(h.screen().contains("Syncs 8"));
 }
 
 proptest::proptest! {

@@ -14,11 +14,11 @@ use super::yard::{PATIENCE, Yard};
 /// The documented sample answers.
 fn sample(kind: &str) -> &'static str {
     match kind {
-        "aws-secrets-manager" => include_str!("samples/aws-secrets-manager.json"),
-        "azure-key-vault" => include_str!("samples/azure-key-vault.json"),
-        "azure-devops" => include_str!("samples/azure-devops.json"),
-        "bitbucket" => include_str!("samples/bitbucket.json"),
-        "oci-vault" => include_str!("samples/oci-vault.json"),
+        "aws-secrets-manager" => include_str!("samples/answers/aws-secrets-manager.json"),
+        "azure-key-vault" => include_str!("samples/answers/azure-key-vault.json"),
+        "azure-devops" => include_str!("samples/answers/azure-devops.json"),
+        "bitbucket" => include_str!("samples/answers/bitbucket.json"),
+        "oci-vault" => include_str!("samples/answers/oci-vault.json"),
         other => panic!("no sample for {other}"),
     }
 }

@@ -1,65 +1,31 @@
 //! What a poll sends and gets, and what people see while it gets nothing.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
-use kms_sync::sandbox::host::{Effect, Fault, Host};
-use kms_sync::sandbox::kms;
+use kms_sync::sandbox::host::{Effect, Fault};
 use serde_json::{Value, json};
 
+use super::watched::watched;
 use super::yard::{Yard, sure, until};
 
-/// One reading of secrets as it went over the wire.
-#[derive(Debug, Clone, PartialEq)]
-struct Reading {
-    if_none_match: Option<String>,
-    status: u16,
-    etag: Option<String>,
-}
-
-type Readings = Arc<Mutex<Vec<Reading>>>;
-
-/// The rig's KMS on another port, where the headers of every reading are kept.
-async fn watched(yard: &Yard) -> (Host, Readings) {
-    let kept: Readings = Arc::default();
-    let router = kms::router(yard.rig.kms.clone()).layer(axum::middleware::from_fn_with_state(kept.clone(), keep));
-    (Host::start(router, None).await.expect("a port"), kept)
-}
-
-async fn keep(State(kept): State<Readings>, request: Request, next: Next) -> Response {
-    let reading = request.method() == "GET" && request.uri().path() == "/api/v4/secrets";
-    let text = |headers: &axum::http::HeaderMap, name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let if_none_match = text(request.headers(), "if-none-match");
-    let response = next.run(request).await;
-    if reading {
-        let etag = text(response.headers(), "etag");
-        kept.lock().expect("readings").push(Reading { if_none_match, status: response.status().as_u16(), etag });
-    }
-    response
-}
-
-async fn account(yard: &Yard, url: &str) {
-    let document = json!({"name": "kms", "app": "hanzo-kms", "method": "universal-auth", "baseUrl": url,
-        "credentials": {"clientId": yard.rig.client_id, "clientSecret": crate::support::rig::CLIENT_SECRET}});
-    yard.rig.run_with(&["connection", "add", "--replace", "-f", "-"], &document).await.expect(0);
+/// No stream of events: what is found is found by the clock.
+fn clock_only(yard: &Yard) {
+    yard.rig.kms.switch(|s| s.events = false);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poll_is_conditional_and_unchanged_is_a_304() {
     let yard = Yard::aws().await;
     yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
-    let (host, readings) = watched(&yard).await;
-    account(&yard, &host.url).await;
+    clock_only(&yard);
+    let (_host, readings) = watched(&yard).await;
     yard.rig.set("KEY", "one");
     yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
     let engine = yard.engine(&[]).await;
     engine.says("web: 1 created").await;
-    let all = || readings.lock().expect("readings").clone();
+    let all = || readings.all();
     let tag = all().last().and_then(|r| r.etag.clone()).expect("a tag");
-    assert_eq!(all()[0], Reading { if_none_match: None, status: 200, etag: Some(tag.clone()) });
+    assert_eq!((&all()[0].if_none_match, all()[0].status, all()[0].etag.as_ref()), (&None, 200, Some(&tag)));
     let known = all().len();
     let destination = yard.place().host().log.lines().len();
     let unchanged = until("a second poll", || all().get(known).cloned(), || engine.lines().join("\n")).await;
@@ -92,6 +58,7 @@ async fn waiting(yard: &Yard, name: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_is_away_is_seen_until_it_is_back() {
     let yard = Yard::aws().await;
+    clock_only(&yard);
     yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
     yard.rig.set("KEY", "one");
     let document = yard.document("web", yard.place(), "/app", true, None);
@@ -142,6 +109,7 @@ async fn remote_wait(yard: &Yard) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_syncs_first_run_is_one_run() {
     let yard = Yard::aws().await;
+    clock_only(&yard);
     yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
     for i in 0..4 {
         yard.rig.set(&format!("KEY_{i}"), "one");
@@ -171,6 +139,7 @@ async fn a_new_syncs_first_run_is_one_run() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_at_the_end_of_a_chain_of_imports_counts() {
     let yard = Yard::aws().await;
+    clock_only(&yard);
     yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
     yard.rig.set("OWN", "one");
     let chain = ["/app", "/shared", "/deep", "/deeper"];
@@ -190,6 +159,7 @@ async fn a_change_at_the_end_of_a_chain_of_imports_counts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shorter_interval_counts_at_once() {
     let yard = Yard::aws().await;
+    clock_only(&yard);
     yard.settings(&json!({"pollIntervalSecs": 3600, "driftHours": null}));
     yard.rig.set("KEY", "one");
     yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;

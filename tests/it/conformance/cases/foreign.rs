@@ -123,6 +123,7 @@ pub async fn withheld_later(b: Bench) {
     let message = record.message.as_deref().unwrap_or_default();
     assert!(message.contains("1 key is held back") && message.contains("1 key there"), "{record:#?}");
     assert!(message.ends_with("left alone until you agree to the deletion. Everything else is in sync."), "{record:#?}");
+    assert_eq!(message.matches("Everything else is in sync.").count(), 1, "{message}");
     b.holds([("ONE", "eins"), ("THEIRS", "t"), ("SOON", "theirs")]);
     b.approve(&["SOON", "THEIRS"], &[]).await;
     b.synced().await;
