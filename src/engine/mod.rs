@@ -12,6 +12,7 @@ mod confirm;
 mod executor;
 pub mod hooks;
 pub mod hub;
+mod importing;
 mod left_behind;
 pub mod lines;
 mod parked;
