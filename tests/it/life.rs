@@ -16,6 +16,7 @@ mod process;
 mod retries;
 mod silent;
 mod socket;
+mod targets;
 mod terminal;
 mod trouble;
 pub(crate) mod yard;
