@@ -25,6 +25,9 @@ pub struct Field {
     pub follows_environment: bool,
     /// What is said when the provider lists nothing here, and what to do; empty: the usual words.
     pub none_listed: &'static str,
+    /// What is typed where the provider refuses its list: whether a text is that, and the
+    /// sentence that says so. `None`: any text may do.
+    pub when_refused: Option<(fn(&str) -> bool, &'static str)>,
 }
 
 /// How a field is filled.
@@ -62,6 +65,7 @@ impl Field {
             label_into: None,
             follows_environment: false,
             none_listed: "",
+            when_refused: None,
         }
     }
 
@@ -97,6 +101,11 @@ impl Field {
 
     pub const fn none_listed(mut self, text: &'static str) -> Self {
         self.none_listed = text;
+        self
+    }
+
+    pub const fn when_refused(mut self, fits: fn(&str) -> bool, text: &'static str) -> Self {
+        self.when_refused = Some((fits, text));
         self
     }
 

@@ -14,6 +14,7 @@ mod asked;
 mod connecting;
 mod kept;
 mod lists;
+mod picking;
 mod screens;
 mod sturdy;
 mod targets;
