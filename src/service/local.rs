@@ -419,7 +419,9 @@ impl Service for Local {
             let session = self.engine.pool().session(&ask.connection).await?;
             Ok(session.choices(&Cx::quiet(), &ask.field, &ask.filled).await?)
         };
-        within(&format!("the list for {}", ask.field), &ask.connection, question).await
+        let spec = registry::find(&ask.kind).map(|p| p.spec());
+        let field = spec.and_then(|s| s.config.iter().chain(s.options).find(|f| f.name == ask.field));
+        within(&format!("the list for {}", field.map_or(&*ask.field, |f| f.label)), &ask.connection, question).await
     }
 
     async fn draft(&self) -> Result<Option<Draft>> {

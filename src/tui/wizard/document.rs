@@ -158,7 +158,7 @@ impl Wizard {
     /// Where a list is refused, some fields take only what needs no looking up.
     fn check_refused(&mut self, spec: &'static Spec) {
         for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items).filter(|i| i.unlisted() && !i.hidden && !i.is_empty()) {
-            let fits = steps::field_of(spec, &item.id).and_then(|f| f.when_refused).is_none_or(|(fits, _)| fits(&item.value()));
+            let fits = steps::field_of(spec, &item.id).and_then(|f| f.when_refused).is_none_or(|u| (u.fits)(&item.value()));
             if !fits && item.problem.is_none() {
                 item.problem = Some(item.when_refused.to_string());
             }
