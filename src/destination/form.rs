@@ -25,6 +25,17 @@ pub struct Field {
     pub follows_environment: bool,
     /// What is said when the provider lists nothing here, and what to do; empty: the usual words.
     pub none_listed: &'static str,
+    /// What is typed where the provider refuses its list; `None`: any text may do.
+    pub when_refused: Option<Unlisted>,
+}
+
+/// What a field takes where its list is refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Unlisted {
+    /// Whether a text is of the form that needs no looking up.
+    pub fits: fn(&str) -> bool,
+    /// The sentence that names the form.
+    pub text: &'static str,
 }
 
 /// How a field is filled.
@@ -62,6 +73,7 @@ impl Field {
             label_into: None,
             follows_environment: false,
             none_listed: "",
+            when_refused: None,
         }
     }
 
@@ -97,6 +109,11 @@ impl Field {
 
     pub const fn none_listed(mut self, text: &'static str) -> Self {
         self.none_listed = text;
+        self
+    }
+
+    pub const fn when_refused(mut self, fits: fn(&str) -> bool, text: &'static str) -> Self {
+        self.when_refused = Some(Unlisted { fits, text });
         self
     }
 

@@ -9,6 +9,7 @@ mod board;
 mod broken;
 mod checks;
 mod lookup;
+mod questions;
 mod takeover;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -39,6 +40,7 @@ use crate::store::{EngineLock, Store, StoreError, run_blocking};
 use accounts::clock_finding;
 use checks::{laid_over, taken};
 use lookup::Known;
+use questions::within;
 
 /// How long a closing engine lets runs finish by themselves.
 const GRACE: Duration = Duration::from_secs(10);
@@ -388,33 +390,45 @@ impl Service for Local {
 
     async fn test_connection(&self, name: &str) -> Result<TestReport> {
         let connection = self.store.connection(name)?;
-        self.test(&Cx::quiet(), &connection, None).await
+        within("a test", name, self.test(&connection, None)).await
     }
 
     async fn test_destination(&self, name: &str, config: Map) -> Result<TestReport> {
         let connection = self.store.connection(name)?;
-        self.test(&Cx::quiet(), &connection, Some(config)).await
+        within("a test of the target", name, self.test(&connection, Some(config))).await
     }
 
     async fn try_connection(&self, document: Value) -> Result<TestReport> {
         let connection = self.parse_connection(document)?;
-        self.test(&Cx::quiet(), &connection, None).await
+        within("a test", &connection.name, self.test(&connection, None)).await
     }
 
     async fn projects(&self, account: &str) -> Result<Vec<Project>> {
-        let (_, source) = self.engine.pool().source(Some(account).filter(|a| !a.is_empty())).await?;
-        Ok(source.projects(&Cx::quiet()).await?)
+        let question = async {
+            let (_, source) = self.engine.pool().source(Some(account).filter(|a| !a.is_empty())).await?;
+            Ok(source.projects(&Cx::quiet()).await?)
+        };
+        within("the projects", if account.is_empty() { "the KMS account" } else { account }, question).await
     }
 
     async fn folders(&self, ask: FolderAsk) -> Result<Vec<Choice>> {
-        let (_, source) = self.engine.pool().source(Some(ask.account.as_str()).filter(|a| !a.is_empty())).await?;
+        let account = ask.account;
         let at = SourceRef { project_id: ask.project_id, environment: ask.environment, path: ask.path, recursive: false };
-        Ok(source.folders(&Cx::quiet(), &at).await?)
+        let question = async {
+            let (_, source) = self.engine.pool().source(Some(account.as_str()).filter(|a| !a.is_empty())).await?;
+            Ok(source.folders(&Cx::quiet(), &at).await?)
+        };
+        within("the folders", if account.is_empty() { "the KMS account" } else { &account }, question).await
     }
 
     async fn choices(&self, ask: ChoicesAsk) -> Result<Vec<Choice>> {
-        let session = self.engine.pool().session(&ask.connection).await?;
-        Ok(session.choices(&Cx::quiet(), &ask.field, &ask.filled).await?)
+        let question = async {
+            let session = self.engine.pool().session(&ask.connection).await?;
+            Ok(session.choices(&Cx::quiet(), &ask.field, &ask.filled).await?)
+        };
+        let spec = registry::find(&ask.kind).map(|p| p.spec());
+        let field = spec.and_then(|s| s.config.iter().chain(s.options).find(|f| f.name == ask.field));
+        within(&format!("the list for {}", field.map_or(&*ask.field, |f| f.label)), &ask.connection, question).await
     }
 
     async fn draft(&self) -> Result<Option<Draft>> {
@@ -449,8 +463,10 @@ impl Service for Local {
         for connection in self.store.connections().into_iter().filter_map(|l| l.result.ok()) {
             let cx = Cx::quiet();
             let what = format!("connection {}", connection.name);
-            findings.push(match self.test(&cx, &connection, None).await {
-                Ok(report) => {
+            let mut apart = Vec::new();
+            findings.push(match self.test_apart(&cx, &connection, None).await {
+                Ok((report, failed)) => {
+                    apart.extend(failed.map(|f| f.finding()));
                     let notes: Vec<String> = std::iter::once(report.identity).chain(report.notes).filter(|n| !n.is_empty()).collect();
                     Finding { ok: true, what, detail: notes.join("; "), fix: None }
                 }
@@ -458,6 +474,7 @@ impl Service for Local {
                     Finding { ok: false, what, detail: error.message, fix: Some(format!("kms-sync connection test {} tries again", connection.name)) }
                 }
             });
+            findings.append(&mut apart);
             clocks.extend(cx.meter().skew());
         }
         // One server may be wrong; where several disagree with us by as much, it is this machine.

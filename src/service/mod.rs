@@ -52,6 +52,9 @@ pub enum ServiceErrorKind {
     Busy,
     /// Credentials were refused.
     Auth,
+    /// The credentials are good and a right is missing. Told outside as [`Self::Remote`] is.
+    #[strum(to_string = "remote")]
+    Forbidden,
     /// The other side refused or failed.
     Remote,
     /// The other side cannot be reached.
@@ -93,6 +96,7 @@ impl From<crate::http::ApiError> for ServiceError {
         use crate::http::ErrorKind as K;
         let kind = match error.kind {
             K::Auth => ServiceErrorKind::Auth,
+            K::Permission => ServiceErrorKind::Forbidden,
             K::Unreachable => ServiceErrorKind::Unreachable,
             K::Cancelled => ServiceErrorKind::Cancelled,
             _ => ServiceErrorKind::Remote,

@@ -79,6 +79,7 @@ impl App {
 
     /// What is asked at the start.
     pub fn begin(&mut self) -> Vec<Effect> {
+        self.fx.now = self.world.now;
         self.world.connections.ask(&mut self.fx, Call::Connections);
         self.world.draft.ask(&mut self.fx, Call::Draft);
         std::mem::take(&mut self.fx.effects)
@@ -289,6 +290,15 @@ impl App {
                 let text = sync.as_ref().map_or_else(|| text.clone(), |s| format!("{s}: {text}"));
                 self.world.note(level, text);
             }
+            Event::Waiting { sync, waiting } => {
+                for page in &mut self.pages {
+                    match page {
+                        Page::Wizard(w) => w.waits(sync, waiting.as_ref()),
+                        Page::Plan(p) => p.waits(sync, waiting.as_ref()),
+                        _ => {}
+                    }
+                }
+            }
             Event::Finished { sync, record } => {
                 for page in &mut self.pages {
                     if let Page::Plan(pane) = page {
@@ -409,11 +419,11 @@ impl App {
                 self.pages.push(page);
             }
             Move::Connections => self.world.connections.ask(&mut self.fx, Call::Connections),
-            Move::Pop => {
-                if let Some(Page::Wizard(mut wizard)) = self.pages.pop() {
-                    wizard.leave(&mut self.fx);
-                }
-            }
+            Move::Pop => match self.pages.pop() {
+                Some(Page::Wizard(mut wizard)) => wizard.leave(&mut self.fx),
+                Some(Page::Plan(mut plan)) => plan.leave(&mut self.fx),
+                _ => {}
+            },
             Move::Ask(modal) => self.modals.push(modal),
             Move::Toast(level, text) => self.world.note(level, text),
             Move::Land(sync) => {
@@ -450,7 +460,7 @@ impl App {
 
 /// The one transition.
 pub fn update(app: &mut App, msg: Msg, now: Time) -> Vec<Effect> {
-    app.world.now = now;
+    (app.world.now, app.fx.now) = (now, now);
     match msg {
         Msg::Input(input) => app.input(input),
         Msg::Board(board) => {

@@ -13,7 +13,7 @@ use crate::model::connection::ConnectionView;
 use crate::model::plan::PlanDoc;
 use crate::model::run::RunRecord;
 use crate::model::sync::SyncDoc;
-use crate::model::{Finding, Map};
+use crate::model::{Finding, Map, Time};
 use crate::service::{
     Approval, ChoicesAsk, Draft, FolderAsk, PlanTarget, RunRequest, ServerRival, Service, ServiceError, ServiceErrorKind, SyncInput,
 };
@@ -175,6 +175,8 @@ pub enum Level {
 #[derive(Default)]
 pub struct Fx {
     next: Ticket,
+    /// The moment of the update, at which questions begin.
+    pub now: Time,
     pub effects: Vec<Effect>,
     pub moves: Vec<Move>,
 }
@@ -213,7 +215,8 @@ impl Fx {
 pub struct Load<T> {
     pub value: Option<T>,
     pub error: Option<ServiceError>,
-    ticket: Option<Ticket>,
+    /// The awaited answer's, and when it was asked for.
+    ticket: Option<(Ticket, Time)>,
 }
 
 impl<T> Default for Load<T> {
@@ -225,24 +228,27 @@ impl<T> Default for Load<T> {
 impl<T> Load<T> {
     /// Asks, abandoning an earlier question. The old value stays until the answer is here.
     pub fn ask(&mut self, fx: &mut Fx, call: Call) {
-        if let Some(old) = self.ticket.take() {
+        self.give_up(fx);
+        self.error = None;
+        self.ticket = Some((fx.call(call), fx.now));
+    }
+
+    /// Waits no longer; what is known stays.
+    pub fn give_up(&mut self, fx: &mut Fx) {
+        if let Some((old, _)) = self.ticket.take() {
             fx.effect(Effect::Abandon(old));
         }
-        self.error = None;
-        self.ticket = Some(fx.call(call));
     }
 
     /// Forgets everything.
     pub fn clear(&mut self, fx: &mut Fx) {
-        if let Some(old) = self.ticket.take() {
-            fx.effect(Effect::Abandon(old));
-        }
+        self.give_up(fx);
         *self = Self::default();
     }
 
     /// True when this ticket is the awaited one.
     pub fn awaits(&self, ticket: Ticket) -> bool {
-        self.ticket == Some(ticket)
+        self.ticket.is_some_and(|(t, _)| t == ticket)
     }
 
     /// Takes the answer.
@@ -256,6 +262,11 @@ impl<T> Load<T> {
 
     pub fn busy(&self) -> bool {
         self.ticket.is_some()
+    }
+
+    /// When the awaited answer was asked for; `None` when none is awaited.
+    pub fn since(&self) -> Option<Time> {
+        self.ticket.map(|(_, since)| since)
     }
 
     /// True when nothing was asked yet.

@@ -143,13 +143,7 @@ pub async fn run(service: Arc<dyn Service>, options: TuiOptions) -> anyhow::Resu
 /// A click on a form: focuses a field, takes a row of the open list, or presses a button (then true).
 fn form_click(form: &mut form::Form, hit: &ui::Hit) -> bool {
     match hit {
-        ui::Hit::Row(n) => match &mut form.popup {
-            Some(popup) => {
-                popup.at = *n;
-                true
-            }
-            None => false,
-        },
+        ui::Hit::Row(n) => form.mark(*n),
         ui::Hit::Field(n) => {
             form.popup = None;
             let again = form.focus == *n && form.items.get(*n).is_some_and(|i| !i.takes_text());

@@ -110,6 +110,8 @@ pub struct Question {
     pub reach: std::cell::Cell<usize>,
     /// What must be typed for the guarded buttons, and what was typed.
     pub confirm: Option<(String, Line)>,
+    /// A guarded button was pressed before its word was typed.
+    refused: bool,
 }
 
 impl Question {
@@ -130,6 +132,7 @@ impl Question {
             scroll: 0,
             reach: Default::default(),
             confirm: None,
+            refused: false,
         }
     }
 
@@ -235,8 +238,9 @@ impl Modal {
 
     pub fn text(&mut self, key: &KeyEvent) {
         match self {
-            Modal::Question(Question { confirm: Some((_, line)), .. }) => {
+            Modal::Question(Question { confirm: Some((_, line)), refused, .. }) => {
                 line.key(key);
+                *refused = false;
             }
             Modal::Palette { query, at, .. } => {
                 query.key(key);
@@ -290,8 +294,10 @@ pub fn act(modal: &mut Modal, action: Action, _world: &World, fx: &mut Fx) {
             Action::Right => q.at = (q.at + 1) % q.buttons.len().max(1),
             Action::Enter => {
                 let armed = q.armed();
-                if let Some(button) = q.buttons.get(q.at).filter(|b| !b.guarded || armed) {
-                    fx.moves.push(Move::Do(button.verdict.clone()));
+                match q.buttons.get(q.at) {
+                    Some(button) if button.guarded && !armed => q.refused = true,
+                    Some(button) => fx.moves.push(Move::Do(button.verdict.clone())),
+                    None => {}
                 }
             }
             _ => scrolled(&mut q.scroll, action, q.reach.get() + 1),
@@ -433,10 +439,15 @@ fn draw_small_question(ui: &mut Ui<'_>, q: &Question, area: Rect) {
 
 /// The line in which the word is typed.
 fn draw_confirm(ui: &mut Ui<'_>, q: &Question, at: Rect) {
-    if let Some((_, typed)) = &q.confirm {
+    if let Some((word, typed)) = &q.confirm {
         let room = at.width as usize;
         let (shown, column) = typed.view(room.saturating_sub(3));
-        ui.pieces(at.x, at.y, &[("> ", Role::Accent), (&shown, Role::Text)], room);
+        let end = ui.pieces(at.x, at.y, &[("> ", Role::Accent), (&shown, Role::Text)], room);
+        if q.refused && !q.armed() {
+            // The word stands above: what is to be done with it is said where the cursor is.
+            let missing = if shown.is_empty() { format!("✗ type {word} here first") } else { format!("✗ that is not {word}") };
+            ui.put(end + 2, at.y, &missing, Role::Bad, at.right().saturating_sub(end + 2) as usize);
+        }
         ui.cursor(at.x + 2 + column as u16, at.y);
     }
 }

@@ -16,6 +16,7 @@ mod demo;
 mod kept;
 mod lists;
 mod options;
+mod picking;
 mod screens;
 mod sturdy;
 mod targets;

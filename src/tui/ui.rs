@@ -202,6 +202,14 @@ impl<'a> Ui<'a> {
         if s < 120 { format!("{s} s") } else { format!("{} m {:02} s", s / 60, s % 60) }
     }
 
+    /// Seconds since a moment, counted up while visible.
+    pub fn elapsed(&mut self, since: Time) -> String {
+        let past = (self.now.as_millisecond() - since.as_millisecond()).max(0);
+        self.wake_in(1000 - past % 1000);
+        let s = past / 1000;
+        if s < 120 { format!("{s} s") } else { format!("{} m {:02} s", s / 60, s % 60) }
+    }
+
     /// A wait in at most `max` cells: the time that is left is never cut, the reason is.
     pub fn wait(&mut self, reason: &str, until: Option<Time>, max: usize) -> String {
         let left = until.map(|at| format!(", {}", self.countdown(at))).unwrap_or_default();

@@ -160,7 +160,7 @@ fn draw_dashboard(ui: &mut Ui<'_>, dashboard: &Dashboard, world: &World, area: R
 }
 
 fn draw_footer(ui: &mut Ui<'_>, app: &App, area: Rect) {
-    if let Some(line) = app.world.log.back() {
+    if let Some(line) = app.world.last_line() {
         let (symbol, role) = words::level(line.level);
         let clock = app.world.clock(line.at);
         let room = (area.width as usize).saturating_sub(13);

@@ -18,6 +18,8 @@ pub struct LogLine {
     pub at: Time,
     pub level: Level,
     pub text: String,
+    /// It told of a failure that is over: the log keeps it, the last line no longer says it.
+    pub over: bool,
 }
 
 /// What all screens see.
@@ -57,7 +59,17 @@ impl World {
         if self.log.len() == LOG {
             self.log.pop_front();
         }
-        self.log.push_back(LogLine { at: self.now, level, text: text.into() });
+        self.log.push_back(LogLine { at: self.now, level, text: text.into(), over: false });
+    }
+
+    /// What these lines told of is over.
+    pub fn settle(&mut self, told: impl Fn(&str) -> bool) {
+        self.log.iter_mut().filter(|l| told(&l.text)).for_each(|l| l.over = true);
+    }
+
+    /// The newest line, unless what it tells of is over.
+    pub fn last_line(&self) -> Option<&LogLine> {
+        self.log.back().filter(|l| !l.over)
     }
 
     /// Runs that are going or queued.

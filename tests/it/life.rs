@@ -23,6 +23,7 @@ mod samples;
 mod service_manager;
 mod silent;
 mod socket;
+mod targets;
 mod terminal;
 mod together;
 mod trouble;

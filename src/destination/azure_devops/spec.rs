@@ -7,6 +7,7 @@ use crate::model::connection::{AppSpec, Connection, ConnectionMethod, Connection
 
 use super::SERVICE;
 use super::api::Version;
+use super::errors::is_guid;
 
 pub(super) static SPEC: Spec = Spec {
     kind: "azure-devops",
@@ -18,6 +19,7 @@ pub(super) static SPEC: Spec = Spec {
     config: &[
         Field::text("devopsProjectId", "Project", "The Azure DevOps project to deploy secrets to.")
             .input(Input::Live { depends: &[] })
+            .when_refused(is_guid, "The projects may not be listed, so a name cannot be looked up: type the project's id (a GUID).")
             .label_into("devopsProjectName"),
         Field::text("variableGroupName", "Variable Group", "The variable group to write. Empty: the group named like the environment.")
             .optional()

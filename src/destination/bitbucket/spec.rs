@@ -33,6 +33,10 @@ pub static SPEC: Spec = Spec {
             "The Bitbucket deployment environment to sync secrets to. Empty: the repository's own variables.",
         )
         .input(Input::Live { depends: &["workspaceSlug", "repositorySlug"] })
+        .when_refused(
+            |text| place::uuid(text).is_some(),
+            "The environments may not be listed, so a name cannot be looked up: type the environment's uuid ({...}), or leave the field empty.",
+        )
         .optional(),
     ],
     options: &[],

@@ -27,14 +27,45 @@ impl Local {
         Ok(Connection::parse(&document, registry::app, &apps)?)
     }
 
-    pub(super) async fn test(&self, cx: &Cx, connection: &Connection, config: Option<Map>) -> Result<TestReport> {
+    /// Tests a connection, with a target when one is given. What fails at a target that was not
+    /// given is told beside: the connection works.
+    pub(super) async fn test(&self, connection: &Connection, config: Option<Map>) -> Result<TestReport> {
+        let (mut report, failed) = self.test_apart(&Cx::quiet(), connection, config).await?;
+        report.notes.extend(failed.map(|f| format!("The target of sync {} does not work: {}", f.sync, f.why)));
+        Ok(report)
+    }
+
+    /// Without a target, that of a sync which uses the connection is tried: some rights show
+    /// only there. Its failure is that target's, not the connection's.
+    pub(super) async fn test_apart(&self, cx: &Cx, connection: &Connection, config: Option<Map>) -> Result<(TestReport, Option<TargetFailed>)> {
         if connection.app == source::APP.app {
-            return Ok(self.engine.pool().open_source(connection).await?.test(cx).await?);
+            return Ok((self.engine.pool().open_source(connection).await?.test(cx).await?, None));
         }
-        let example = self.store.syncs().into_iter().filter_map(|l| l.result.ok());
-        let mut known = example.filter(|s| s.connection_id == connection.name || s.connection_id == connection.id).map(|s| s.destination_config);
-        let config = config.or_else(|| known.next());
-        Ok(self.engine.pool().open(connection).await?.test(cx, config.as_ref()).await?)
+        let session = self.engine.pool().open(connection).await?;
+        if config.is_some() {
+            return Ok((session.test(cx, config.as_ref()).await?, None));
+        }
+        let mut syncs = self.store.syncs().into_iter().filter_map(|l| l.result.ok());
+        let Some(sync) = syncs.find(|s| s.connection_id == connection.name || s.connection_id == connection.id) else {
+            return Ok((session.test(cx, None).await?, None));
+        };
+        match session.test(cx, Some(&sync.destination_config)).await {
+            Ok(report) => Ok((report, None)),
+            Err(error) => Ok((session.test(cx, None).await?, Some(TargetFailed { sync: sync.name, why: error.text() }))),
+        }
+    }
+}
+
+/// The target of a sync that failed where its connection works.
+pub(super) struct TargetFailed {
+    sync: String,
+    why: String,
+}
+
+impl TargetFailed {
+    pub(super) fn finding(self) -> Finding {
+        let fix = Some(format!("kms-sync plan {} tries again", self.sync));
+        Finding { ok: false, what: format!("target of sync {}", self.sync), detail: self.why, fix }
     }
 }
 

@@ -5,6 +5,7 @@ use tui_textarea::TextArea;
 use super::line::Line;
 use crate::destination::Choice;
 use crate::model::Time;
+use crate::service::ServiceErrorKind;
 use crate::tui::fx::Load;
 use crate::tui::theme::Role;
 
@@ -116,6 +117,8 @@ pub struct Item {
     pub follows: Option<String>,
     /// Said when nothing is listed; empty: the usual words.
     pub none_listed: &'static str,
+    /// What must be typed where the list is refused; empty: any text may do.
+    pub when_refused: &'static str,
 }
 
 impl Item {
@@ -151,6 +154,7 @@ impl Item {
             placeholder: String::new(),
             follows: None,
             none_listed: "",
+            when_refused: "",
         }
     }
 
@@ -197,6 +201,11 @@ impl Item {
 
     pub fn is_empty(&self) -> bool {
         !matches!(self.kind, Kind::Flag | Kind::Choice(_)) && self.origin != Some(Origin::Stored) && self.value().is_empty()
+    }
+
+    /// True when the list is refused and only a certain form of text does without it.
+    pub fn unlisted(&self) -> bool {
+        !self.when_refused.is_empty() && self.choices.error.as_ref().is_some_and(|e| e.kind == ServiceErrorKind::Forbidden)
     }
 
     pub fn picks(&self) -> bool {

@@ -5,6 +5,7 @@
 mod item;
 pub mod line;
 pub mod picker;
+mod picker_view;
 pub mod view;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -25,6 +26,8 @@ pub enum FormEvent {
         item: usize,
         again: bool,
     },
+    /// A list was closed before its answer came.
+    GaveUp(usize),
     /// Enter on the last field of a form without buttons.
     Submit,
     /// A button was pressed.
@@ -144,7 +147,7 @@ impl Form {
                 self.step(1);
                 FormEvent::None
             }
-            Action::Open if self.items.get(n).is_some_and(|i| i.picks() && i.locked.is_none()) => self.open_with_value(),
+            Action::Open if self.items.get(n).is_some_and(|i| i.picks() && i.locked.is_none()) => self.open_with_value(false),
             Action::Left if on_buttons => {
                 self.button = self.button.saturating_sub(1);
                 FormEvent::None
@@ -217,7 +220,7 @@ impl Form {
                 KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => self.open(""),
                 KeyCode::Char(_) if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => FormEvent::None,
                 KeyCode::Char(c) => self.open(c.encode_utf8(&mut [0; 4])),
-                KeyCode::Backspace => self.open_with_value(),
+                KeyCode::Backspace => self.open_with_value(true),
                 KeyCode::Delete if !item.required => {
                     item.line.set("");
                     item.called = None;
@@ -243,8 +246,7 @@ impl Form {
     pub fn paste(&mut self, text: &str) -> FormEvent {
         let n = self.focus;
         if let Some(popup) = &mut self.popup {
-            popup.query.insert(text);
-            popup.at = 0;
+            popup.insert(text);
             return FormEvent::Need { item: n, again: false };
         }
         let Some(item) = self.items.get_mut(n).filter(|i| i.takes_text()) else {

@@ -13,7 +13,12 @@ use crate::tui::keys::Action;
 #[derive(Default)]
 pub struct Popup {
     pub query: Line,
-    pub at: usize,
+    /// The row that the arrows or a click marked, and where it stood. It stays marked while lists come and go.
+    marked: Option<(usize, Row)>,
+    /// The field's value when the list was opened: its row is the first one marked.
+    value: String,
+    /// Rows of the list on the screen, kept by the drawing.
+    pub page: std::cell::Cell<usize>,
 }
 
 /// A row of it.
@@ -22,6 +27,45 @@ pub enum Row {
     Choice(Choice),
     /// Use the typed text.
     Typed(String),
+}
+
+impl Row {
+    fn value(&self) -> &str {
+        match self {
+            Self::Choice(choice) => &choice.value,
+            Self::Typed(text) => text,
+        }
+    }
+
+    /// True when the text is all of this row's name or value.
+    fn is(&self, text: &str) -> bool {
+        matches!(self, Self::Choice(c) if c.value == text || c.label == text)
+    }
+}
+
+impl Popup {
+    fn standing(&self, rows: &[Row]) -> Option<usize> {
+        let (at, row) = self.marked.as_ref()?;
+        if rows.get(*at) == Some(row) { Some(*at) } else { rows.iter().position(|r| r == row) }
+    }
+
+    /// The row that Enter takes, an index into `rows` where there are any.
+    pub fn at(&self, rows: &[Row]) -> usize {
+        let typed = self.query.text().trim();
+        let own = || (typed.is_empty() || typed == self.value).then(|| rows.iter().position(|r| r.value() == self.value)).flatten();
+        self.standing(rows).or_else(own).unwrap_or(0)
+    }
+
+    /// Takes pasted text.
+    pub fn insert(&mut self, text: &str) {
+        self.query.insert(text);
+        self.marked = None;
+    }
+
+    /// Marks a row, and keeps it marked.
+    pub fn mark(&mut self, rows: &[Row], at: usize) {
+        self.marked = rows.get(at).map(|row| (at, row.clone()));
+    }
 }
 
 /// Sorts `texts` by how well they match, keeping the given order among equals; indices into `texts`.
@@ -56,7 +100,46 @@ fn join(parent: &str, child: &str) -> String {
     if child.starts_with('/') { child.to_string() } else { format!("{}/{child}", parent.trim_end_matches('/')) }
 }
 
-/// The rows that match the query.
+/// From this many characters on a text may mean an id that its row does not show.
+const ID_CHARS: usize = 8;
+/// From this many characters on a text is also looked for beside the names.
+const ASIDE_CHARS: usize = 3;
+
+/// What a row shows beside its name, empty for nothing.
+pub fn aside(choice: &Choice) -> &str {
+    match &choice.detail {
+        Some(detail) => detail,
+        None if choice.label != choice.value => &choice.value,
+        None => "",
+    }
+}
+
+/// The choices that match, the best first: what is called so, whose name matches, beside whose
+/// name it stands, and last whose id begins so. Ids match by chance where little is typed.
+fn matching(choices: &[Choice], typed: &str) -> Vec<usize> {
+    let lower = typed.to_lowercase();
+    let mut found: Vec<usize> = Vec::new();
+    if !typed.is_empty() {
+        let called = |c: &Choice| c.value == typed || c.label == typed;
+        let alike = |c: &Choice| c.value.to_lowercase() == lower || c.label.to_lowercase() == lower;
+        found.extend((0..choices.len()).filter(|i| called(&choices[*i])));
+        found.extend((0..choices.len()).filter(|i| !called(&choices[*i]) && alike(&choices[*i])));
+    }
+    found.extend(fuzzy(typed, choices.iter().map(|c| c.label.as_str())));
+    let chars = typed.chars().count();
+    if chars >= ASIDE_CHARS {
+        found.extend((0..choices.len()).filter(|i| aside(&choices[*i]).to_lowercase().contains(&lower)));
+    }
+    if chars >= ID_CHARS {
+        found.extend((0..choices.len()).filter(|i| choices[*i].value.to_lowercase().starts_with(&lower)));
+    }
+    let mut seen = std::collections::HashSet::new();
+    found.retain(|i| seen.insert(*i));
+    found
+}
+
+/// The rows that match the query. The text itself stands second, behind the best match: it is
+/// within reach however many entries match.
 pub fn rows(item: &Item, popup: &Popup) -> Vec<Row> {
     let empty = Vec::new();
     let choices = item.choices.value.as_ref().unwrap_or(&empty);
@@ -75,26 +158,44 @@ pub fn rows(item: &Item, popup: &Popup) -> Vec<Row> {
                     let path = join(&parent, &choices[i].value);
                     Row::Choice(Choice { label: path.clone(), value: path, detail: choices[i].detail.clone() })
                 }));
+                // Stable: the others stay in their order.
+                out.sort_by_key(|row| row.value() != typed);
             }
         }
-        _ => {
-            let texts: Vec<String> =
-                choices.iter().map(|c| if c.label == c.value { c.label.clone() } else { format!("{} {}", c.label, c.value) }).collect();
-            out.extend(fuzzy(typed, texts.iter().map(String::as_str)).into_iter().map(|i| Row::Choice(choices[i].clone())));
-        }
+        _ => out.extend(matching(choices, typed).into_iter().map(|i| Row::Choice(choices[i].clone()))),
     }
     let free = matches!(item.kind, Kind::Path | Kind::Pick { free: true });
-    if free && !typed.is_empty() && !out.iter().any(|r| matches!(r, Row::Choice(c) if c.value == typed)) {
-        out.push(Row::Typed(typed.to_string()));
+    let text = if typed.is_empty() { popup.value.as_str() } else { typed };
+    if free && !text.is_empty() && !out.iter().any(|r| r.is(text)) {
+        let behind = usize::from(!typed.is_empty()).min(out.len());
+        out.insert(behind, Row::Typed(text.to_string()));
     }
     out
+}
+
+/// The row that Tab takes. What was typed becomes no other entry than the one called so.
+fn meant(item: &Item, popup: &Popup, rows: &[Row]) -> Option<Row> {
+    let typed = popup.query.text().trim();
+    if typed.is_empty() || popup.standing(rows).is_some() {
+        return rows.get(popup.at(rows)).cloned();
+    }
+    if let Some(row) = rows.iter().find(|r| r.value() == typed) {
+        return Some(row.clone());
+    }
+    let mut called = rows.iter().filter(|r| r.is(typed));
+    match (called.next(), called.next(), rows) {
+        (Some(row), None, _) => Some(row.clone()),
+        // In a list that takes no text the text is a filter, and means the one entry it leaves.
+        (None, _, [only]) if item.kind == (Kind::Pick { free: false }) => Some(only.clone()),
+        _ => None,
+    }
 }
 
 impl Form {
     /// Opens the list with a query.
     pub fn open(&mut self, query: &str) -> FormEvent {
-        let mut popup = Popup::default();
-        let is_path = self.focused().is_some_and(|i| i.kind == Kind::Path);
+        let (is_path, value) = self.focused().map(|i| (i.kind == Kind::Path, i.value())).unwrap_or_default();
+        let mut popup = Popup { value: if is_path { String::new() } else { value }, ..Popup::default() };
         if is_path && !query.starts_with('/') {
             popup.query.insert("/");
         }
@@ -103,26 +204,34 @@ impl Form {
         FormEvent::Need { item: self.focus, again: false }
     }
 
-    /// Opens the list on the value, to edit or to replace it.
-    pub fn open_with_value(&mut self) -> FormEvent {
-        let (is_path, value) = self.focused().map(|i| (i.kind == Kind::Path, i.value())).unwrap_or_default();
-        if is_path {
-            return self.open(&value);
+    /// Opens the whole list with the value marked. `edit`: a value that no list gave is there to be edited.
+    pub fn open_with_value(&mut self, edit: bool) -> FormEvent {
+        let Some(item) = self.focused() else {
+            return FormEvent::None;
+        };
+        let value = item.value();
+        let listed = item.called.is_some() || item.choices.value.iter().flatten().any(|c| c.value == value);
+        if item.kind == Kind::Path || (edit && !listed) { self.open(&value) } else { self.open("") }
+    }
+
+    /// Marks a row of the open list; false when none is open.
+    pub fn mark(&mut self, at: usize) -> bool {
+        let (Some(popup), Some(item)) = (&mut self.popup, self.items.get(self.focus)) else {
+            return false;
+        };
+        let rows = rows(item, popup);
+        popup.mark(&rows, at);
+        true
+    }
+
+    /// Keeps the marked row marked, whatever arrives: what Enter takes is what was seen.
+    pub fn pin(&mut self) {
+        if let (Some(popup), Some(item)) = (&mut self.popup, self.items.get(self.focus))
+            && !popup.query.text().trim().is_empty()
+        {
+            let rows = rows(item, popup);
+            popup.mark(&rows, popup.at(&rows));
         }
-        let event = self.open("");
-        let n = self.focus;
-        let at = self
-            .popup
-            .as_ref()
-            .map(|p| rows(&self.items[n], p))
-            .and_then(|rows| rows.iter().position(|r| matches!(r, Row::Choice(c) if c.value == value)));
-        if let Some(popup) = &mut self.popup {
-            match at {
-                Some(at) => popup.at = at,
-                None => popup.query.insert(&value),
-            }
-        }
-        event
     }
 
     pub(super) fn act_in_popup(&mut self, action: Action) -> FormEvent {
@@ -131,56 +240,71 @@ impl Form {
             return FormEvent::None;
         };
         let rows = rows(item, popup);
-        let last = rows.len().saturating_sub(1);
+        let (at, last) = (popup.at(&rows), rows.len().saturating_sub(1));
+        // One row stays in sight.
+        let page = popup.page.get().saturating_sub(1).max(1);
         match action {
-            Action::Up => popup.at = popup.at.saturating_sub(1),
-            Action::Down => popup.at = (popup.at + 1).min(last),
-            Action::PageUp => popup.at = popup.at.saturating_sub(8),
-            Action::PageDown => popup.at = (popup.at + 8).min(last),
-            Action::Back => self.popup = None,
+            Action::Up => popup.mark(&rows, at.saturating_sub(1)),
+            Action::Down => popup.mark(&rows, (at + 1).min(last)),
+            Action::PageUp => popup.mark(&rows, at.saturating_sub(page)),
+            Action::PageDown => popup.mark(&rows, (at + page).min(last)),
+            Action::Top => popup.mark(&rows, 0),
+            Action::Bottom => popup.mark(&rows, last),
+            Action::Back => {
+                self.popup = None;
+                return if item.choices.busy() { FormEvent::GaveUp(n) } else { FormEvent::None };
+            }
             Action::Refresh => return FormEvent::Need { item: n, again: true },
             Action::Next if item.kind == Kind::Path => {
-                if let Some(Row::Choice(choice)) = rows.get(popup.at.min(last)) {
+                if let Some(Row::Choice(choice)) = rows.get(at) {
                     let inside = format!("{}/", choice.value.trim_end_matches('/'));
                     popup.query.set(&inside);
-                    popup.at = 0;
+                    popup.marked = None;
                     return FormEvent::Need { item: n, again: false };
                 }
+                // Nothing to look into: the text is taken as it is.
+                return rows.get(at).cloned().map_or(FormEvent::None, |row| self.take(row));
             }
-            Action::Enter | Action::Next => {
-                let Some(row) = rows.get(popup.at.min(last)) else {
-                    return FormEvent::None;
-                };
-                item.before = Some((item.value(), item.called.take()));
-                match row {
-                    Row::Choice(choice) => {
-                        item.line.set(&choice.value);
-                        item.called = (choice.label != choice.value).then(|| choice.label.clone());
-                    }
-                    Row::Typed(text) => {
-                        item.line.set(text);
-                        item.called = None;
-                    }
-                }
-                item.touched = true;
-                self.popup = None;
-                return FormEvent::Changed(n);
-            }
+            Action::Next => return meant(item, popup, &rows).map_or(FormEvent::None, |row| self.take(row)),
+            Action::Enter => return rows.get(at).cloned().map_or(FormEvent::None, |row| self.take(row)),
             _ => {}
         }
         FormEvent::None
     }
 
+    /// Makes a row the field's value and closes the list.
+    fn take(&mut self, row: Row) -> FormEvent {
+        let n = self.focus;
+        self.popup = None;
+        let Some(item) = self.items.get_mut(n) else {
+            return FormEvent::None;
+        };
+        let before = (item.value(), item.called.take());
+        match row {
+            Row::Choice(choice) => {
+                item.line.set(&choice.value);
+                item.called = (choice.label != choice.value).then_some(choice.label);
+            }
+            // The value as it was keeps its name, though no list tells it now.
+            Row::Typed(text) if text == before.0 => item.called.clone_from(&before.1),
+            Row::Typed(text) => item.line.set(&text),
+        }
+        item.before = Some(before);
+        item.touched = true;
+        FormEvent::Changed(n)
+    }
+
     pub(super) fn text_in_popup(&mut self, key: &KeyEvent) -> FormEvent {
         let n = self.focus;
-        if let Some(popup) = &mut self.popup
-            && !matches!(key.code, KeyCode::Left | KeyCode::Right)
-            && popup.query.key(key)
-        {
-            popup.at = 0;
+        let Some(popup) = &mut self.popup else {
+            return FormEvent::None;
+        };
+        let (before, _) = split_path(popup.query.text());
+        if !matches!(key.code, KeyCode::Left | KeyCode::Right) && popup.query.key(key) {
+            popup.marked = None;
             // Only a path may lead to another list by typing; a refused one is not asked for
             // again with every letter.
-            if self.items.get(n).is_some_and(|i| i.kind == Kind::Path) {
+            if self.items.get(n).is_some_and(|i| i.kind == Kind::Path) && split_path(popup.query.text()).0 != before {
                 return FormEvent::Need { item: n, again: false };
             }
         }

@@ -3,6 +3,7 @@
 use crossterm::event::KeyEvent;
 use ratatui::layout::Rect;
 
+use crate::model::board::Waiting;
 use crate::model::plan::PlanDoc;
 use crate::model::run::RunKind;
 use crate::service::PlanTarget;
@@ -13,7 +14,7 @@ use crate::tui::modal::{Verdict, scrolled};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::Ui;
-use crate::tui::wizard::review_view::{draw_rows, plan_rows, totals};
+use crate::tui::wizard::review_view::{READING, draw_asking, draw_rows, plan_rows, totals};
 use crate::tui::world::World;
 
 /// The pane's state.
@@ -21,6 +22,8 @@ pub struct PlanPane {
     sync: String,
     verify: bool,
     plan: Load<PlanDoc>,
+    /// What the plan waits for, as the engine tells it.
+    waiting: Option<Waiting>,
     scroll: usize,
     filter: Line,
     filtering: bool,
@@ -29,13 +32,27 @@ pub struct PlanPane {
 impl PlanPane {
     /// Asks for the plan at once.
     pub fn new(sync: &str, fx: &mut Fx) -> Self {
-        let mut pane = Self { sync: sync.into(), verify: false, plan: Load::default(), scroll: 0, filter: Line::default(), filtering: false };
+        let mut pane =
+            Self { sync: sync.into(), verify: false, plan: Load::default(), waiting: None, scroll: 0, filter: Line::default(), filtering: false };
         pane.ask(fx);
         pane
     }
 
     fn ask(&mut self, fx: &mut Fx) {
+        self.waiting = None;
         self.plan.ask(fx, Call::Plan { target: PlanTarget::Stored { name: self.sync.clone() }, verify: self.verify });
+    }
+
+    /// Something waits, or goes on: perhaps this plan.
+    pub fn waits(&mut self, sync: &str, waiting: Option<&Waiting>) {
+        if self.plan.busy() && sync == self.sync {
+            self.waiting = waiting.cloned();
+        }
+    }
+
+    /// Abandons what is still asked for.
+    pub fn leave(&mut self, fx: &mut Fx) {
+        self.plan.give_up(fx);
     }
 
     /// A run of this sync has ended: what it changed is no longer to be done.
@@ -118,14 +135,8 @@ impl PlanPane {
         let inside = ui.frame(area, &format!("Plan of {}", self.sync), &note);
         let body = Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside };
         if self.plan.busy() {
-            let what = if self.verify {
-                " reading both sides in full, nothing is written …"
-            } else {
-                " reading the source and listing the destination, nothing is written …"
-            };
-            let spinner = ui.spinner();
-            ui.pieces(body.x, body.y, &[(spinner, Role::Warn), (what, Role::Text)], body.width as usize);
-            return;
+            let what = if self.verify { "reading both sides in full, nothing is written …" } else { READING };
+            return draw_asking(ui, what, self.plan.since(), self.waiting.as_ref(), "Esc goes back and gives up.", body);
         }
         if let Some(error) = &self.plan.error {
             let used = ui.paragraph(body, &format!("✗ {}", error.message), Role::Bad);

@@ -336,3 +336,16 @@ pub fn answer(call: &Call) -> Option<Reply> {
         Call::Watch | Call::SwitchOffRival { .. } => return None,
     })
 }
+
+/// The sample world with one connection of this app.
+pub fn with_one(app: &'static str, call: &Call) -> Option<Reply> {
+    match answer(call) {
+        Some(Reply::Connections(Ok(mut views))) => {
+            let mut view = views[1].clone();
+            (view.name, view.app) = (format!("my-{app}"), app.into());
+            views.push(view);
+            Some(Reply::Connections(Ok(views)))
+        }
+        other => other,
+    }
+}

@@ -1,6 +1,7 @@
 //! What is asked before harm, and what is told of a sync that needs somebody.
 
 use super::{to_details, to_review};
+use crate::model::board::{Event, Waiting};
 use crate::tui::fx::{Call, Reply};
 use crate::tui::testing::{Harness, answer, board, stored};
 
@@ -26,9 +27,31 @@ fn deleting_foreign_keys_needs_the_name() {
     h.hold = true;
     h.keys("Enter Right Right Enter");
     assert!(h.asked().is_empty(), "the name was not typed");
-    h.text("billing-vault2");
+    assert!(h.screen().contains("✗ type billing-vault2 here first"), "{}", h.screen());
+    h.text("billing").keys("Enter");
+    assert!(h.asked().is_empty() && h.screen().contains("✗ that is not billing-vault2"), "{}", h.screen());
+    h.text("-vault2");
     h.keys("Enter");
     assert_eq!(h.asked(), ["create"]);
+}
+
+#[test]
+fn a_plan_tells_its_time_what_it_waits_for_and_can_be_given_up() {
+    let mut h = Harness::new(80, 24);
+    to_details(&mut h);
+    h.text("billing-vault2");
+    h.hold = true;
+    h.keys("PageDown");
+    h.app.world.now += jiff::SignedDuration::from_secs(65);
+    let screen = h.screen();
+    assert!(screen.contains("waited 65 s for its answers") && screen.contains("Esc goes back and gives up."), "{screen}");
+    let waiting = Some(Waiting { reason: "902 of 1000 calls".into(), until: None });
+    h.event(Event::Waiting { sync: "another".into(), waiting: waiting.clone() });
+    assert!(!h.screen().contains("902 of 1000"), "{}", h.screen());
+    h.event(Event::Waiting { sync: "billing-vault2".into(), waiting });
+    assert!(h.screen().contains("(902 of 1000 calls)"), "{}", h.screen());
+    h.keys("Esc");
+    assert!(h.asked().is_empty(), "nothing is waited for: {:?}", h.asked());
 }
 
 #[test]

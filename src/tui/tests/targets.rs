@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::fx::{Call, Reply};
-use super::super::testing::{Harness, answer, board, connections, refused};
+use super::super::testing::{Harness, answer, board, connections, refused, with_one};
 use crate::destination::TestReport;
 
 /// What is answered where an Azure connection is stored.
@@ -56,6 +56,14 @@ fn a_vault_that_does_not_answer_is_told_also_one_step_later() {
     h.keys("PageUp");
     let screen = h.screen();
     assert!(screen.contains("✗ does not work") && screen.contains("name does not resolve"), "{screen}");
+    // Once it answers, the last line no longer says that it does not.
+    assert!(screen.contains("✗ Destination: "), "{screen}");
+    h.hold = true;
+    h.keys("Ctrl-T");
+    h.answers = Box::new(|_| Some(Reply::Report(Ok(TestReport::default()))));
+    h.release();
+    let screen = h.screen();
+    assert!(screen.contains("✓ works") && !screen.contains("✗ Destination: "), "{screen}");
     h.keys("Tab");
     h.text("2");
     let screen = h.screen();
@@ -152,19 +160,6 @@ fn a_group_that_follows_the_environment_is_named() {
     h.text("shared");
     h.keys("PageDown PageDown PageDown");
     assert!(h.words().contains("Variable Group shared") && !h.screen().contains("from the environment"), "{}", h.screen());
-}
-
-/// The sample world with one connection of this app.
-fn with_one(app: &'static str, call: &Call) -> Option<Reply> {
-    match answer(call) {
-        Some(Reply::Connections(Ok(mut views))) => {
-            let mut view = views[1].clone();
-            (view.name, view.app) = (format!("my-{app}"), app.into());
-            views.push(view);
-            Some(Reply::Connections(Ok(views)))
-        }
-        other => other,
-    }
 }
 
 #[test]

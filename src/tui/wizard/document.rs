@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Wizard, steps};
 use crate::destination::form::Input;
-use crate::destination::registry;
+use crate::destination::{Spec, registry};
 use crate::model::Problems;
 use crate::model::schema::{self, KeySchema};
 use crate::model::sync::{MEMBERS, SyncConfig};
@@ -143,6 +143,7 @@ impl Wizard {
         }
         let problems = SyncConfig::parse(&self.document(), Some(provider.spec().kind), registry::rules, &registry::kinds()).err().unwrap_or_default();
         self.spread(&problems);
+        self.check_refused(provider.spec());
         let taken = |name: &str| world.board.cards.contains_key(name) && self.replaces.as_deref() != Some(name);
         let name = self.forms[3].value("name").to_lowercase();
         if taken(&name)
@@ -152,6 +153,16 @@ impl Wizard {
             item.touched = true;
         }
         self.preview();
+    }
+
+    /// Where a list is refused, some fields take only what needs no looking up.
+    fn check_refused(&mut self, spec: &'static Spec) {
+        for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items).filter(|i| i.unlisted() && !i.hidden && !i.is_empty()) {
+            let fits = steps::field_of(spec, &item.id).and_then(|f| f.when_refused).is_none_or(|u| (u.fits)(&item.value()));
+            if !fits && item.problem.is_none() {
+                item.problem = Some(item.when_refused.to_string());
+            }
+        }
     }
 
     /// The chosen environment's name, or its slug where the server gives no name; `None` while

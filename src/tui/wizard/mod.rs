@@ -33,6 +33,8 @@ pub const STEPS: [&str; 5] = ["Source", "Destination", "Sync Options", "Details"
 /// The value of the row that opens the connection form.
 pub const NEW: &str = "\u{1}new";
 const REVIEW: usize = 4;
+/// How the notice of a target's failed test begins.
+const TARGET_FAILED: &str = "Destination: ";
 
 /// A sync being written.
 pub struct Wizard {
@@ -222,6 +224,7 @@ impl Wizard {
             FormEvent::None | FormEvent::Press(_) => {}
             FormEvent::Changed(n) => self.changed(n, world, fx),
             FormEvent::Need { item, again } => self.need(self.step, item, again, world, fx),
+            FormEvent::GaveUp(n) => self.give_up(self.step, n, fx),
             FormEvent::Submit => {
                 self.validate(world);
                 if !self.forms[self.step].focus_problem() {
@@ -382,8 +385,11 @@ impl Wizard {
     pub fn reply(&mut self, ticket: Ticket, reply: Reply, world: &mut World, fx: &mut Fx) -> Option<Reply> {
         match reply {
             Reply::Report(answer) if self.test.awaits(ticket) => {
-                if let Some(error) = answer.as_ref().err().filter(|_| self.step > 1) {
-                    Self::toast(fx, Level::Bad, format!("Destination: {}", error.message));
+                match &answer {
+                    Err(error) if self.step > 1 => Self::toast(fx, Level::Bad, format!("{TARGET_FAILED}{}", error.message)),
+                    Err(_) => {}
+                    // What failed before is not so any more.
+                    Ok(_) => world.settle(|told| told.starts_with(TARGET_FAILED)),
                 }
                 self.test.take(answer);
                 self.show_test();

@@ -80,7 +80,9 @@ impl Wizard {
             return self.suggest(form, n);
         };
         let item = &mut self.forms[form].items[n];
-        let fits = item.asked.as_ref() == Some(&stamp) && (item.choices.busy() || item.choices.value.is_some());
+        // A failure is no answer: the next opening asks again.
+        let there = item.choices.value.is_some() && item.choices.error.is_none();
+        let fits = item.asked.as_ref() == Some(&stamp) && (item.choices.busy() || there);
         if fits && !again {
             return;
         }
@@ -93,6 +95,14 @@ impl Wizard {
         }
         item.asked = Some(stamp);
         item.choices.ask(fx, call);
+    }
+
+    /// A list was closed before its answer came: it is waited for no longer.
+    pub(super) fn give_up(&mut self, form: usize, n: usize, fx: &mut Fx) {
+        if let Some(item) = self.forms[form].items.get_mut(n) {
+            item.choices.give_up(fx);
+            item.asked = None;
+        }
     }
 
     fn folder_call(&self, form: usize, world: &World) -> Option<(String, Call)> {
@@ -168,12 +178,20 @@ impl Wizard {
 
     /// Takes lists that arrived.
     pub(super) fn take_choices(&mut self, ticket: Ticket, reply: Reply, world: &World, _fx: &mut Fx) -> Option<Reply> {
-        let item = self.forms.iter_mut().flat_map(|f| &mut f.items).find(|i| i.choices.awaits(ticket));
-        let Some(item) = item else {
+        let form = self.forms.iter_mut().find(|f| f.items.iter().any(|i| i.choices.awaits(ticket)));
+        let Some(form) = form else {
+            return Some(reply);
+        };
+        form.pin();
+        let Some(item) = form.items.iter_mut().find(|i| i.choices.awaits(ticket)) else {
             return Some(reply);
         };
         match reply {
-            Reply::Choices(answer) => item.choices.take(answer),
+            Reply::Choices(answer) => {
+                item.choices.take(answer);
+                // What may be typed depends on whether the list is refused.
+                self.validate(world);
+            }
             Reply::Projects(Ok(projects)) => {
                 item.choices.take(Ok(Vec::new()));
                 self.projects = projects;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{REVIEW, Wizard};
+use crate::model::board::Waiting;
 use crate::model::plan::PlanDoc;
 use crate::model::run::{RunKind, Trigger};
 use crate::model::sync::SyncDoc;
@@ -28,6 +29,8 @@ pub struct Review {
     pub document: Value,
     pub check: Load<()>,
     pub plan: Load<PlanDoc>,
+    /// What the plan waits for, as the engine tells it.
+    pub waiting: Option<Waiting>,
     /// The server's own syncs on auto-sync that write to the same place.
     pub rivals: Load<Vec<ServerRival>>,
     switching: Option<Ticket>,
@@ -97,7 +100,7 @@ impl Wizard {
         let replaces = self.replaces.clone();
         let target = PlanTarget::Draft { document: input.document.clone(), replaces: replaces.clone() };
         self.review.check.ask(fx, Call::Check { input, replaces });
-        self.review.plan.value = None;
+        (self.review.plan.value, self.review.waiting) = (None, None);
         self.review.plan.ask(fx, Call::Plan { target: target.clone(), verify: false });
         self.review.rivals.clear(fx);
         // Without auto-sync here the two engines do not fight.
@@ -147,13 +150,28 @@ impl Wizard {
             }
             Action::Back if self.review.json => (self.review.json, self.review.scroll) = (false, 0),
             Action::Back if self.review.stage != Stage::Idle => {}
-            Action::Back => self.enter(REVIEW - 1, world, fx),
+            Action::Back => self.leave_review(world, fx),
             Action::Enter => match self.review.at {
                 0 => self.create(true, fx),
                 1 => self.create(false, fx),
-                _ => self.enter(REVIEW - 1, world, fx),
+                _ => self.leave_review(world, fx),
             },
             _ => scrolled(&mut self.review.scroll, action, 5000),
+        }
+    }
+
+    /// Back to the forms. What is asked of the document as it was is waited for no longer.
+    fn leave_review(&mut self, world: &World, fx: &mut Fx) {
+        self.review.plan.give_up(fx);
+        self.review.check.give_up(fx);
+        self.review.rivals.give_up(fx);
+        self.enter(REVIEW - 1, world, fx);
+    }
+
+    /// Something waits, or goes on: perhaps the plan.
+    pub fn waits(&mut self, sync: &str, waiting: Option<&Waiting>) {
+        if self.review.plan.busy() && self.forms[3].value("name").eq_ignore_ascii_case(sync) {
+            self.review.waiting = waiting.cloned();
         }
     }
 

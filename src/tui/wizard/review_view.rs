@@ -5,6 +5,8 @@ use serde_json::Value;
 
 use super::Wizard;
 use super::review::Stage;
+use crate::model::Time;
+use crate::model::board::Waiting;
 use crate::model::plan::{Action, PlanDoc};
 use crate::tui::form::view::{MASK, draw_buttons};
 use crate::tui::text;
@@ -244,13 +246,7 @@ fn draw_plan(ui: &mut Ui<'_>, wizard: &Wizard, warnings: &[Row], area: Rect) {
         return;
     }
     let Some(plan) = &load.value else {
-        let spinner = ui.spinner();
-        ui.pieces(
-            area.x,
-            area.y,
-            &[(spinner, Role::Warn), (" reading the source and listing the destination, nothing is written …", Role::Text)],
-            area.width as usize,
-        );
+        draw_asking(ui, READING, load.since(), wizard.review.waiting.as_ref(), "Esc goes back and gives up.", area);
         return;
     };
     // First what warns: it is short, and nobody scrolls through a hundred keys to find it.
@@ -261,6 +257,24 @@ fn draw_plan(ui: &mut Ui<'_>, wizard: &Wizard, warnings: &[Row], area: Rect) {
     }
     rows.extend(changes);
     draw_rows(ui, &rows, wizard.review.scroll, area);
+}
+
+/// What a plan does while it is made.
+pub const READING: &str = "reading the source and listing the destination, nothing is written …";
+
+/// Draws what a plan that is being made does, for how long by now, and what it waits for.
+pub fn draw_asking(ui: &mut Ui<'_>, what: &str, since: Option<Time>, waiting: Option<&Waiting>, way_out: &str, area: Rect) {
+    let width = area.width as usize;
+    let spinner = ui.spinner();
+    ui.pieces(area.x, area.y, &[(spinner, Role::Warn), (" ", Role::Text), (what, Role::Text)], width);
+    let Some(since) = since.filter(|_| area.height > 1) else { return };
+    let past = ui.elapsed(since);
+    let wait = waiting.map(|w| ui.wait(&w.reason, w.until, width.saturating_sub(20)));
+    let waits = wait.map_or_else(|| "for its answers".to_string(), |w| format!("({w})"));
+    ui.put(area.x + 2, area.y + 1, &format!("waited {past} {waits}"), Role::Dim, width.saturating_sub(2));
+    if area.height > 2 {
+        ui.put(area.x + 2, area.y + 2, way_out, Role::Dim, width.saturating_sub(2));
+    }
 }
 
 /// Draws as many rows as fit from an offset, and says how many there are.
