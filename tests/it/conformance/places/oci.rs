@@ -65,7 +65,8 @@ impl Place for Oci {
             mends: Mends::NextRun,
             creation: "POST /20180608/secrets",
             listing: "GET /20180608/secrets?",
-            writers: 16,
+            // 16 writes, and beside them 16 looks at what settles.
+            writers: 32,
             readers: 16,
         }
     }
