@@ -254,7 +254,8 @@ impl Board {
             }
             Event::Finished { sync, record } => {
                 if let Some(card) = self.cards.get_mut(sync) {
-                    card.run = None;
+                    // The next run may stand there already.
+                    card.run = card.run.take().filter(|run| run.id != record.id);
                     card.last = Some(LastRun::of(record));
                     if record.status == RunStatus::Succeeded && record.kind == RunKind::Sync {
                         card.last_synced = record.finished_at;

@@ -17,6 +17,7 @@ mod kept;
 mod lists;
 mod options;
 mod picking;
+mod picture;
 mod screens;
 mod sturdy;
 mod targets;

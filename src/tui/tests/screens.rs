@@ -43,7 +43,7 @@ fn dashboard_after_a_drift_check() {
                 other => answer(other),
             });
             h.begin(board());
-            h.keys("Down Down Down Down").keys(tab);
+            h.keys("Down Down Down Down Down").keys(tab);
             snapshot!(format!("dashboard-drift-{name}-{width}x{height}"), h);
         }
     }
