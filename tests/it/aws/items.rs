@@ -50,7 +50,7 @@ async fn a_list_whose_empty_pages_always_name_another_is_an_error() {
         let body = json!({"SecretList": [], "NextToken": format!("t{n}")}).to_string();
         lab.host.faults.add(Fault::next("ListSecrets", 1, Effect::status(200, body)).after(n));
     }
-    let error = lab.sync(json!({})).try_run(&many(1), &[]).await.err().expect("no end");
+    let error = lab.sync(json!({})).try_run(&many(1), &[]).await.expect_err("no end");
     assert!(error.kind == ErrorKind::NotTheService && error.text().contains("page 100 brought nothing new"), "{error}");
     assert_eq!(lab.host.log.count("ListSecrets"), 100);
 }
