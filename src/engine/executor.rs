@@ -171,7 +171,7 @@ impl Execution<'_> {
         if error.kind.passing() || error.ambiguous {
             self.progress.may_pass_later();
         }
-        let what = if error.kind == ErrorKind::Cancelled { Outcome::NotReached } else { Outcome::Failed };
+        let what = if error.kind == ErrorKind::Cancelled || error.unsent { Outcome::NotReached } else { Outcome::Failed };
         let told = outcome(change, what, Some(text));
         committer.note(told.clone());
         self.progress.done(told);

@@ -408,6 +408,9 @@ pub(super) fn failures(progress: &Progress) -> Result<(), Stopped> {
     } else {
         String::new()
     };
-    let named = if mentions(reason, key) { reason.clone() } else { format!("{key}: {reason}") };
-    Err(Stopped::from(format!("{} failed: {named}{rest}", count(failed.len(), "key"))))
+    // A key may be a word of any sentence: only one that is told of (`set KEY: ...`) is named.
+    let told = mentions(reason, key) && reason.contains(&format!("{key}:"));
+    let named = if told { reason.clone() } else { format!("{key}: {reason}") };
+    let named = if rest.is_empty() { named } else { format!("{}{rest}", named.trim_end_matches('.')) };
+    Err(Stopped::from(format!("{} failed: {named}", count(failed.len(), "key"))))
 }

@@ -39,6 +39,11 @@ pub(super) fn readings(text: &str) -> Zeroizing<String> {
         plain = next;
         out.push(plain.clone());
     }
+    let bare = Zeroizing::new(plain.chars().filter(|c| !unseen(*c)).collect::<String>());
+    if *bare != *plain {
+        out.push(bare.clone());
+        plain = bare;
+    }
     let mut encoded = vec![plain];
     for _ in 0..ROUNDS {
         encoded = encoded.iter().flat_map(|text| decoded(text)).collect();
@@ -55,7 +60,27 @@ fn decoded(text: &str) -> Vec<Zeroizing<String>> {
     // A run whose beginning was cut away does not begin with a group of four.
     let cuts = |run: &'_ str| if run.len() >= 12 { 4 } else { 1 };
     let unpacked = |run| (0..cuts(run)).filter_map(move |from| str::get(run, from..)).filter_map(base64_decoded);
-    runs.flat_map(|run| unpacked(run).chain(hex_decoded(run))).collect()
+    let hex = hex_listed(text).into_iter().filter_map(|run| hex_decoded(&run));
+    runs.flat_map(|run| unpacked(run).chain(hex_decoded(run))).chain(hex).collect()
+}
+
+/// Hexadecimal pairs that a text lists one by one (`41 62 63`, `41:62:63`, `0x41, 0x62`), joined.
+fn hex_listed(text: &str) -> Vec<Zeroizing<String>> {
+    let pair = |word: &str| {
+        let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")).unwrap_or(word);
+        (digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then(|| digits.to_string())
+    };
+    let mut out: Vec<Zeroizing<String>> = Vec::new();
+    let mut run = Zeroizing::new(String::new());
+    for word in text.split(|c: char| c.is_whitespace() || ":,;-".contains(c)).filter(|word| !word.is_empty()) {
+        match pair(word.trim_matches(|c: char| !c.is_ascii_alphanumeric())) {
+            Some(digits) => run.push_str(&digits),
+            None => out.push(std::mem::take(&mut run)),
+        }
+    }
+    out.push(run);
+    out.retain(|run| run.len() >= 4);
+    out
 }
 
 /// An ordinary word would be read as bytes that say anything.
@@ -108,13 +133,23 @@ pub(super) fn squeezed(text: &str) -> Zeroizing<String> {
 }
 
 fn squeeze(c: char, out: &mut String) {
-    let skipped = c.is_whitespace() || c.is_control() || c == char::REPLACEMENT_CHARACTER || ('\u{2400}'..='\u{2421}').contains(&c);
-    if !skipped {
+    if !c.is_whitespace() && !unseen(c) {
         out.extend(c.to_lowercase());
     }
 }
 
-/// `\uXXXX` and the short escapes of JSON and of most languages.
+/// True for characters that show nothing (control characters, and what Unicode calls ignorable by
+/// default: soft hyphens, zero-width characters, directions, selectors), and for what stands for one.
+fn unseen(c: char) -> bool {
+    (c.is_control() && !c.is_whitespace())
+        || matches!(c,
+            char::REPLACEMENT_CHARACTER | '\u{2400}'..='\u{2421}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// `\uXXXX`, `\u{…}`, the bytes `\xNN`, and the short escapes of JSON and of most languages.
 fn backslashes_decoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -133,6 +168,26 @@ fn backslashes_decoded(text: &str) -> String {
         }
         if !units.is_empty() {
             out.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
+            continue;
+        }
+        let mut bytes = Vec::new();
+        let mut tail = rest;
+        while let Some(byte) = tail.strip_prefix(['x', 'X']).and_then(|t| t.get(..2)).and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            bytes.push(byte);
+            rest = &tail[3..];
+            match rest.strip_prefix("\\") {
+                Some(next) if next.starts_with(['x', 'X']) => tail = next,
+                _ => break,
+            }
+        }
+        if !bytes.is_empty() {
+            out.push_str(&String::from_utf8_lossy(&bytes));
+            continue;
+        }
+        let braced = rest.strip_prefix("u{").and_then(|t| t.split_once('}'));
+        if let Some((c, after)) = braced.and_then(|(h, after)| Some((char::from_u32(u32::from_str_radix(h, 16).ok()?)?, after))) {
+            out.push(c);
+            rest = after;
             continue;
         }
         let mut chars = rest.chars();
@@ -238,12 +293,20 @@ mod tests {
             r"value Abc\\u002Bdef\\u0026ghi\\u003Cjkl\\u003EMno is bad",
             "value QWJjK2RlZiZnaGk8amtsPk1ubw is bad",
             "value 4162632b64656626676869 3c is bad",
+            "value 41 62 63 2B 64 65 66 26 67 68 69 is bad",
+            "value '41:62:63:2b:64:65:66:26:67:68:69' is bad",
+            "value [0x41, 0x62, 0x63, 0x2b, 0x64, 0x65, 0x66, 0x26, 0x67, 0x68, 0x69] is bad",
+            r"value \x41\x62\x63\x2B\x64ef\x26ghi is bad",
+            r"value \u{41}bc\u{2b}def&ghi is bad",
+            "value A\u{200b}b\u{ad}c\u{2060}+\u{feff}d\u{fe0f}e\u{34f}f\u{fffd}&ghi is bad",
         ] {
-            let secret = if text.contains("4162632b") { "Abc+def&ghi" } else { "Abc+def&ghi<jkl>Mno" };
+            let secret = if !text.contains("jkl") && !text.contains("QWJj") { "Abc+def&ghi" } else { "Abc+def&ghi<jkl>Mno" };
             assert!(reads(text, secret), "{text}: {:?}", readings(text));
         }
         assert!(reads(r"Schl\u00fcssel-Gr\u00f6\u00dfe-42", "Schlüssel-Größe-42"));
         assert!(reads(r"smile \ud83d\ude00!", "😀"));
+        assert!(reads(r"Gr\xc3\xb6\xc3\x9fe", "Größe"));
+        assert_eq!(*readings("at 10:15:30 on 2026-11-25"), "", "times are no text");
         assert!(reads("a+b%21", "a b!"));
         assert!(reads("WnE5", "Zq9"));
         for text in [
@@ -264,6 +327,7 @@ mod tests {
         assert!(holds("refused: the first tw elve…", secret));
         assert!(holds("…ed the last twelve is bad", "a secret that is named the last twelve"));
         assert!(holds("REFUSED: THE FIRST TWELVE", secret));
+        assert!(holds("refused: t\u{200b}h\u{ad}e fir\u{2060}st twe\u{feff}lve", secret));
         assert!(holds("refused: g t w e l v e t e n", "a b c d e f g twelve ten"));
         assert!(holds("at line 2: the second line g", "one\nthe second line goes here\nthree"));
         assert!(holds("…ond\u{240d} line goes here", "one\nthe second line goes here\nthree"));

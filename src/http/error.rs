@@ -69,6 +69,8 @@ pub struct ApiError {
     pub advice: Option<String>,
     /// True when the call may have taken effect all the same.
     pub ambiguous: bool,
+    /// True when nothing was sent, because another operation's failure told that it is in vain.
+    pub unsent: bool,
     pub retry_after: Option<Duration>,
 }
 
@@ -84,6 +86,7 @@ impl ApiError {
             request_id: None,
             advice: None,
             ambiguous: false,
+            unsent: false,
             retry_after: None,
         }
     }
@@ -124,6 +127,15 @@ impl ApiError {
 
     pub fn ambiguous(mut self, ambiguous: bool) -> Self {
         self.ambiguous = ambiguous;
+        self
+    }
+
+    /// The error of a further operation that is not sent after this one; `why` begins its
+    /// sentence: `not sent, because a write of this run was refused`.
+    pub fn unsent(mut self, why: &str) -> Self {
+        self.message = format!("{why}: {}", self.message);
+        self.ambiguous = false;
+        self.unsent = true;
         self
     }
 

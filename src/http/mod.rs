@@ -8,12 +8,14 @@ mod cx;
 mod disguise;
 mod error;
 mod pacer;
+mod pages;
 mod redact;
 mod seat;
 
 pub use cx::{Cx, Meter, WaitSink};
 pub use error::{ApiError, ErrorKind};
 pub use pacer::Pacer;
+pub use pages::Pages;
 pub use redact::Redactor;
 pub use seat::{Busy, Seat};
 
@@ -88,6 +90,12 @@ impl Answer {
     /// 2xx.
     pub fn ok(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// What is to be said of a 3xx answer: that it is a redirect, to which host, and that it is not
+    /// followed. `None` for other answers. The address itself is not shown: it may hold a ticket.
+    pub fn redirect(&self) -> Option<String> {
+        redirect(self.status, self.header("location"))
     }
 
     /// True when the service asks to go slower: 429, or 503 with a Retry-After.
@@ -178,6 +186,15 @@ impl Answer {
         let server = parse_http_date(self.header("date")?)?;
         Some(jiff::Timestamp::now().as_second() - server.as_second())
     }
+}
+
+/// [`Answer::redirect`], for an answer that another library holds.
+pub fn redirect(status: u16, location: Option<&str>) -> Option<String> {
+    (300..400).contains(&status).then(|| {
+        let host = location.and_then(|l| url::Url::parse(l.trim()).ok()).and_then(|u| u.host_str().map(str::to_owned));
+        let place = host.map_or_else(|| "another address".to_string(), |h| crate::model::text::brief(&h, 100));
+        format!("the answer is a redirect to {place}, which is not followed with a credential")
+    })
 }
 
 /// Parses an RFC 9110 date.

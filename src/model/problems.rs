@@ -57,17 +57,8 @@ impl Problems {
 
 impl std::fmt::Display for Problems {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (i, p) in self.0.iter().enumerate() {
-            if i > 0 {
-                f.write_str("; ")?;
-            }
-            if p.field.is_empty() {
-                f.write_str(&p.message)?;
-            } else {
-                write!(f, "{}: {}", p.field, p.message)?;
-            }
-        }
-        Ok(())
+        let told = |p: &FieldProblem| if p.field.is_empty() { p.message.clone() } else { format!("{}: {}", p.field, p.message) };
+        f.write_str(&super::text::joined(&self.0.iter().map(told).collect::<Vec<_>>()))
     }
 }
 

@@ -35,6 +35,19 @@ pub fn names<S: AsRef<str>>(all: &[S], most: usize) -> String {
     text
 }
 
+/// Sentences and parts of sentences as one: `a; b.` A full stop before a semicolon is left out.
+pub fn joined<S: AsRef<str>>(parts: &[S]) -> String {
+    let last = parts.len().saturating_sub(1);
+    let part = |(i, text): (usize, &S)| if i < last { text.as_ref().trim_end_matches('.').to_string() } else { text.as_ref().to_string() };
+    parts.iter().enumerate().map(part).collect::<Vec<_>>().join("; ")
+}
+
+/// False for what is no segment of a URL's path: nothing, and the words for the folder itself and
+/// the one above it, which a path swallows.
+pub fn is_segment(text: &str) -> bool {
+    !matches!(text.trim(), "" | "." | "..") && !text.contains(['/', '\\'])
+}
+
 /// True when a text names `name` as a word of its own: letters, digits and `._-` are of a name,
 /// but for the full stop that ends a sentence.
 pub fn mentions(text: &str, name: &str) -> bool {
@@ -73,6 +86,19 @@ mod tests {
         assert_eq!(names(&["a", "b"], 2), "a, b");
         assert_eq!(names(&["a", "b", "c", "d"], 2), "a, b and 2 more");
         assert_eq!(names::<&str>(&[], 2), "");
+    }
+
+    #[test]
+    fn sentences_are_joined_without_a_stop_before_the_semicolon() {
+        assert_eq!(joined(&["a is bad.", "b", "c is bad."]), "a is bad; b; c is bad.");
+        assert_eq!((joined::<&str>(&[]), joined(&["one."])), (String::new(), "one.".into()));
+    }
+
+    #[test]
+    fn what_a_path_swallows_is_no_segment() {
+        for (text, fits) in [("a", true), ("...", true), (".a", true), ("", false), (".", false), ("..", false), (" .. ", false), ("a/..", false)] {
+            assert_eq!(is_segment(text), fits, "{text}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::ownership::{NOT_ARRIVED, gone, live, owned, same_object, tampered};
 use super::{Ask, Change, Inputs, MASS_DELETE_FLOOR, Matcher, Plan, Skipped, Wanted, ask, count, counted};
 use crate::destination::{Desired, EntryState, Freshness};
 use crate::model::plan::Action;
+use crate::model::text::joined;
 
 /// Entries that would be deleted as this sync's own, if only their value proves that they are
 /// still as it left them.
@@ -118,12 +119,12 @@ pub(super) fn plan(
         plan.warnings.push(format!(
             "The source could not be read completely, so nothing is deleted ({} would be): {}.",
             count(found.len(), "key"),
-            why.join("; ")
+            joined(&why).trim_end_matches('.')
         ));
         for (fold, at) in found {
             let entry = &inputs.inventory.entries[at];
             if let Some(row) = inputs.ledger.rows.get(&fold).filter(|r| live(r) && same_object(entry, r)) {
-                let reason = format!("not deleted, because the source could not be read completely: {}", why.join("; "));
+                let reason = format!("not deleted, because the source could not be read completely: {}", joined(&why));
                 plan.skipped.push(Skipped { key: Some(entry.key.clone()), source_key: Some(row.source_key.clone()), reason });
             }
         }
@@ -192,10 +193,21 @@ pub(super) fn settle_asks(inputs: &Inputs<'_>, plan: &mut Plan) {
     if !earlier.is_empty() {
         plan.warnings.push(super::left_behind_text(&inputs.config.name, earlier, "under an earlier Key Schema"));
     }
-    let withheld = plan.changes.iter().filter(|c| c.action == Action::Delete && c.ask.as_ref().is_some_and(|a| !a.stops)).count();
-    if withheld > 0 {
+    // Only what this sync wrote has a key of the source.
+    let withheld = plan.changes.iter().filter(|c| c.action == Action::Delete && c.ask.as_ref().is_some_and(|a| !a.stops));
+    let (ours, foreign): (Vec<_>, Vec<_>) = withheld.partition(|c| c.source_key.is_some());
+    let (ours, foreign) = (ours.len(), foreign.len());
+    if ours > 0 {
         plan.warnings.push(counted(
-            withheld,
+            ours,
+            "key",
+            "that this sync wrote may hold another value there now and stays until you approve its deletion.",
+            "that this sync wrote may hold other values there now and stay until you approve their deletion.",
+        ));
+    }
+    if foreign > 0 {
+        plan.warnings.push(counted(
+            foreign,
             "key",
             "there was not written by this sync and stays until you approve its deletion.",
             "there were not written by this sync and stay until you approve their deletion.",

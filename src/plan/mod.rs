@@ -181,7 +181,7 @@ impl Plan {
         Some(format!(
             "Needs approval, nothing was written: {} ({}). Look at the plan, then approve in the terminal app or run again with --allow-delete.",
             count(stopping.len(), "key"),
-            told.join("; "),
+            crate::model::text::joined(&told),
         ))
     }
 

@@ -390,6 +390,20 @@ fn a_sentence_about_one_key_is_in_the_singular() {
 }
 
 #[test]
+fn a_key_that_was_edited_is_not_counted_among_those_of_others() {
+    let mut world = Memory { readable: true, ..Memory::default() };
+    let mut ledger = Ledger::default();
+    run(&mut world, &mut ledger, &config(None, true), &source(&[("A", "1"), ("MINE", "1")]), true, None);
+    ledger.settled = true;
+    world.put("MINE", "edited");
+    world.put("THEIRS", "1");
+    let (plan, _) = planned(&world, &ledger, &config(None, true), &source(&[("A", "1")]), Policy::default());
+    let told = |begin: &str| plan.warnings.iter().any(|w| w.starts_with(begin));
+    assert!(told("1 key there was not written by this sync and stays"), "{:?}", plan.warnings);
+    assert!(told("1 key that this sync wrote may hold another value there now and stays"), "{:?}", plan.warnings);
+}
+
+#[test]
 fn a_conflict_names_its_key_once() {
     let plan = |key: &str| want(&config(None, true), &source(&[(key, "1")]), &Keys).conflicts;
     assert_eq!(plan("a.b")[0].reason, "'.' is not allowed");

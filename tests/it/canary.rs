@@ -25,6 +25,8 @@ fn guises(secret: &str) -> Vec<String> {
     let entities = |text: &str| text.chars().map(|c| format!("&#{};", c as u32)).collect::<String>();
     let escapes = |text: &str| text.encode_utf16().map(|u| format!("\\u{u:04x}")).collect::<String>();
     let hex: String = secret.bytes().map(|b| format!("{b:02X}")).collect();
+    let joined = |text: &str, with: &str| text.chars().map(String::from).collect::<Vec<_>>().join(with);
+    let listed = |text: &str, with: &str| text.bytes().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(with);
     vec![
         secret.to_uppercase(),
         secret.to_lowercase(),
@@ -35,6 +37,12 @@ fn guises(secret: &str) -> Vec<String> {
         entities(&tail),
         escapes(&tail),
         hex,
+        joined(&tail, "\u{200b}"),
+        joined(&tail, "\u{ad}"),
+        joined(&tail, "\u{2060}"),
+        listed(&tail, " "),
+        listed(&tail, ":"),
+        format!("\\x{}", listed(&tail, "\\x")),
         standard.encode(format!("{{\"value\":\"{tail}\"}}")),
         standard.encode(json!({"content": standard.encode(secret)}).to_string()),
     ]

@@ -136,6 +136,13 @@ pub fn wrap<E: ProvideErrorMetadata>(cx: &Cx, about: &str, error: &SdkError<E, R
 fn coded(cx: &Cx, about: &str, code: Option<&str>, message: Option<&str>, raw: &Raw) -> ApiError {
     let status = raw.status().as_u16();
     let id = raw.headers().get("x-amzn-requestid").or_else(|| raw.headers().get("x-amz-request-id"));
+    if let Some(told) = crate::http::redirect(status, raw.headers().get("location")) {
+        return ApiError::new(ErrorKind::NotTheService, SERVICE, format!("{about}: {told}"))
+            .advice("AWS does not redirect: check the endpoint and the proxy settings of the connection.")
+            .status(status)
+            .request_id(id)
+            .masked(cx);
+    }
     let Some(code) = code.filter(|c| !c.is_empty()) else {
         // Not an AWS answer: a proxy's page, a portal, a gateway's error.
         return match status {
@@ -255,6 +262,10 @@ mod tests {
         assert_eq!(coded(&cx, "x", None, None, &raw(503)).kind, ErrorKind::Transient);
         assert_eq!(coded(&cx, "x", None, None, &raw(200)).kind, ErrorKind::NotTheService);
         assert_eq!(coded(&cx, "x", None, None, &raw(429)).kind, ErrorKind::Throttled);
+        let mut moved = raw(301);
+        moved.headers_mut().insert("location", "https://elsewhere.example/x?ticket=1");
+        let error = coded(&cx, "x", None, None, &moved);
+        assert!(error.kind == ErrorKind::NotTheService && error.text().contains("a redirect to elsewhere.example, which"), "{error}");
         let mut slow = raw(400);
         slow.headers_mut().insert("x-amz-retry-after", "300");
         assert_eq!(coded(&cx, "x", Some("ThrottlingException"), None, &slow).retry_after, Some(Duration::from_millis(300)));

@@ -23,7 +23,7 @@ use super::shared::Shared;
 use super::stops::Stops;
 use super::tags::{TagDelta, Tags, Wanted};
 use crate::destination::{Desired, Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Missing, Read, Shape};
-use crate::http::{ApiError, Cx, ErrorKind};
+use crate::http::{ApiError, Cx, ErrorKind, Pages};
 use crate::model::ledger::{Ledger, LedgerRow};
 
 /// Confirming and reading calls in flight.
@@ -52,7 +52,7 @@ impl Items {
         'listing: loop {
             let mut by_arn: HashMap<String, Listed> = HashMap::new();
             let mut next: Option<String> = None;
-            let mut seen = HashSet::new();
+            let mut pages = Pages::of(super::spec::SERVICE, "ListSecrets: the list");
             loop {
                 let page = match self.api.list_page(cx, prefix, next.as_deref(), None).await {
                     Ok(page) => page,
@@ -63,17 +63,14 @@ impl Items {
                     }
                     Err(e) => return Err(e),
                 };
+                let arns: Vec<String> = page.secrets.iter().map(|s| s.arn.clone()).collect();
                 for secret in page.secrets.into_iter().filter(|s| s.name.starts_with(prefix)) {
                     // A secret that moves between pages while they are read appears twice: the last wins.
                     by_arn.insert(secret.arn.clone(), secret);
                 }
-                match page.next.filter(|t| !t.is_empty()) {
-                    None => break 'listing Ok(one_per_name(by_arn)),
-                    Some(token) if !seen.insert(token.clone()) => {
-                        return Err(ApiError::new(ErrorKind::NotTheService, super::spec::SERVICE, "ListSecrets: the pages run in a circle"));
-                    }
-                    token => next = token,
-                }
+                let Some(token) = page.next.filter(|t| !t.is_empty()) else { break 'listing Ok(one_per_name(by_arn)) };
+                pages.turn(&token, arns)?;
+                next = Some(token);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::errors::entry;
 use super::lanes::Lane;
 use super::spec::SERVICE;
 use super::tags::{TagDelta, Tags};
-use crate::http::{ApiError, Cx, ErrorKind};
+use crate::http::{ApiError, Cx, ErrorKind, Pages};
 use crate::model::{SecretValue, Time};
 
 /// Ids one BatchGetSecretValue may carry.
@@ -184,7 +184,9 @@ impl Api {
     pub async fn batch_get(&self, cx: &Cx, arns: &[String]) -> Result<Vec<(String, Result<Got, ApiError>)>, ApiError> {
         let mut out = Vec::with_capacity(arns.len());
         let mut next: Option<String> = None;
+        let mut pages = Pages::of(super::spec::SERVICE, format!("{}: the list", BATCH_GET.name));
         loop {
+            let before = out.len();
             let answer = self
                 .call(cx, BATCH_GET, "", |c, probe| {
                     c.sm.batch_get_secret_value()
@@ -210,7 +212,10 @@ impl Api {
                 out.push((id.clone(), Err(entry(&format!("{} {id}", BATCH_GET.name), refused.error_code().unwrap_or_default(), &text))));
             }
             match answer.next_token() {
-                Some(token) if next.as_deref() != Some(token) => next = Some(token.to_string()),
+                Some(token) if next.as_deref() != Some(token) => {
+                    pages.turn(token, out[before..].iter().map(|(id, _)| id.clone()))?;
+                    next = Some(token.to_string());
+                }
                 _ => return Ok(out),
             }
         }

@@ -24,16 +24,11 @@ impl Stops {
     pub fn before(&self, action: Action, key: &str) -> Option<ApiError> {
         let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, Some(error))) = denied.get(&action).filter(|(names, _)| names.len() >= DENIALS) {
-            let mut error = error.clone();
-            error.message = format!("not tried, because it was denied {DENIALS} times: {}", error.message);
-            return Some(error);
+            return Some(error.clone().unsent(&format!("not tried, because it was denied {DENIALS} times")));
         }
         drop(denied);
         let error = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().filter(|_| action != Action::Delete);
-        error.map(|mut error| {
-            error.message = format!("not tried, because the KMS key failed before: {}", error.message);
-            error
-        })
+        error.map(|error| error.unsent("not tried, because the KMS key failed before"))
     }
 
     /// Remembers a failure.

@@ -158,10 +158,12 @@ pub(super) fn passing(answer: &Answer) -> bool {
 /// questions matters: a sign-in page must never be taken for "no data".
 pub(super) fn judge(cx: &Cx, doing: Doing, facts: Facts<'_>, answer: Answer) -> Result<Answer, ApiError> {
     let status = answer.status;
-    if (300..400).contains(&status) {
-        let to = answer.header("location").and_then(|l| url::Url::parse(l).ok()).and_then(|u| u.host_str().map(str::to_owned));
-        let to = to.map(|h| format!(" to {}", brief(&h, 80))).unwrap_or_default();
-        return Err(sign_in(cx, &answer, facts, &format!("the service answers with a redirect{to} instead of data: the credential is not accepted")));
+    if let Some(told) = answer.redirect() {
+        // A 302 leads to the sign-in; other redirects say nothing about the credential.
+        return Err(match status {
+            302 => sign_in(cx, &answer, facts, &format!("{told}: the credential is not accepted")),
+            _ => not_the_service(&answer, &told),
+        });
     }
     if status == 203 {
         return Err(sign_in(cx, &answer, facts, "the service answers with its sign-in page: the credential is not accepted"));

@@ -1,6 +1,6 @@
 //! Finding the group: by name over pages, by id, and when it is not where it was.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -9,10 +9,10 @@ use super::SERVICE;
 use super::api::Resource;
 use super::client::{Call, Client, Scope};
 use super::errors::Doing;
-use super::group::{Group, Tally};
+use super::group::{Group, Tally, continuation};
 use super::target::{DevOpsTarget, Removal};
 use crate::destination::Listing;
-use crate::http::{ApiError, Cx, ErrorKind};
+use crate::http::{ApiError, Cx, ErrorKind, Pages};
 use crate::model::text::brief;
 
 const LIST: &str = "GET /{project}/_apis/distributedtask/variablegroups";
@@ -31,7 +31,7 @@ impl DevOpsTarget {
     async fn groups(&self, cx: &Cx, name: Option<&str>) -> Result<Vec<Group>, ApiError> {
         let mut all: HashMap<i64, Group> = HashMap::new();
         let mut token: Option<String> = None;
-        let mut seen = HashSet::new();
+        let mut pages = Pages::of(SERVICE, "the list of variable groups");
         let mut tally = Tally::default();
         loop {
             let mut query = Vec::with_capacity(4);
@@ -39,20 +39,13 @@ impl DevOpsTarget {
             query.extend([("$top", "100".to_string()), ("queryOrder", "idAscending".to_string())]);
             query.extend(token.clone().map(|t| ("continuationToken", t)));
             let answer = self.client.send(cx, &list_call(&self.project, query)).await?;
-            all.extend(Group::list(&answer, &mut tally)?.into_iter().map(|g| (g.id, g)));
-            let next = answer.header("x-ms-continuationtoken").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
-            match next {
-                None => break,
-                // A list in part could hide the group, and a second one would be made.
-                Some(next) if !seen.insert(next.clone()) => {
-                    return Err(ApiError::new(
-                        ErrorKind::NotTheService,
-                        SERVICE,
-                        "the list of variable groups turns in a circle: a page names an earlier one as the next",
-                    ));
-                }
-                Some(next) => token = Some(next),
-            }
+            let groups = Group::list(&answer, &mut tally)?;
+            let ids: Vec<i64> = groups.iter().map(|g| g.id).collect();
+            all.extend(groups.into_iter().map(|g| (g.id, g)));
+            let Some(next) = continuation(&answer) else { break };
+            // A list in part could hide the group, and a second one would be made.
+            pages.turn(&next, ids.iter().map(|id| id.to_ne_bytes()))?;
+            token = Some(next);
         }
         tally.complete("variable groups")?;
         let mut groups: Vec<Group> = all.into_values().collect();

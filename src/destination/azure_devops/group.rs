@@ -114,6 +114,11 @@ impl Group {
     }
 }
 
+/// The token of the next page of a list, where there is one.
+pub(super) fn continuation(answer: &Answer) -> Option<String> {
+    answer.header("x-ms-continuationtoken").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned)
+}
+
 /// Counts what the pages of a list bring against what they say they bring.
 #[derive(Default)]
 pub(super) struct Tally {

@@ -60,9 +60,15 @@ impl Provider for AzureDevOps {
 
     fn check(&self, config: &Map, _options: &SyncOptions, problems: &mut Problems) {
         let mut reader = Reader { object: config, prefix: "destinationConfig.", problems };
-        reader.text("devopsProjectId", true, 256);
+        let project = reader.text("devopsProjectId", true, 256).unwrap_or_default();
         reader.text("devopsProjectName", false, 256);
         reader.text("variableGroupName", false, 256);
+        if !project.is_empty()
+            && let Some(why) = no_project(&project)
+        {
+            let field = "destinationConfig.devopsProjectId";
+            problems.add(field, "project", format!("{field} must be a project's id or name: {why}."));
+        }
     }
 
     fn label(&self, config: &Map) -> String {
@@ -93,6 +99,19 @@ impl Provider for AzureDevOps {
     }
 }
 
+/// Why a text is neither the id nor the name of a project. Microsoft: "Naming restrictions and
+/// conventions", project names.
+fn no_project(text: &str) -> Option<String> {
+    const NEVER: &str = "\\/:*?\"<>|;#${},+=[]";
+    if let Some(bad) = text.chars().find(|c| c.is_control() || NEVER.contains(*c)) {
+        return Some(format!("{bad:?} is not allowed in it"));
+    }
+    if text.starts_with('_') {
+        return Some("it does not begin with an underscore".into());
+    }
+    (text.starts_with('.') || text.ends_with('.')).then(|| "it neither begins nor ends with a full stop".to_string())
+}
+
 /// A filled text of a configuration.
 fn text<'m>(config: &'m Map, field: &str) -> Option<&'m str> {
     config.get(field).and_then(serde_json::Value::as_str).map(str::trim).filter(|t| !t.is_empty())
@@ -116,6 +135,26 @@ mod tests {
         AzureDevOps.check(&config(r#"{"devopsProjectId": "", "variableGroupName": 3}"#), &SyncOptions::default(), &mut problems);
         assert!(problems.of("destinationConfig.devopsProjectId").is_some());
         assert!(problems.of("destinationConfig.variableGroupName").is_some());
+        for (project, fits) in [
+            ("Fabrikam Fiber 1.2", true),
+            ("ünï & co (EU)", true),
+            (".", false),
+            ("..", false),
+            ("a/b", false),
+            ("a\nb", false),
+            ("_apis", false),
+            ("a?b", false),
+            ("a.", false),
+        ] {
+            let mut problems = Problems::default();
+            AzureDevOps.check(
+                &serde_json::json!({"devopsProjectId": project}).as_object().cloned().expect("an object"),
+                &SyncOptions::default(),
+                &mut problems,
+            );
+            let rule = problems.0.first().map(|p| (p.field.as_str(), p.rule.as_str()));
+            assert_eq!(rule, (!fits).then_some(("destinationConfig.devopsProjectId", "project")), "{project}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A connection in use: its test, the pickers, and opening a target.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -10,12 +10,12 @@ use serde_json::Value;
 use super::api::Resource;
 use super::client::{Call, Client, Scope};
 use super::errors::{Doing, is_guid};
-use super::group::Tally;
+use super::group::{Tally, continuation};
 use super::target::DevOpsTarget;
 use super::trace::Trace;
 use super::{SERVICE, text};
 use crate::destination::{Choice, Destination, Session, Target, TestReport};
-use crate::http::{ApiError, Cx, ErrorKind};
+use crate::http::{ApiError, Cx, ErrorKind, Pages};
 use crate::model::connection::ResolvedConnection;
 use crate::model::text::brief;
 use crate::model::{Map, Memory};
@@ -42,25 +42,22 @@ impl DevOpsSession {
     async fn projects(&self, cx: &Cx) -> Result<Vec<Value>, ApiError> {
         let mut all: Vec<Value> = Vec::new();
         let mut token: Option<String> = None;
-        let mut seen = HashSet::new();
+        let mut pages = Pages::of(SERVICE, "the list of projects");
         let mut tally = Tally::default();
         loop {
             let mut query = vec![("$top", "100".to_string())];
             query.extend(token.clone().map(|t| ("continuationToken", t)));
             let answer = self.client.send(cx, &list_projects(query)).await?;
-            all.extend(tally.page(&answer, "a list of projects")?);
-            let next = answer.header("x-ms-continuationtoken").map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
-            match next {
-                None => return tally.complete("projects").map(|()| all),
-                Some(next) if !seen.insert(next.clone()) => {
-                    return Err(ApiError::new(
-                        ErrorKind::NotTheService,
-                        SERVICE,
-                        "the list of projects turns in a circle: a page names an earlier one as the next",
-                    ));
-                }
-                Some(next) => token = Some(next),
+            let projects = tally.page(&answer, "a list of projects")?;
+            let next = continuation(&answer);
+            if let Some(next) = &next {
+                pages.turn(next, projects.iter().map(Value::to_string))?;
             }
+            all.extend(projects);
+            if next.is_none() {
+                return tally.complete("projects").map(|()| all);
+            }
+            token = next;
         }
     }
 

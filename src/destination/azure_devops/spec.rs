@@ -8,6 +8,7 @@ use crate::model::connection::{AppSpec, Connection, ConnectionMethod, Connection
 use super::SERVICE;
 use super::api::Version;
 use super::errors::is_guid;
+use crate::model::text::is_segment;
 
 pub(super) static SPEC: Spec = Spec {
     kind: "azure-devops",
@@ -123,7 +124,7 @@ pub(super) static APP: AppSpec = AppSpec {
 fn check(connection: &Connection, problems: &mut Problems) {
     crate::destination::entra::check_ids(connection, problems);
     if let Some(Credential::Plain(name)) = connection.credentials.get("orgName")
-        && name.contains(['/', '\\', '?', '#'])
+        && (name.contains(['/', '\\', '?', '#']) || (!name.trim().is_empty() && !is_segment(name)))
     {
         problems.add("credentials.orgName", "name", "credentials.orgName is the organization's name alone, without an address.");
     }

@@ -185,7 +185,11 @@ impl Vault {
             });
             let answer = sent.await.map_err(|e| self.unreachable(e))?;
             match answer.status {
-                300..=399 => return Err(redirected(&answer)),
+                300..=399 => {
+                    let told = answer.redirect().unwrap_or_default();
+                    let error = ApiError::new(ErrorKind::NotTheService, SERVICE, told).status(answer.status);
+                    return Err(error.advice("A vault does not redirect: check the Vault Base URL and the proxy settings."));
+                }
                 401 => {
                     let refused = self.challenged(cx, &answer);
                     if renewed || refused.final_word {
@@ -267,14 +271,6 @@ struct Refused {
     error: ApiError,
     claims: Option<String>,
     final_word: bool,
-}
-
-fn redirected(answer: &Answer) -> ApiError {
-    let host = answer.header("location").and_then(|l| url::Url::parse(l).ok()).and_then(|u| u.host_str().map(str::to_owned));
-    let place = host.map_or_else(|| "another address".to_string(), |h| brief(&h, 100));
-    ApiError::new(ErrorKind::NotTheService, SERVICE, format!("the vault's address redirects to {place}; redirects are not followed"))
-        .status(answer.status)
-        .advice("A vault does not redirect: check the Vault Base URL and the proxy settings.")
 }
 
 fn is_guid(text: &str) -> bool {

@@ -13,14 +13,12 @@ use super::keys::{Keys, is_name};
 use super::stamp::Mark;
 use super::wire::{Keep, Secret, not_a_vault, page};
 use crate::destination::{Desired, Destination, Entry, EntryState, Freshness, Inventory, KeySpace, Listing, Read, Shape, Target};
-use crate::http::{Answer, ApiError, Cx, ErrorKind, same_origin};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, Pages, same_origin};
 use crate::model::ledger::LedgerRow;
 use crate::model::text::brief;
 
 /// The largest page the service gives.
 const PAGE: &str = "25";
-/// No vault has this many pages: a chain of links that long is a loop.
-const MOST_PAGES: usize = 100_000;
 /// Reads in flight at once.
 pub(super) const READERS: usize = 12;
 
@@ -63,22 +61,24 @@ impl KeyVaultTarget {
     async fn pages(&self, cx: &Cx, path: &'static str, label: &'static str, enough: Option<usize>) -> Result<(Vec<Secret>, bool), ApiError> {
         let mut url = self.vault.url(&[path]);
         url.query_pairs_mut().append_pair("maxresults", PAGE);
-        let (mut all, mut seen) = (Vec::new(), HashSet::new());
-        for _ in 0..enough.unwrap_or(MOST_PAGES) {
+        let (mut all, mut pages) = (Vec::new(), Pages::of(SERVICE, format!("the vault's list of {path}")));
+        for read in 1.. {
             let answer = self.vault.page(cx, url.clone(), label).await?;
             if !answer.ok() {
                 return Err(failure(cx, &answer, if path == "secrets" { "list secrets" } else { "list deleted secrets" }, Right::List));
             }
             let page = page(&answer, if path == "secrets" { "the list of secrets" } else { "the list of deleted secrets" })?;
+            let ids: Vec<Vec<u8>> = page.value.iter().map(|s| s.id.clone().unwrap_or_default().into_bytes()).collect();
             all.extend(page.value);
             // Pages may be short or empty: only a missing link ends the list.
             let Some(link) = page.next_link.filter(|l| !l.trim().is_empty()) else { return Ok((all, true)) };
             url = self.follow(&url, &link)?;
-            if !seen.insert(url.as_str().to_string()) {
-                return Err(odd("the vault's list leads in a circle: a page names an earlier one as the next"));
+            pages.turn(url.as_str(), ids)?;
+            if enough.is_some_and(|enough| read >= enough) {
+                break;
             }
         }
-        if enough.is_some() { Ok((all, false)) } else { Err(odd("the vault's list does not end")) }
+        Ok((all, false))
     }
 
     /// The next page's URL. The token goes there, so it must be the vault's own.

@@ -40,6 +40,10 @@ impl Variables {
             self.api.set_slashed(other);
             return Ok(rows);
         }
+        if refused.redirect().is_some() {
+            // It says where, which is more than whether Pipelines is on.
+            return Err(self.failed(cx, &refused, &self.what()));
+        }
         let address = self.address();
         let call = Call::get(
             "/repositories/{workspace}/{repository}/pipelines_config",

@@ -127,7 +127,7 @@ fn request_id(answer: &Answer, told: &Told) -> Option<String> {
 /// variables of acme/api`. `place` is `acme/api`. `value` is the value the request carried.
 pub fn of(cx: &Cx, auth: &Auth, answer: &Answer, what: &str, place: Option<&str>, value: Option<&SecretValue>) -> ApiError {
     let told = Told::read(&answer.body);
-    let said = told.sentence().or_else(|| value.is_none().then(|| answer.excerpt()).filter(|e| !e.is_empty()));
+    let said = answer.redirect().or_else(|| told.sentence()).or_else(|| value.is_none().then(|| answer.excerpt()).filter(|e| !e.is_empty()));
     let said = said.map(|s| mask(cx, &s, value));
     let message = said.map_or_else(|| what.to_string(), |s| format!("{what}: {s}"));
     let (kind, advice) = classify(auth, answer, &told, place);
@@ -181,7 +181,7 @@ fn classify(auth: &Auth, answer: &Answer, told: &Told, place: Option<&str>) -> (
     match answer.status {
         300..=399 => (
             ErrorKind::NotTheService,
-            Some("The API answered with a redirect, which is not followed with a credential: check the endpoint, and whether the repository was renamed.".into()),
+            Some("Check the endpoint and the proxy settings of the connection, and whether the repository was renamed or moved.".into()),
         ),
         400 if told.malformed() => {
             (ErrorKind::Invalid, Some("An id in the configuration is not one: pick the deployment environment again (its uuid, in braces).".into()))
@@ -191,7 +191,9 @@ fn classify(auth: &Auth, answer: &Answer, told: &Told, place: Option<&str>) -> (
         402 => (ErrorKind::Quota, Some("The workspace's plan or its build minutes do not allow it: see Workspace settings, Plan details.".into())),
         403 => (
             ErrorKind::Permission,
-            Some(format!("The account must be administrator of {place}; also check the workspace's IP allowlist (Workspace settings, Access controls).")),
+            Some(format!(
+                "The account must be administrator of {place}; also check the workspace's IP allowlist (Workspace settings, Access controls)."
+            )),
         ),
         404 => (
             ErrorKind::NotFound,
@@ -273,7 +275,8 @@ fn token_advice(auth: &Auth) -> String {
 /// The error of the OAuth token call.
 pub fn of_token_call(cx: &Cx, answer: &Answer) -> ApiError {
     let told = Told::read(&answer.body);
-    let message = cx.redact(&told.message.clone().unwrap_or_else(|| answer.excerpt()));
+    let message = answer.redirect().or(told.message.clone()).unwrap_or_else(|| answer.excerpt());
+    let message = cx.redact(&message);
     let limited = limit_advice(answer);
     let (kind, advice) = match (answer.status, told.key.as_deref()) {
         (_, Some("invalid_grant")) => (ErrorKind::Auth, "Tick \"This is a private consumer\" at the OAuth consumer."),

@@ -75,23 +75,13 @@ impl Provider for Bitbucket {
                 "destinationConfig.environmentId must be the environment's uuid in braces, its name or its slug.",
             );
         }
-        if let Some(other) = place::contradiction(config) {
-            problems.add(
-                "destinationConfig.repositorySlug",
-                "contradiction",
-                format!(
-                    "destinationConfig.repositorySlug names the workspace {}, destinationConfig.workspaceSlug another one.",
-                    crate::model::text::brief(&other, 60)
-                ),
-            );
-        }
         if place.repository.is_empty() {
             problems.add("destinationConfig.repositorySlug", "required", "destinationConfig.repositorySlug is required.");
         }
         if let Some(named) = Place::stranger(config) {
             problems.add(
                 "destinationConfig.repositorySlug",
-                "workspace",
+                "contradiction",
                 format!(
                     "destinationConfig.repositorySlug names a repository of the workspace {}, but workspaceSlug is {}.",
                     text::brief(&named, 80),

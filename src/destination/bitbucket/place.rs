@@ -100,17 +100,6 @@ impl Place {
     }
 }
 
-/// The workspace that a repository's pasted address names, when the workspace's own field names another.
-pub fn contradiction(config: &Map) -> Option<String> {
-    let get = |name: &str| config.get(name).and_then(serde_json::Value::as_str).map(str::trim).unwrap_or_default();
-    let (named, _) = pasted(get("repositorySlug"))?;
-    let workspace = get("workspaceSlug");
-    let workspace = pasted(workspace).map_or_else(|| workspace.to_string(), |(ws, _)| ws);
-    // A uuid may be the same workspace: only the service knows.
-    let known = !workspace.is_empty() && uuid(&workspace).is_none() && uuid(&named).is_none();
-    (known && !workspace.eq_ignore_ascii_case(&named)).then_some(named)
-}
-
 /// `https://bitbucket.org/ws/repo/…`, `bitbucket.org/ws/repo`, `git@bitbucket.org:ws/repo.git` or `ws/repo`.
 fn pasted(text: &str) -> Option<(String, String)> {
     let rest = text.strip_prefix("git@bitbucket.org:").or_else(|| {

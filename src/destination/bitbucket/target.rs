@@ -383,9 +383,10 @@ pub fn usable(uuid: &str) -> bool {
 }
 
 impl Variables {
-    /// The error that ended all writes of this run, if any.
+    /// The error of a write that is not sent any more, when one ended all writes of this run.
     pub(super) fn stopped(&self) -> Option<ApiError> {
-        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        fatal.map(|error| error.unsent("not sent, because another write of this run was refused for all of them"))
     }
 
     /// Remembers what stops every further write, and that writing is possible at all.

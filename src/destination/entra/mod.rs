@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Policy, join};
 use crate::model::connection::{Connection, Credential, check_words};
+use crate::model::text::is_segment;
 use crate::model::{Problems, SecretValue};
 
 /// The word under which token requests are counted.
@@ -50,7 +51,9 @@ pub fn check_ids(connection: &Connection, problems: &mut Problems) {
     let microsofts = authority.is_none_or(|url| url.host_str().and_then(cloud_of_authority).is_some());
     let word = |text: &str| !text.starts_with('-') && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'));
     if let Some(tenant) = text("tenantId").filter(|t| !t.contains(char::is_whitespace))
-        && (!word(tenant) || (microsofts && !is_guid(tenant) && !tenant.trim_matches('.').contains('.')))
+        && (!word(tenant)
+            || (!tenant.is_empty() && !is_segment(tenant))
+            || (microsofts && !is_guid(tenant) && !tenant.trim_matches('.').contains('.')))
     {
         problems.add("credentials.tenantId", "tenant", "credentials.tenantId must be a GUID or a domain name.");
     }

@@ -11,7 +11,7 @@ use super::SERVICE;
 use super::calls::{Call, Service};
 use super::region::Endpoints;
 use super::signer::{Signer, encode};
-use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Policy};
+use crate::http::{Answer, ApiError, Cx, ErrorKind, Http, Pacer, Pages, Policy};
 use crate::model::Time;
 
 /// Attempts of one call, as Oracle's SDKs make.
@@ -20,8 +20,6 @@ const ATTEMPTS: u32 = 8;
 const SCREEN_ATTEMPTS: u32 = 3;
 /// The service limits a user's rate without saying for how long: everyone waits this long, then longer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Pages of one list before it is called endless.
-const PAGES: usize = 10_000;
 
 /// One quota: how fast, and how many in flight.
 struct Lane {
@@ -162,8 +160,8 @@ impl Client {
         let mut all = Vec::new();
         let mut limit = limit;
         let mut page: Option<String> = None;
-        let mut seen = std::collections::HashSet::new();
-        for _ in 0..PAGES {
+        let mut pages = Pages::of(SERVICE, format!("{}: the list", call.label));
+        loop {
             let mut query = query.to_vec();
             query.extend(limit.map(|l| ("limit", l)));
             query.extend(page.as_deref().map(|p| ("page", p)));
@@ -178,15 +176,9 @@ impl Client {
             }
             all.extend(answer.json::<Vec<T>>(SERVICE)?);
             let Some(next) = answer.header("opc-next-page").filter(|n| !n.is_empty()) else { return Ok(all) };
-            if !seen.insert(next.to_string()) {
-                return Err(self.endless(call, "the same page token came twice"));
-            }
+            let entries: Vec<serde_json::Value> = answer.json(SERVICE)?;
+            pages.turn(next, entries.iter().map(serde_json::Value::to_string))?;
             page = Some(next.to_string());
         }
-        Err(self.endless(call, "it has too many pages"))
-    }
-
-    fn endless(&self, call: &Call, why: &str) -> ApiError {
-        ApiError::new(ErrorKind::NotTheService, SERVICE, format!("{}: the list does not end: {why}", call.label))
     }
 }

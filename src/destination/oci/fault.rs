@@ -100,7 +100,7 @@ const TABLE: &[(u16, &str, &str, ErrorKind, &str)] = &[
 pub(super) fn error(cx: &Cx, call: &Call, answer: &Answer) -> ApiError {
     let body: Body = if answer.is_json() { serde_json::from_slice(&answer.body).unwrap_or_default() } else { Body::default() };
     let code = body.code.unwrap_or_default();
-    let said = body.message.filter(|m| !m.trim().is_empty()).unwrap_or_else(|| answer.excerpt());
+    let said = answer.redirect().or(body.message.filter(|m| !m.trim().is_empty())).unwrap_or_else(|| answer.excerpt());
     let said = cx.redact(&said);
     let reason = if said.trim().is_empty() { String::new() } else { format!(": {said}") };
     let row = TABLE.iter().find(|(status, c, text, ..)| {

@@ -68,9 +68,29 @@ const NOT_PEM: &str = "this is not a PEM private key (it begins with -----BEGIN 
 const ENCRYPTED: &str = "this private key is encrypted: give its passphrase";
 const WRONG_PASSPHRASE: &str = "the passphrase does not open this private key";
 
-/// Keys pasted out of environment files often carry `\n` as two characters.
+/// Keys pasted out of environment files often carry `\n` as two characters; in a field of one line
+/// the line breaks are spaces, or nothing.
 fn unescape(text: &str) -> String {
-    if text.contains('\n') { text.to_string() } else { text.replace("\\r", "").replace("\\n", "\n") }
+    if text.trim().contains('\n') {
+        return text.to_string();
+    }
+    let text = text.replace("\\r", "").replace("\\n", "\n");
+    match headers_apart(&text) {
+        Some(whole) if !text.trim().contains('\n') => whole,
+        _ => text,
+    }
+}
+
+/// A key of one line with the headers of RFC 1421 on lines of their own: an old encrypted key
+/// means nothing without them. `None` for a text without such headers.
+fn headers_apart(text: &str) -> Option<String> {
+    let (begin, rest) = text.split_once("Proc-Type:")?;
+    let (kind, rest) = rest.split_once("DEK-Info:")?;
+    let (cipher, rest) = rest.split_once(',')?;
+    // The initial vector is as long as the cipher's block; base64 may follow without a space.
+    let digits = if cipher.trim().starts_with("DES") { 16 } else { 32 };
+    let (iv, body) = rest.trim_start().split_at_checked(digits)?;
+    Some(format!("{}\nProc-Type: {}\nDEK-Info: {},{iv}\n\n{}", begin.trim(), kind.trim(), cipher.trim(), body.trim_start()))
 }
 
 fn refusal(why: &str) -> String {

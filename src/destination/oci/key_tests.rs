@@ -60,6 +60,12 @@ fn encrypted_forms() {
         assert!(wrong.contains("passphrase"), "{what}: {wrong}");
         let labelled = format!("{}\nOCI_API_KEY", text.trim_end());
         assert_eq!(load(&labelled, Some(PASSPHRASE)).as_deref(), Ok(TEST_FINGERPRINT), "{what} with a label");
+        // As fields of one line leave it: line breaks are spaces, or gone.
+        for between in [" ", ""] {
+            let line = text.trim().replace('\n', between);
+            assert_eq!(load(&line, Some(PASSPHRASE)).as_deref(), Ok(TEST_FINGERPRINT), "{what} on one line: {between:?}");
+            assert!(load(&line, None).expect_err("no passphrase").contains("encrypted"), "{what} on one line: {between:?}");
+        }
     }
 }
 

@@ -60,6 +60,17 @@ pub(super) fn name(word: &str) -> String {
     known(word.trim()).map_or_else(|| word.trim().to_ascii_lowercase(), |(name, _, _)| name.to_string())
 }
 
+/// True for a region that is known by name or code, for a name in the form of Oracle's
+/// (`eu-frankfurt-1`: new ones open every month), and for the domain of a private region.
+pub(super) fn is_region(word: &str) -> bool {
+    let word = word.trim();
+    let parts: Vec<&str> = word.split('-').collect();
+    let numbered = parts.last().is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    let named = parts.len() >= 3 && parts[..parts.len() - 1].iter().all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphabetic()));
+    let domain = word.contains('.') && word.split('.').all(|label| !label.is_empty());
+    known(word).is_some() || domain || (numbered && named)
+}
+
 /// The region in the name of one of Oracle's hosts: `vaults.eu-frankfurt-1.oci.oraclecloud.com`.
 fn of_host(host: &str) -> Option<&'static str> {
     host.split('.').find_map(|label| known(label).filter(|(name, ..)| *name == label).map(|(name, ..)| name))
@@ -215,6 +226,26 @@ mod tests {
 
     fn endpoints(region: &str, tenancy: &str, settings: serde_json::Value) -> Endpoints {
         Endpoints::new(&connection(settings), region, tenancy).expect("endpoints")
+    }
+
+    #[test]
+    fn what_can_be_a_region() {
+        for (word, fits) in [
+            ("eu-frankfurt-1", true),
+            ("FRA", true),
+            ("us-gov-phoenix-1", true),
+            ("xx-newtown-12", true),
+            ("region.private.example", true),
+            ("ZQCANARYZQ", false),
+            ("frankfurt", false),
+            ("eu-frankfurt", false),
+            ("eu--1", false),
+            ("eu-1", false),
+            ("a..b", false),
+            ("", false),
+        ] {
+            assert_eq!(is_region(word), fits, "{word}");
+        }
     }
 
     #[test]

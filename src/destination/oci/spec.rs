@@ -87,6 +87,17 @@ fn check_connection(connection: &Connection, problems: &mut Problems) {
     {
         problems.add("credentials.region", "region", format!("credentials.region is a name such as eu-frankfurt-1; {bad:?} is not allowed."));
     }
+    // Where the operator names the hosts, the word may be an emulator's own.
+    else if let Some(region) = plain("region").filter(|r| !r.is_empty() && !super::region::is_region(r))
+        && !connection.settings.keys().any(|name| name.to_ascii_lowercase().ends_with("endpoint"))
+    {
+        let region = crate::model::text::brief(&region, 60);
+        problems.add(
+            "credentials.region",
+            "region",
+            format!("credentials.region is a name such as eu-frankfurt-1; {region:?} does not look like one."),
+        );
+    }
     let fingerprint = plain("fingerprint").map(|f| key::normalise(&f));
     if fingerprint == Some(None) {
         problems.add("credentials.fingerprint", "fingerprint", "credentials.fingerprint must be 16 hex pairs joined by colons.");

@@ -71,6 +71,9 @@ impl SyncConfig {
         let mut reader = Reader { object, prefix: "", problems: &mut problems };
         let name = reader.text("name", true, usize::MAX).unwrap_or_default().to_lowercase();
         let project_id = reader.text("projectId", true, 256).unwrap_or_default();
+        if !project_id.is_empty() && !text::is_segment(&project_id) {
+            reader.problems.add("projectId", "id", "projectId must be a project's id: a path such as a/b or .. is none.");
+        }
         let description = reader.text("description", false, 256).filter(|d| !d.is_empty());
         let connection_id = reader.text("connectionId", true, 256).unwrap_or_default();
         let source_connection = reader.text("sourceConnection", false, 256).filter(|d| !d.is_empty());

@@ -2,6 +2,7 @@
 
 use kms_sync::http::ErrorKind;
 use kms_sync::sandbox::aws::{Content, KMS_ALIAS, KMS_KEY_ID};
+use kms_sync::sandbox::host::{Effect, Fault};
 use serde_json::json;
 
 use super::direct::calls;
@@ -40,6 +41,18 @@ async fn empty_and_short_pages_are_followed() {
     lab.state.set_page_cap(7);
     let report = sync.run_full(&source, &[]).await.clean();
     assert_eq!((report.unchanged, report.calls()), (30, calls(json!({"ListSecrets": 6}))));
+}
+
+#[tokio::test]
+async fn a_list_whose_empty_pages_always_name_another_is_an_error() {
+    let lab = Lab::new().await;
+    for n in 0..200 {
+        let body = json!({"SecretList": [], "NextToken": format!("t{n}")}).to_string();
+        lab.host.faults.add(Fault::next("ListSecrets", 1, Effect::status(200, body)).after(n));
+    }
+    let error = lab.sync(json!({})).try_run(&many(1), &[]).await.expect_err("no end");
+    assert!(error.kind == ErrorKind::NotTheService && error.text().contains("page 100 brought nothing new"), "{error}");
+    assert_eq!(lab.host.log.count("ListSecrets"), 100);
 }
 
 #[tokio::test]

@@ -52,6 +52,21 @@ async fn pages_that_turn_in_a_circle_end_in_an_error_and_empty_ones_do_not() {
     let error = rig.session().choices(&Cx::quiet(), "devopsProjectId", &Map::new()).await.expect_err("a circle");
     assert!(error.text().contains("circle"), "{error}");
     assert_eq!(rig.requests().len(), 6);
+    // Ever new tokens behind empty pages, of groups and of projects.
+    let endless = || {
+        (0..200).for_each(|n| {
+            rig.host.faults.add(Fault::next("GET", 1, json_answer("{\"count\":0,\"value\":[]}", Some(&format!("t{n}")))).after(n));
+        })
+    };
+    endless();
+    let error = rig.sync("a").try_run(&Cx::quiet(), &[("A", "1")]).await.expect_err("no end");
+    assert!(error.kind == ErrorKind::NotTheService && error.text().contains("page 100 brought nothing new"), "{error}");
+    rig.host.faults.clear();
+    endless();
+    let error = rig.session().choices(&Cx::quiet(), "devopsProjectId", &Map::new()).await.expect_err("no end");
+    assert!(error.kind == ErrorKind::NotTheService && error.text().contains("page 100 brought nothing new"), "{error}");
+    rig.host.faults.clear();
+    assert!(rig.requests().len() == 200 && rig.state.groups().is_empty());
     rig.state.group(&rig.project, "Production Environment", &[("X", Variable::plain("x"))]);
     rig.host.faults.add(Fault::next("GET", 1, json_answer("{\"count\":0,\"value\":[]}", Some("1"))));
     rig.sync("a").run(&[("A", "1")]).await;

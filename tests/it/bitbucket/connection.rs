@@ -6,7 +6,7 @@ use kms_sync::destination::bitbucket::Tempo;
 use kms_sync::destination::registry;
 use kms_sync::http::ErrorKind;
 use kms_sync::model::connection::Connection;
-use kms_sync::model::run::RunStatus;
+use kms_sync::model::run::{Outcome, RunStatus};
 use kms_sync::sandbox::bitbucket::{API_SCOPES, OAUTH_SCOPES};
 use kms_sync::sandbox::host::{Effect, Fault};
 use kms_sync::service::{Service as _, SyncInput};
@@ -155,6 +155,30 @@ async fn one_refusal_stops_all_syncs_of_the_connection() {
     b.local().save_connection(b.place.connection(), true).await.expect("stored");
     let (records, lines) = all().await;
     assert!(lines.len() >= 12 && records.iter().all(|r| r.message.as_deref().is_some_and(|m| m.contains("404"))), "{records:#?}");
+}
+
+/// The whole engine: keys behind a write that was refused for all of them have not failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_that_were_never_sent_are_told_as_not_reached() {
+    let b = Bench::new(places::bitbucket::start().await).await;
+    for key in ["A_B", "GOOD", "LAST"] {
+        b.set(key, "1");
+    }
+    b.create(json!({})).await;
+    let forbidden = Effect::status(403, r#"{"type":"error","error":{"message":"Forbidden"}}"#);
+    b.place.host().faults.add(Fault::always("POST", 1.0, forbidden));
+    let record = b.sync().await;
+    assert_eq!((record.status, record.counts.failed, record.counts.not_reached), (RunStatus::Failed, 1, 2), "{record:#?}");
+    for secret in &record.secrets {
+        let reason = secret.reason.as_deref().unwrap_or_default();
+        match secret.outcome {
+            Outcome::Failed => assert!(reason.contains(&format!("cannot create {}: Forbidden", secret.key)), "{reason}"),
+            Outcome::NotReached => assert!(reason.contains("not sent, because another write"), "{reason}"),
+            other => panic!("{other}: {reason}"),
+        }
+    }
+    let message = record.message.unwrap_or_default();
+    assert!(message.starts_with("1 key failed: ") && message.contains("must be administrator"), "{message}");
 }
 
 #[tokio::test]

@@ -353,6 +353,21 @@ async fn a_redirect_is_not_followed_with_the_credential() {
 }
 
 #[tokio::test]
+async fn a_redirected_list_is_told_as_one_and_not_as_a_missing_right() {
+    let headers = vec![("location".to_string(), "https://moved.example/x?ticket=1".to_string())];
+    for status in [301, 302, 303, 307, 308] {
+        let mut rig = Rig::new().await;
+        let moved = Effect::Answer { status, headers: headers.clone(), body: "<html>Moved</html>".into() };
+        rig.host.faults.add(Fault::always("/pipelines_config/variables", 1.0, moved));
+        let error = rig.refused(&[("A", "1")]).await;
+        let text = error.text();
+        assert_eq!((error.kind, error.status), (ErrorKind::NotTheService, Some(status)), "{error}");
+        assert!(text.contains("a redirect to moved.example, which is not followed") && !text.contains("administrator"), "{text}");
+        assert!(!text.contains("ticket"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_thorough_run_says_how_much_it_believes() {
     let mut rig = Rig::new().await;
     rig.full = true;

@@ -338,6 +338,9 @@ async fn the_first_write_goes_alone_and_stops_the_rest_when_a_scope_is_missing()
     assert_eq!(rig.sent("POST"), 1);
     assert_eq!(done.failed.len(), 30);
     assert!(done.failed.iter().all(|(_, e)| e.kind == ErrorKind::Permission && e.text().contains("Missing: admin:pipeline:bitbucket")));
+    let unsent: Vec<_> = done.failed.iter().filter(|(_, e)| e.unsent).collect();
+    assert_eq!(unsent.len(), 29, "one was refused, the others were not sent");
+    assert!(unsent.iter().all(|(_, e)| e.text().contains("not sent, because another write")), "{unsent:?}");
 }
 
 #[tokio::test]

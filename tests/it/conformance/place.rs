@@ -27,7 +27,7 @@ pub struct Nature {
     /// Largest value, in bytes.
     pub largest: Option<usize>,
     /// Source keys that cannot be names there.
-    pub bad_names: &'static [&'static str],
+    pub bad_names: &'static [(&'static str, &'static str)],
     /// Two source keys that are one name there.
     pub collapsing: Option<(&'static str, &'static str)>,
     /// A name that can stand there and cannot be a source key.

@@ -49,6 +49,14 @@ async fn odd_pages() {
     let error = bench.list().await.expect_err("endless");
     assert!(error.text().contains("does not end"), "{error}");
     bench.host.faults.clear();
+    // Nor are ever new tokens behind empty pages.
+    for n in 0..200 {
+        let next = format!("t{n}");
+        bench.host.faults.add(Fault::next("GET /20180608/secrets?", 1, page(serde_json::json!([]), Some(&next))).after(n));
+    }
+    let error = bench.list().await.expect_err("endless");
+    assert!(error.kind == ErrorKind::NotTheService && error.text().contains("page 100 brought nothing new"), "{error}");
+    bench.host.faults.clear();
     // A failed page is a failed list.
     for n in 0..3 {
         bench.state.put(&format!("K{n}"), b"v");

@@ -46,6 +46,29 @@ async fn links_to_other_places_are_refused_and_circles_end() {
     assert!(world.list(&*target, &Ledger::default(), 0).await.expect_err("circle").text().contains("circle"));
 }
 
+#[tokio::test]
+async fn a_list_whose_empty_pages_always_name_another_is_an_error() {
+    let world = World::new().await;
+    let target = world.target().await;
+    let ledger = Ledger::default();
+    for (path, calls) in [("GET /secrets?", 100), ("GET /deletedsecrets?", 3)] {
+        for n in 0..200 {
+            let place = path.trim_start_matches("GET ").trim_end_matches('?');
+            let body = json!({"value": [], "nextLink": format!("{}{place}?again={n}", world.host.url)}).to_string();
+            world.host.faults.add(Fault::next(path, 1, Effect::status(200, body)).after(n));
+        }
+        if calls == 100 {
+            let error = world.list(&*target, &ledger, 0).await.expect_err("no end");
+            assert!(error.kind == ErrorKind::NotTheService && error.text().contains("page 100 brought nothing new"), "{error}");
+        } else {
+            // Names that are asked for by themselves need no end of the list.
+            assert!(target.hidden(&world.cx, &["A", "B", "C"]).await.expect("asked singly").entries.is_empty());
+        }
+        assert_eq!(world.host.log.count(path), calls, "{path}");
+        world.host.faults.clear();
+    }
+}
+
 #[test]
 fn a_link_may_name_the_port_that_is_understood() {
     let connection = World::bare();

@@ -47,16 +47,19 @@ pub async fn that_cannot_be(b: Bench) {
     if bad.is_empty() {
         return;
     }
-    for name in bad {
+    for (name, _) in bad {
         b.set(name, "x");
     }
     b.set("GOOD", "g");
     b.create(json!({})).await;
     let record = b.sync().await;
     ended(&record, RunStatus::Failed);
-    for name in bad {
+    for (name, rule) in bad {
         let (outcome, reason) = fate(&record, name).expect("an outcome");
-        assert!(outcome == Outcome::Failed && reason.contains(name), "{reason}");
+        assert!(outcome == Outcome::Failed && reason.contains(rule), "{reason}");
+        // The key is a member beside the reason; only the run's message must name it itself.
+        assert!(!reason.starts_with(name), "{reason}");
+        assert_eq!(record.message.as_deref().unwrap_or_default().matches(name).count(), 1, "{:?}", record.message);
     }
     assert_eq!(record.counts.failed, bad.len() as u64);
     b.holds([("GOOD", "g")]);

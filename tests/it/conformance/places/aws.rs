@@ -45,7 +45,7 @@ impl Place for Aws {
             slashes: true,
             longest: Some(512),
             largest: Some(65_536),
-            bad_names: &["with space", "ümlaut"],
+            bad_names: &[("with space", "holds ' '"), ("ümlaut", "holds 'ü'")],
             collapsing: None,
             unimportable: Some("team/token"),
             mends: Mends::NextRun,

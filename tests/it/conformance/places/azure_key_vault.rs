@@ -65,7 +65,7 @@ impl Place for KeyVault {
             slashes: false,
             longest: Some(127),
             largest: Some(25_600),
-            bad_names: &["WITH.DOT", "ÜMLAUT"],
+            bad_names: &[("WITH.DOT", "'.' is not allowed"), ("ÜMLAUT", "'Ü' is not allowed")],
             collapsing: Some(("ONE_NAME", "ONE-NAME")),
             unimportable: None,
             mends: Mends::NextRun,

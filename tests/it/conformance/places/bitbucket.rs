@@ -51,7 +51,7 @@ impl Place for Bitbucket {
             slashes: false,
             longest: None,
             largest: None,
-            bad_names: &["WITH-HYPHEN", "1ST"],
+            bad_names: &[("WITH-HYPHEN", "\"-\" is not allowed"), ("1ST", "must not start with a digit")],
             collapsing: None,
             unimportable: None,
             mends: Mends::Never,

@@ -59,7 +59,7 @@ impl Place for Oci {
             slashes: false,
             longest: Some(255),
             largest: Some(25_600),
-            bad_names: &["with space", "ümlaut"],
+            bad_names: &[("with space", "' ' is not allowed"), ("ümlaut", "'ü' is not allowed")],
             collapsing: None,
             unimportable: None,
             mends: Mends::NextRun,
