@@ -172,7 +172,13 @@ async fn walk(
         if done && !more {
             break;
         }
-        if fresh == 0 {
+        // An empty page that names one ahead is not the end; [`PATIENCE`] ends a list of such pages.
+        let goes_on = match &next {
+            Some(Next::Page(number, _)) => *number > page,
+            Some(Next::Opaque(_)) => true,
+            None => false,
+        };
+        if fresh == 0 && !(values.is_empty() && goes_on && instead.is_none()) {
             if let Some(by_number) = instead.take() {
                 (query, guessed) = (by_number, true);
                 continue;

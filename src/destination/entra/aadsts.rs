@@ -147,7 +147,10 @@ fn no_refusal(cx: &Cx, answer: &Answer) -> ApiError {
     let (kind, text) = match answer.status {
         429 => (ErrorKind::Throttled, "the token endpoint is throttling".to_string()),
         s if s >= 500 => (ErrorKind::Transient, format!("the token endpoint fails: {}", cx.redact(&answer.excerpt()))),
-        _ => (ErrorKind::NotTheService, "what answered is not Entra's token endpoint".to_string()),
+        _ => {
+            let other = || "what answered is not Entra's token endpoint".to_string();
+            (ErrorKind::NotTheService, answer.redirect().map_or_else(other, |told| format!("no token: {told}")))
+        }
     };
     ApiError::new(kind, SERVICE, text)
         .status(answer.status)

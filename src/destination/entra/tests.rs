@@ -131,6 +131,10 @@ async fn html_is_not_entra_and_passing_numbers_are_retried() {
     let html = Effect::Answer { status: 200, headers: vec![("content-type".into(), "text/html".into())], body: "<html>Sign in".into() };
     host.faults.add(Fault::next("POST", 1, html));
     assert_eq!(tokens.token(&cx).await.expect_err("html").kind, ErrorKind::NotTheService);
+    let moved = Effect::Answer { status: 301, headers: vec![("location".into(), "https://moved.example/t".into())], body: String::new() };
+    host.faults.add(Fault::next("POST", 1, moved));
+    let error = tokens.token(&cx).await.expect_err("moved");
+    assert!(error.kind == ErrorKind::NotTheService && error.text().contains("a redirect to moved.example"), "{error}");
     let body = r#"{"error":"temporarily_unavailable","error_description":"AADSTS90033: A transient error","error_codes":[90033]}"#;
     host.faults.add(Fault::next("POST", 1, Effect::status(400, body)));
     tokens.token(&cx).await.expect("the second attempt");

@@ -353,6 +353,28 @@ async fn a_redirect_is_not_followed_with_the_credential() {
 }
 
 #[tokio::test]
+async fn an_empty_page_that_names_the_next_is_not_the_end() {
+    let mut rig = Rig::new().await;
+    let uuid = "{11111111-1111-4111-8111-111111111111}";
+    let page = |values: serde_json::Value, next: Option<u32>| {
+        let next = next.map(|n| format!("https://api.bitbucket.org/2.0/repositories/acme/api/pipelines_config/variables?page={n}"));
+        Effect::status(200, json!({"values": values, "next": next}).to_string())
+    };
+    rig.host.faults.add(Fault::next("GET ", 1, page(json!([]), Some(2))));
+    rig.host.faults.add(Fault::next("GET ", 1, page(json!([{"uuid": uuid, "key": "THEIRS", "secured": true}]), None)).after(1));
+    // Without a size the page behind the last one is asked for, too.
+    rig.host.faults.add(Fault::next("GET ", 1, page(json!([]), None)).after(2));
+    let (_, inventory, _) = rig.plan(&rig.cx(), &[("A", "1")], false).await.expect("plan");
+    assert!(inventory.entries.iter().any(|e| e.key == "THEIRS"), "{:?}", inventory.entries);
+    // Such pages without an end are an error as well.
+    for n in 0..200 {
+        rig.host.faults.add(Fault::next("GET ", 1, page(json!([]), Some(n + 2))).after(n));
+    }
+    let error = rig.refused(&[("A", "1")]).await;
+    assert!(error.text().contains("there is no end"), "{error}");
+}
+
+#[tokio::test]
 async fn a_redirected_list_is_told_as_one_and_not_as_a_missing_right() {
     let headers = vec![("location".to_string(), "https://moved.example/x?ticket=1".to_string())];
     for status in [301, 302, 303, 307, 308] {
