@@ -90,20 +90,23 @@ impl Engine {
     pub async fn close(&self, grace: Duration) {
         self.inner.closing.cancel();
         self.inner.parking.cancel();
-        let queued: Vec<Queued> = {
-            let mut queue = self.queue();
-            queue.running.values_mut().filter(|r| !r.seated()).for_each(cut_short);
-            queue.waiting.drain(..).collect()
-        };
-        for job in queued {
-            self.park_queued(job).await;
-        }
+        self.queue().running.values_mut().filter(|r| !r.seated()).for_each(cut_short);
+        self.park_the_queue().await;
         self.inner.tasks.close();
         if tokio::time::timeout(grace, self.inner.tasks.wait()).await.is_err() {
             self.queue().running.values_mut().for_each(cut_short);
             let _ = tokio::time::timeout(LAST_CALLS, self.inner.tasks.wait()).await;
         }
+        // What was just being queued when the end began.
+        self.park_the_queue().await;
         self.inner.pool.close().await;
+    }
+
+    async fn park_the_queue(&self) {
+        let queued: Vec<Queued> = self.queue().waiting.drain(..).collect();
+        for job in queued {
+            self.park_queued(job).await;
+        }
     }
 
     /// The engine ends and this run only waits: it stops where it stands.

@@ -145,6 +145,8 @@ impl Engine {
     }
 
     pub(super) fn enqueue(&self, request: &RunRequest, source: Option<Arc<SourceMap>>, resumed: bool, asked: Moment) -> Result<String, NotQueued> {
+        // Taken before the look: an end that this look does not see waits until the run is begun.
+        let _entering = self.inner.tasks.token();
         if self.inner.closing.is_cancelled() {
             return Err(NotQueued::Closing);
         }
