@@ -11,7 +11,7 @@ use crate::service::attach::{Held, Silence, reach};
 use crate::service::local::Local;
 use crate::service::remote::Unreached;
 use crate::service::{Service, ServiceError, ServiceErrorKind};
-use crate::store::{Dirs, EngineLock, Holder, LockError, Store};
+use crate::store::{Dirs, EngineLock, Holder, LockError, Next, Store};
 
 /// A service, and the engine when it is this process.
 pub struct Access {
@@ -178,6 +178,8 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
     let mut told = false;
     // Who agreed to hand over, and when.
     let mut agreed: Option<(u32, Instant)> = None;
+    // Other open apps leave the engine to us from the first question on.
+    let mut next = None;
     let mut silence = Silence::default();
     loop {
         let busy = match Held::take(&store, what) {
@@ -192,7 +194,11 @@ pub async fn engine(args: &Args, what: &str) -> Result<Held, ServiceError> {
         let same = agreed.filter(|(who, _)| *who == pid);
         let leaves = match same {
             Some((_, since)) => since.elapsed() < HANDOVER,
-            None => !passing && hands_over(&store).await,
+            None if passing => false,
+            None => {
+                next = next.or_else(|| Next::claim(store.dirs()));
+                hands_over(&store).await
+            }
         };
         if leaves && same.is_none() {
             agreed = Some((pid, Instant::now()));

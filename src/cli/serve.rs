@@ -15,7 +15,14 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     if once {
         return self::once(args).await;
     }
-    let held = access::engine(args, "kms-sync run").await?;
+    // An app that hands over may take its time: a signal meanwhile means what it means later.
+    let held = tokio::select! {
+        held = access::engine(args, "kms-sync run") => held?,
+        () = stopped_early() => {
+            tracing::info!(event = "stopping", "stopping");
+            return Ok(0);
+        }
+    };
     let local = held.local.clone();
     // From the moment on that we are called ready, a signal means what it is to mean.
     let stop = wait_for_stop(&local);
@@ -119,6 +126,18 @@ fn systemd(state: &str) {
     };
     if let Err(error) = sent {
         tracing::warn!("the service manager could not be told: {error}");
+    }
+}
+
+/// Ends at SIGTERM or SIGINT while there is no engine yet. The configuration is read when there is
+/// one: SIGHUP asks for nothing before.
+async fn stopped_early() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut term), Ok(mut int), Ok(_ignored)) = signals else { return std::future::pending().await };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
     }
 }
 

@@ -167,11 +167,16 @@ impl Execution<'_> {
     }
 
     fn failed(&self, change: &Change, error: &ApiError, committer: &Committer) {
-        let text = self.cx.redact_told(&error.text());
         if error.kind.passing() || error.ambiguous {
             self.progress.may_pass_later();
         }
-        let what = if error.kind == ErrorKind::Cancelled || error.unsent { Outcome::NotReached } else { Outcome::Failed };
+        let (what, text) = match error.kind {
+            // Sent, and cut off before its answer came.
+            ErrorKind::Cancelled if error.ambiguous => (Outcome::NotReached, UNCONFIRMED.to_string()),
+            ErrorKind::Cancelled => (Outcome::NotReached, self.cx.redact_told(&error.text())),
+            _ if error.unsent => (Outcome::NotReached, self.cx.redact_told(&error.text())),
+            _ => (Outcome::Failed, self.cx.redact_told(&error.text())),
+        };
         let told = outcome(change, what, Some(text));
         committer.note(told.clone());
         self.progress.done(told);

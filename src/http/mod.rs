@@ -263,11 +263,12 @@ impl Http {
     where
         M: Fn() -> Result<reqwest::RequestBuilder, ApiError>,
     {
-        let mut attempt = 1;
+        // Unsure: an earlier attempt may have taken effect, whatever became of the later ones.
+        let (mut attempt, mut unsure) = (1, false);
         loop {
-            cx.check(service)?;
+            cx.check(service).map_err(|e| e.ambiguous(unsure))?;
             if let Some(pacer) = policy.pacer {
-                pacer.ready(cx).await?;
+                pacer.ready(cx).await.map_err(|e| e.ambiguous(unsure))?;
             }
             let mut request = make()?.build().map_err(|e| {
                 ApiError::new(ErrorKind::Invalid, service, format!("the request could not be built: {}", cx.redact(&e.without_url().to_string())))
@@ -294,7 +295,7 @@ impl Http {
                     let wait = answer.retry_after().unwrap_or_else(|| backoff(attempt));
                     let what = if throttled { "throttled" } else { "server trouble" };
                     let reason = format!("{service} answered {} ({what})", answer.status);
-                    cx.wait(&asked(&reason, answer.retry_after()), wait).await?;
+                    cx.wait(&asked(&reason, answer.retry_after()), wait).await.map_err(|e| e.ambiguous(unsure))?;
                 }
                 Ok(answer) => {
                     if let Some(pacer) = policy.pacer {
@@ -303,11 +304,12 @@ impl Http {
                     return Ok(answer);
                 }
                 Err(error) => {
+                    unsure |= error.ambiguous;
                     let may_repeat = policy.repeatable || !error.ambiguous;
                     if error.kind == ErrorKind::Cancelled || !error.kind.passing() || last || !may_repeat || !cx.spend_retry() {
-                        return Err(error);
+                        return Err(error.ambiguous(unsure));
                     }
-                    cx.wait(&format!("{service}: {}", error.message), backoff(attempt)).await?;
+                    cx.wait(&format!("{service}: {}", error.message), backoff(attempt)).await.map_err(|e| e.ambiguous(unsure))?;
                 }
             }
             attempt += 1;

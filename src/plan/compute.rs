@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ownership::{beside, owned, same_object, sibling};
+use super::ownership::{announced, beside, owned, same_object, sibling};
 use super::{Ask, Change, Conflict, Inputs, Kept, Overwrite, Plan, Skipped, Wanted, ask, deletion};
 use crate::destination::{Desired, Entry, EntryState, Freshness, Missing};
 use crate::model::ledger::{LedgerRow, Other};
@@ -41,10 +41,13 @@ pub fn reads(inputs: &Inputs<'_>, wanted: &Wanted) -> Vec<usize> {
     // What a dead run was about to write and the source has lost since: only its value tells
     // whether that run made it, and so whether it may go.
     let wished: HashSet<&str> = wanted.desired.iter().map(|d| d.fold.as_str()).collect();
-    let unproved = inputs.ledger.rows.values().filter(|r| r.value_hash.is_none() && r.intent.is_some() && !wished.contains(r.fold.as_str()));
+    let unproved = inputs.ledger.rows.values().filter(|r| r.intent.is_some() && !wished.contains(r.fold.as_str()));
     for row in unproved {
         let Some(&at) = by_fold.get(&row.fold) else { continue };
         let entry = &inputs.inventory.entries[at];
+        if row.value_hash.is_some() && inputs.destination.freshness(entry, row) == Freshness::Same {
+            continue;
+        }
         if entry.state == EntryState::Active && entry.value.is_none() && same_object(entry, row) {
             out.push(at);
         }
@@ -284,7 +287,8 @@ fn active(
         }
         return;
     }
-    let edited = match (&entry.value, own_row.and_then(|r| r.value_hash.as_ref())) {
+    let left = own_row.filter(|r| !announced(inputs, entry, r)).and_then(|r| r.value_hash.as_ref());
+    let edited = match (&entry.value, left) {
         (Some(value), Some(written)) => inputs.hasher.hash(value) != *written,
         _ => false,
     };

@@ -494,3 +494,23 @@ fn what_a_dead_run_made_and_the_source_lost_goes_without_a_question() {
     assert_eq!(plan.asks().map(|c| c.key.as_str()).collect::<Vec<_>>(), ["THEIRS"]);
     assert_eq!(living(&world).into_keys().collect::<Vec<_>>(), ["a", "theirs"]);
 }
+
+#[test]
+fn what_a_dead_run_changed_is_its_own_when_the_source_drops_it_or_changes_it_again() {
+    let mut before = Memory { readable: true, ..Memory::default() };
+    let mut ledger = Ledger::default();
+    let all = [("KEEP", "k"), ("OURS", "old"), ("THEIRS", "old")];
+    run(&mut before, &mut ledger, &config(None, true), &source(&all), false, None);
+    for (key, value) in [("OURS", "new"), ("THEIRS", "edited")] {
+        announced(&mut ledger, &key.to_lowercase(), "update", "new");
+        before.put(key, value);
+    }
+    let (mut world, mut rows) = (before.clone(), ledger.clone());
+    let plan = run(&mut world, &mut rows, &config(None, true), &source(&all[..1]), false, None);
+    assert_eq!(plan.asks().map(|c| c.key.as_str()).collect::<Vec<_>>(), ["THEIRS"], "only what another hand edited asks");
+    assert_eq!(living(&world).into_keys().collect::<Vec<_>>(), ["keep", "theirs"]);
+    let again = source(&[("KEEP", "k"), ("OURS", "newer"), ("THEIRS", "newer")]);
+    let (plan, _) = planned(&before, &ledger, &config(None, true), &again, Policy::default());
+    let told: Vec<bool> = plan.changes.iter().map(|c| c.reason.as_deref().is_some_and(|r| r.contains("outside"))).collect();
+    assert_eq!(told, [false, true], "{:?}", plan.changes.iter().map(|c| (&c.key, &c.reason)).collect::<Vec<_>>());
+}

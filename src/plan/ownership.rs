@@ -38,18 +38,26 @@ pub(super) fn owned(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> bool
     if intent.action == "delete" {
         return true;
     }
-    if entry.stamp.as_deref() == Some(intent.token.as_str()) || !inputs.destination.readable() {
+    if announced(inputs, entry, row) || !inputs.destination.readable() {
         return true;
     }
-    let Some(value) = &entry.value else { return false };
-    let hash = inputs.hasher.hash(value);
     // Brought back by a run that died before it could write the new value.
-    let brought_back = row.buried_hash() == Some(hash.as_str());
-    brought_back || intent.value_hash.as_deref() == Some(&hash)
+    entry.value.as_ref().is_some_and(|value| row.buried_hash() == Some(inputs.hasher.hash(value).as_str()))
+}
+
+/// Whether a write that was announced and never confirmed is what stands there: the destination
+/// shows its token, or its value.
+pub(super) fn announced(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> bool {
+    let Some(intent) = row.intent.as_ref().filter(|i| i.action != "delete") else { return false };
+    entry.stamp.as_deref() == Some(intent.token.as_str())
+        || entry.value.as_ref().is_some_and(|value| intent.value_hash.as_deref() == Some(inputs.hasher.hash(value).as_str()))
 }
 
 /// Why an own key is not as this sync left it; `None` when it is, or when nothing can tell.
 pub(super) fn tampered(inputs: &Inputs<'_>, entry: &Entry, row: &LedgerRow) -> Option<&'static str> {
+    if announced(inputs, entry, row) {
+        return None;
+    }
     match (&entry.value, &row.value_hash) {
         (Some(value), Some(hash)) => (inputs.hasher.hash(value) != *hash).then_some("edited outside since this sync wrote it"),
         (None, Some(_)) if inputs.destination.readable() && entry.state == EntryState::Active => match inputs.destination.freshness(entry, row) {

@@ -15,7 +15,7 @@ use super::local::Local;
 use super::remote::{Remote, Unreached};
 use super::socket::Socket;
 use super::*;
-use crate::store::{Dirs, EngineLock, LockError, Store};
+use crate::store::{Dirs, EngineLock, LockError, Next, Store};
 
 /// Pause between looks at an engine that is starting or ending.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -158,7 +158,18 @@ impl Attach {
 
     async fn find(store: &Store, what: &str) -> Result<Now> {
         let mut silence = Silence::default();
+        // Since when nobody holds the engine that a service waits for.
+        let mut free: Option<Instant> = None;
         loop {
+            if Next::claimed(store.dirs()) && EngineLock::holder(store.dirs()).is_ok_and(|h| h.is_none()) {
+                // One that was stopped while it waited must not keep everybody from going on.
+                if free.get_or_insert_with(Instant::now).elapsed() < TURN {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            } else {
+                free = None;
+            }
             let busy = match Held::take(store, what) {
                 Ok(held) => {
                     held.local.makes_room();

@@ -18,6 +18,8 @@ use crate::model::Time;
 /// How often and how long a lock without living holder is looked at again.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
+/// The file of [`Next`].
+const NEXT: &str = "engine.next";
 
 /// Facts about the process that holds a state directory's engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,6 +110,28 @@ impl Drop for EngineLock {
     fn drop(&mut self) {
         // Empty means: nobody. The file stays; removing it would let two processes lock two files.
         let _ = self.file.set_len(0);
+    }
+}
+
+/// The place behind the holder: a service that waits for a terminal app to hand the engine over
+/// has it, so that no other terminal takes the engine in between. Goes with its process.
+#[derive(Debug)]
+pub struct Next {
+    _file: File,
+}
+
+impl Next {
+    /// Takes the place; `None` when somebody has it already.
+    pub fn claim(dirs: &Dirs) -> Option<Self> {
+        let file = open(&dirs.state.join(NEXT)).ok()?;
+        file.try_lock().ok()?;
+        Some(Self { _file: file })
+    }
+
+    /// True while somebody has it.
+    pub fn claimed(dirs: &Dirs) -> bool {
+        let file = files::open(&dirs.state.join(NEXT), Access::Private).ok().flatten();
+        file.is_some_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 }
 

@@ -44,7 +44,7 @@ pub use db::{Cursor, Noted};
 pub use dirs::Dirs;
 pub use doctor::doctor;
 pub use error::{Broken, Loaded, StoreError, StoreErrorKind};
-pub use lock::{EngineLock, Holder, LockError};
+pub use lock::{EngineLock, Holder, LockError, Next};
 pub use process::{Group, Process};
 pub use seal::{PASSPHRASE_CREDENTIAL, PASSPHRASE_FILE_ENV, SealMode};
 pub use settings::{DriftAction, Settings};

@@ -149,15 +149,16 @@ impl Api {
         E: ProvideErrorMetadata + Send,
         O: Send,
     {
-        let (mut attempt, mut skewed) = (1, false);
+        // Unsure: an earlier attempt may have taken effect, whatever became of the later ones.
+        let (mut attempt, mut skewed, mut unsure) = (1, false, false);
         let lanes = self.lanes();
         loop {
             if !op.prompt {
-                lanes.ready(cx, op.lane).await?;
+                lanes.ready(cx, op.lane).await.map_err(|e| e.ambiguous(unsure))?;
             }
             let probe = Probe { cx: cx.clone(), name: op.name, retry: op.again || attempt > 1 };
             let sent = {
-                let _busy = cx.enter(SERVICE).await?;
+                let _busy = cx.enter(SERVICE).await.map_err(|e| e.ambiguous(unsure))?;
                 make(probe).await
             };
             let raw = match sent {
@@ -182,12 +183,13 @@ impl Api {
                 error = error.advice(self.clock_warning().unwrap_or_default());
             }
             drop(raw);
+            unsure |= error.ambiguous;
             let throttled = error.kind == ErrorKind::Throttled;
             if throttled {
                 lanes.throttled(op.lane, error.retry_after);
             }
             if op.once || !error.kind.passing() || attempt >= most_attempts(error.kind) || !cx.spend_retry() {
-                return Err(error);
+                return Err(error.ambiguous(unsure));
             }
             let reason = if throttled { format!("{SERVICE}: {} was throttled", op.name) } else { format!("{SERVICE}: {}", error.message) };
             let wait = match error.retry_after {
@@ -196,7 +198,7 @@ impl Api {
                 Some(wait) => wait,
                 None => backoff(attempt),
             };
-            cx.wait(&asked(&reason, error.retry_after), wait).await?;
+            cx.wait(&asked(&reason, error.retry_after), wait).await.map_err(|e| e.ambiguous(unsure))?;
             attempt += 1;
         }
     }

@@ -215,6 +215,44 @@ async fn a_terminal_hands_its_engine_over_to_a_service_in_the_middle_of_a_run() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_open_terminals_none_takes_the_engine_that_a_service_asked_for() {
+    let yard = Yard::aws().await;
+    set(&yard, 0..1);
+    yard.create(&yard.document("web", yard.place(), "/app", false, None)).await;
+    let first = app(&yard, 80, 24);
+    first.see("web");
+    let others: Vec<Pty> = (0..3).map(|_| app(&yard, 80, 24)).collect();
+    others.iter().for_each(|pty| pty.see("attached to"));
+    let mut engine = yard.engine(&[]).await;
+    for pty in others.iter().chain([&first]) {
+        pty.wait("a terminal of the service", |screen| screen.contains("attached to"));
+        assert!(!pty.wrote(b"has taken over"), "{}", pty.screen());
+    }
+    let holder = || std::fs::read_to_string(yard.rig.state_dir().join("engine.lock")).unwrap_or_default();
+    assert!(holder().contains(&format!("\"pid\":{}", engine.id())), "{}", holder());
+    // One of them does when it goes.
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.end().await.code(), Some(0));
+    until("a terminal that takes over", || others.iter().chain([&first]).any(|p| p.wrote(b"has taken over")).then_some(()), holder).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_waits_for_a_terminal_stops_in_order() {
+    let yard = Yard::aws().await;
+    set(&yard, 0..400);
+    slow(&yard, 900);
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let pty = app(&yard, 80, 24);
+    live(&pty, 400);
+    let mut engine = yard.spawn(&["run"]);
+    engine.says("waiting: another kms-sync").await;
+    engine.signal(Signal::HUP);
+    engine.signal(Signal::TERM);
+    assert_eq!(engine.end().await.code(), Some(0), "{:#?}", engine.lines());
+    assert!(engine.lines().iter().any(|l| l.contains("stopping")), "{:#?}", engine.lines());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_that_is_the_engine_finishes_its_run_when_the_line_drops() {
     let yard = Yard::aws().await;
     set(&yard, 0..20);
