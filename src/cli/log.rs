@@ -131,6 +131,8 @@ impl<S: Subscriber, W: for<'w> MakeWriter<'w> + 'static> Layer<S> for Lines<W> {
 /// Log lines in files of the state directory, a week of them: the terminal belongs to the
 /// screens. The answer writes what is left when it is dropped.
 pub fn to_file(state: &std::path::Path) -> Option<WorkerGuard> {
+    // Before the appender looks into it: it complains on the terminal that is not its own.
+    std::fs::create_dir_all(state.join("log")).ok()?;
     let files =
         Builder::new().rotation(Rotation::DAILY).filename_prefix("kms-sync").filename_suffix("log").max_log_files(7).build(state.join("log")).ok()?;
     let (writer, guard) = tracing_appender::non_blocking(files);

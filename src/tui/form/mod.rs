@@ -217,7 +217,7 @@ impl Form {
         if item.picks() {
             return match key.code {
                 // Cleared, as in a line; other chords are no text.
-                KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => self.open(""),
+                KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => self.open_emptied(),
                 KeyCode::Char(_) if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => FormEvent::None,
                 KeyCode::Char(c) => self.open(c.encode_utf8(&mut [0; 4])),
                 KeyCode::Backspace => self.open_with_value(true),

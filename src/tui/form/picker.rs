@@ -170,7 +170,15 @@ pub fn rows(item: &Item, popup: &Popup) -> Vec<Row> {
         let behind = usize::from(!typed.is_empty()).min(out.len());
         out.insert(behind, Row::Typed(text.to_string()));
     }
+    if typed.is_empty() && may_be_empty(item) {
+        out.insert(0, Row::Typed(String::new()));
+    }
     out
+}
+
+/// True where nothing is a choice, too.
+fn may_be_empty(item: &Item) -> bool {
+    item.kind == (Kind::Pick { free: true }) && !item.required
 }
 
 /// The row that Tab takes. What was typed becomes no other entry than the one called so.
@@ -202,6 +210,15 @@ impl Form {
         popup.query.insert(query);
         self.popup = Some(popup);
         FormEvent::Need { item: self.focus, again: false }
+    }
+
+    /// Opens the whole list in place of the value.
+    pub fn open_emptied(&mut self) -> FormEvent {
+        let event = self.open("");
+        if let Some(popup) = self.popup.as_mut().filter(|_| self.items.get(self.focus).is_some_and(may_be_empty)) {
+            popup.value.clear();
+        }
+        event
     }
 
     /// Opens the whole list with the value marked. `edit`: a value that no list gave is there to be edited.
@@ -302,6 +319,10 @@ impl Form {
         let (before, _) = split_path(popup.query.text());
         if !matches!(key.code, KeyCode::Left | KeyCode::Right) && popup.query.key(key) {
             popup.marked = None;
+            // Emptied by hand: the value that stood there is not meant any more.
+            if popup.query.text().is_empty() && self.items.get(n).is_some_and(may_be_empty) {
+                popup.value.clear();
+            }
             // Only a path may lead to another list by typing; a refused one is not asked for
             // again with every letter.
             if self.items.get(n).is_some_and(|i| i.kind == Kind::Path) && split_path(popup.query.text()).0 != before {
@@ -334,6 +355,27 @@ mod tests {
         let mut form = Form::new(vec![Item::new("secretPath", "Secret Path", "", Kind::Path)]);
         press(&mut form, 'b', KeyModifiers::NONE);
         assert_eq!(press(&mut form, '/', KeyModifiers::NONE), FormEvent::Need { item: 0, again: false });
+    }
+
+    #[test]
+    fn a_field_that_may_be_empty_can_be_emptied_and_is_not_filled_by_a_look() {
+        use crossterm::event::KeyModifiers;
+        for (required, emptied) in [(false, ""), (true, "prod")] {
+            let mut item = Item::new("environment", "Environment", "", Kind::Pick { free: true });
+            item.required = required;
+            item.choices.value = Some(["dev", "prod"].map(|v| Choice { value: v.into(), label: v.into(), detail: None }).into());
+            item.set("prod");
+            let mut form = Form::new(vec![item]);
+            form.open_with_value(false);
+            form.act_in_popup(Action::Enter);
+            assert_eq!(form.items[0].value(), "prod", "what stood there is marked");
+            form.text(&KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL));
+            form.act_in_popup(Action::Next);
+            assert_eq!(form.items[0].value(), emptied);
+            form.open_with_value(false);
+            form.act_in_popup(Action::Next);
+            assert_eq!(form.items[0].value(), emptied, "a look changes nothing");
+        }
     }
 
     #[test]

@@ -94,7 +94,9 @@ pub(super) fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom:
                 ui.put(end + 2, y, &text::middle(detail, left), Role::Dim, left);
             }
             Row::Typed(typed) => {
-                ui.put(list.x + 2, y, &format!("use {} as typed", text::middle(typed, room.saturating_sub(14))), role, room);
+                let said =
+                    if typed.is_empty() { "leave it empty".into() } else { format!("use {} as typed", text::middle(typed, room.saturating_sub(14))) };
+                ui.put(list.x + 2, y, &said, role, room);
             }
         }
         ui.hit(Rect::new(list.x, y, list.width, 1), Hit::Row(n));

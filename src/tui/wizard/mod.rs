@@ -255,15 +255,20 @@ impl Wizard {
             return;
         }
         self.dirty = true;
-        self.clear_dependents(&id);
-        let picked = self.forms[self.step].items[n].picks() && !self.forms[self.step].items[n].is_empty();
-        if id == "connectionId" {
-            self.run_test(world, fx, false);
-        } else if id.starts_with("destinationConfig.") && self.tested.take().is_some() {
-            // What was found was found at another target.
-            self.test.clear(fx);
-            self.test = Load::default();
-            self.show_test();
+        let item = &mut self.forms[self.step].items[n];
+        let picked = item.picks() && !item.is_empty();
+        // Taking what stands there already changes nothing below.
+        let same = item.before.take().is_some_and(|(value, _)| value == item.value());
+        if !same {
+            self.clear_dependents(&id);
+            if id == "connectionId" {
+                self.run_test(world, fx, false);
+            } else if id.starts_with("destinationConfig.") && self.tested.take().is_some() {
+                // What was found was found at another target.
+                self.test.clear(fx);
+                self.test = Load::default();
+                self.show_test();
+            }
         }
         self.validate(world);
         if picked {
