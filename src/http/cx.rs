@@ -169,6 +169,12 @@ impl Cx {
         Shown::new(self, Waiting { reason: reason.to_string(), until })
     }
 
+    /// Waits before a call is made again, or its effect is looked for: as long as the service asks
+    /// for (`told`), else by [`super::backoff`].
+    pub async fn wait_to_retry(&self, reason: &str, told: Option<Duration>, attempt: u32) -> Result<(), ApiError> {
+        self.wait(&super::asked(reason, told), told.unwrap_or_else(|| super::backoff(attempt))).await
+    }
+
     /// Waits, visibly and cancellably.
     pub async fn wait(&self, reason: &str, duration: Duration) -> Result<(), ApiError> {
         if duration.is_zero() {

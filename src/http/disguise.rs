@@ -156,32 +156,17 @@ fn backslashes_decoded(text: &str) -> String {
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
         rest = &rest[at + 1..];
-        let mut units = Vec::new();
-        let mut tail = rest;
-        while let Some(unit) = tail.strip_prefix('u').and_then(|t| t.get(..4)).and_then(|h| u16::from_str_radix(h, 16).ok()) {
-            units.push(unit);
-            rest = &tail[5..];
-            match rest.strip_prefix("\\") {
-                Some(next) if next.starts_with('u') => tail = next,
-                _ => break,
-            }
-        }
+        let (units, after) = row(rest, &['u'], 4);
         if !units.is_empty() {
             out.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
+            rest = after;
             continue;
         }
-        let mut bytes = Vec::new();
-        let mut tail = rest;
-        while let Some(byte) = tail.strip_prefix(['x', 'X']).and_then(|t| t.get(..2)).and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            bytes.push(byte);
-            rest = &tail[3..];
-            match rest.strip_prefix("\\") {
-                Some(next) if next.starts_with(['x', 'X']) => tail = next,
-                _ => break,
-            }
-        }
+        let (bytes, after) = row(rest, &['x', 'X'], 2);
         if !bytes.is_empty() {
+            let bytes: Vec<u8> = bytes.into_iter().map(|byte| byte as u8).collect();
             out.push_str(&String::from_utf8_lossy(&bytes));
+            rest = after;
             continue;
         }
         let braced = rest.strip_prefix("u{").and_then(|t| t.split_once('}'));
@@ -204,6 +189,21 @@ fn backslashes_decoded(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// The numbers of the escapes of one kind that a text begins with, its first backslash gone, and
+/// what follows them.
+fn row<'t>(text: &'t str, marks: &[char], digits: usize) -> (Vec<u16>, &'t str) {
+    let (mut numbers, mut rest, mut tail) = (Vec::new(), text, text);
+    while let Some(number) = tail.strip_prefix(marks).and_then(|t| t.get(..digits)).and_then(|h| u16::from_str_radix(h, 16).ok()) {
+        numbers.push(number);
+        rest = &tail[1 + digits..];
+        match rest.strip_prefix('\\').filter(|next| next.starts_with(marks)) {
+            Some(next) => tail = next,
+            None => break,
+        }
+    }
+    (numbers, rest)
 }
 
 /// The entities of HTML that stand for what it must escape, and the numbered ones.

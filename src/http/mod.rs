@@ -292,10 +292,9 @@ impl Http {
                     if last || !may_repeat || !cx.spend_retry() {
                         return Ok(answer);
                     }
-                    let wait = answer.retry_after().unwrap_or_else(|| backoff(attempt));
                     let what = if throttled { "throttled" } else { "server trouble" };
                     let reason = format!("{service} answered {} ({what})", answer.status);
-                    cx.wait(&asked(&reason, answer.retry_after()), wait).await.map_err(|e| e.ambiguous(unsure))?;
+                    cx.wait_to_retry(&reason, answer.retry_after(), attempt).await.map_err(|e| e.ambiguous(unsure))?;
                 }
                 Ok(answer) => {
                     if let Some(pacer) = policy.pacer {
@@ -309,7 +308,7 @@ impl Http {
                     if error.kind == ErrorKind::Cancelled || !error.kind.passing() || last || !may_repeat || !cx.spend_retry() {
                         return Err(error.ambiguous(unsure));
                     }
-                    cx.wait(&format!("{service}: {}", error.message), backoff(attempt)).await.map_err(|e| e.ambiguous(unsure))?;
+                    cx.wait_to_retry(&format!("{service}: {}", error.message), None, attempt).await.map_err(|e| e.ambiguous(unsure))?;
                 }
             }
             attempt += 1;

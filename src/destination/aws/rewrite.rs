@@ -16,7 +16,7 @@ use super::ops::{Listed, Removal, overtaken};
 use super::pauses::NamePauses;
 use super::spec::SERVICE;
 use crate::destination::{Batch, BatchWritten, Document, Op, Written};
-use crate::http::{ApiError, Cx, ErrorKind, asked, backoff};
+use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::plan::Action;
 use crate::model::{SecretValue, Time};
 
@@ -190,9 +190,7 @@ impl Object {
         }
         // Where AWS said how long, the lane holds everybody back for that time.
         if error.kind != ErrorKind::Throttled || error.retry_after.is_none() {
-            let wait = error.retry_after.unwrap_or_else(|| backoff(attempt));
-            let reason = asked(&format!("{SERVICE}: {}; looking at the secret again", error.message), error.retry_after);
-            cx.wait(&reason, wait).await?;
+            cx.wait_to_retry(&format!("{SERVICE}: {}; looking at the secret again", error.message), error.retry_after, attempt).await?;
         }
         self.api.turn(cx, lane).await?;
         self.describe(cx).await?.ok_or(error)

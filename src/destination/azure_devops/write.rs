@@ -23,7 +23,7 @@ use super::keys::Keys;
 use super::target::DevOpsTarget;
 use crate::destination::common::Common;
 use crate::destination::{Batch, BatchWritten, Destination as _, Document, KeySpace};
-use crate::http::{ApiError, Cx, ErrorKind, asked};
+use crate::http::{ApiError, Cx, ErrorKind};
 use crate::model::text::{brief, mentions};
 
 /// A listing older than this (a question to the operator lay in between, or a wait) is read
@@ -234,9 +234,8 @@ impl Write<'_> {
 
     /// The pause between a write that was throttled or lost and the next look at the group.
     async fn before_looking(&self, error: &ApiError, attempt: u32) -> Result<(), ApiError> {
-        let wait = error.retry_after.unwrap_or_else(|| crate::http::backoff(attempt));
-        let reason = asked(&format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120)), error.retry_after);
-        self.cx.wait(&reason, wait).await
+        let reason = format!("Azure DevOps: {}; looking at the group again", brief(&error.message, 120));
+        self.cx.wait_to_retry(&reason, error.retry_after, attempt).await
     }
 
     /// The group as it is now, after a wait or a write that was refused.

@@ -10,7 +10,7 @@ use super::stamp::Mark;
 use super::target::{KeyVaultTarget, READERS};
 use super::wire::{Keep, not_a_vault, put_body, tags_body};
 use crate::destination::{Confirmed, Desired, Itemised, Op, Written};
-use crate::http::{Answer, ApiError, Cx, ErrorKind, asked, backoff};
+use crate::http::{Answer, ApiError, Cx, ErrorKind};
 use crate::model::ledger::{LedgerRow, Stamp};
 use crate::model::plan::Action;
 
@@ -203,8 +203,7 @@ impl<'a> Writer<'a> {
             if tries >= RETRIES || !self.cx.spend_retry() {
                 return sent.map(Put::Answer);
             }
-            let wait = told.unwrap_or_else(|| backoff(tries));
-            self.cx.wait(&asked(&format!("{}: what became of its write is not known", self.name), told), wait).await?;
+            self.cx.wait_to_retry(&format!("{}: what became of its write is not known", self.name), told, tries).await?;
             if let Found::Equal(written) = self.look().await? {
                 return Ok(Put::Found(written));
             }
