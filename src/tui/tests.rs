@@ -35,6 +35,15 @@ fn scene(name: &str, play: impl Fn(&mut Harness)) {
     }
 }
 
+/// Scenes that keys alone lead to: name and keys.
+fn scenes(all: &[(&str, &str)]) {
+    for (name, keys) in all {
+        scene(name, |h| {
+            h.keys(keys);
+        });
+    }
+}
+
 /// Source filled in.
 fn to_destination(h: &mut Harness) {
     // The destination, then project, environment, and the path's default.

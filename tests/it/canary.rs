@@ -16,27 +16,30 @@ fn canary(what: &str) -> String {
     format!("{CANARY}{what}qX7 /+&=é{}{what}Qr5 tAiL8", "zW9k".repeat(16))
 }
 
+/// The end by which a part of a secret is known.
+fn tail(secret: &str) -> String {
+    secret.chars().skip(secret.chars().count() - 12).collect()
+}
+
 /// A secret as a server may repeat it, beside what is usual: in another case, letter by letter,
 /// its end alone, escaped, encoded once and twice. Each tells by its first characters what it is.
 fn guises(secret: &str) -> Vec<String> {
     let standard = base64::engine::general_purpose::STANDARD;
-    let spaced = |text: &str| text.chars().map(String::from).collect::<Vec<_>>().join(" ");
-    let tail: String = secret.chars().skip(secret.chars().count() - 12).collect();
+    let tail = tail(secret);
     let entities = |text: &str| text.chars().map(|c| format!("&#{};", c as u32)).collect::<String>();
     let escapes = |text: &str| text.encode_utf16().map(|u| format!("\\u{u:04x}")).collect::<String>();
-    let hex: String = secret.bytes().map(|b| format!("{b:02X}")).collect();
     let joined = |text: &str, with: &str| text.chars().map(String::from).collect::<Vec<_>>().join(with);
     let listed = |text: &str, with: &str| text.bytes().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(with);
     vec![
         secret.to_uppercase(),
         secret.to_lowercase(),
-        spaced(secret),
+        joined(secret, " "),
         tail.clone(),
-        spaced(&tail),
+        joined(&tail, " "),
         tail.to_uppercase(),
         entities(&tail),
         escapes(&tail),
-        hex,
+        listed(secret, "").to_uppercase(),
         joined(&tail, "\u{200b}"),
         joined(&tail, "\u{ad}"),
         joined(&tail, "\u{2060}"),
@@ -166,6 +169,12 @@ async fn no_secret_leaves_the_memory() {
         names.push(name);
     }
 
+    let forgive = || {
+        yard.places.iter().for_each(|p| {
+            p.forgive();
+            p.host().faults.clear();
+        });
+    };
     // Every destination refuses each write and repeats what it was sent, in every guise.
     let refused = |echo: &str| {
         json!({"__type": "InvalidRequestException", "message": echo, "Message": echo, "code": "InvalidParameter",
@@ -180,13 +189,10 @@ async fn no_secret_leaves_the_memory() {
         }
         let args = if i % 2 == 0 { [all.as_slice(), &["-vv"]].concat() } else { [all.as_slice(), &["-vv", "--json"]].concat() };
         assert_eq!(say(&mut heard, &args, None).await, 1, "all were refused");
-        yard.places.iter().for_each(|p| {
-            p.forgive();
-            p.host().faults.clear();
-        });
+        forgive();
     }
     // Codes and request ids are the server's texts, too.
-    let end: String = value.chars().skip(value.chars().count() - 12).collect();
+    let end = tail(&value);
     for place in &yard.places {
         let body = json!({"__type": end, "code": end, "message": "no", "typeKey": end, "error": {"code": end, "message": "no", "id": end}});
         let headers = ["x-amzn-requestid", "x-ms-request-id", "opc-request-id", "activityid", "x-request-id"].map(|h| (h.to_string(), end.clone()));
@@ -195,10 +201,7 @@ async fn no_secret_leaves_the_memory() {
         place.host().faults.add(Fault::next(place.nature().creation, 100, answer));
     }
     assert_eq!(say(&mut heard, &[all.as_slice(), &["--json"]].concat(), None).await, 1, "all were refused");
-    yard.places.iter().for_each(|p| {
-        p.forgive();
-        p.host().faults.clear();
-    });
+    forgive();
     // And with an error that repeats all of it, in texts of several kinds.
     let echo = secrets.iter().filter(|(n, _)| n.contains("value")).map(|(_, s)| s.as_str()).collect::<Vec<_>>().join(" | ");
     for place in &yard.places {
@@ -244,10 +247,7 @@ async fn no_secret_leaves_the_memory() {
     say(&mut heard, &["connection", "test", "kms", "-vv", "--json"], None).await;
     say(&mut heard, &["sync", &names[0], "-vv"], None).await;
     yard.rig.kms_host.faults.clear();
-    yard.places.iter().for_each(|p| {
-        p.forgive();
-        p.host().faults.clear();
-    });
+    forgive();
 
     // The engine, both ways of logging, failing and well; and a change while it runs.
     for format in ["text", "json"] {

@@ -93,6 +93,12 @@ impl Desk {
         Self { readings: Arc::default(), account: stub.clone(), stub }
     }
 
+    /// One whose readings go on when they are let.
+    fn held() -> (Self, Arc<Semaphore>) {
+        let go = Arc::new(Semaphore::new(0));
+        (Self::new(Some(go.clone())), go)
+    }
+
     fn claim(&self, asked: Moment) -> Claim {
         self.readings.claim(asked, "kms".into(), place())
     }
@@ -136,8 +142,7 @@ async fn what_is_asked_for_together_is_read_once_and_counted_once() {
 
 #[tokio::test(start_paused = true)]
 async fn those_that_come_meanwhile_wait_for_the_reading_under_way() {
-    let go = Arc::new(Semaphore::new(0));
-    let desk = Desk::new(Some(go.clone()));
+    let (desk, go) = Desk::held();
     let asked = desk.readings.now();
     let (first, second) = (desk.claim(asked), desk.claim(asked));
     let (a, b) = (Cx::quiet(), Cx::quiet());
@@ -153,8 +158,7 @@ async fn those_that_come_meanwhile_wait_for_the_reading_under_way() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_never_takes_what_was_read_before_it_was_asked_for() {
-    let go = Arc::new(Semaphore::new(0));
-    let desk = Desk::new(Some(go.clone()));
+    let (desk, go) = Desk::held();
     let asked = desk.readings.now();
     let (first, other) = (desk.claim(asked), desk.claim(asked));
     let cx = Cx::quiet();
@@ -192,8 +196,7 @@ async fn what_was_written_since_or_is_read_over_another_account_is_not_shared() 
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_told_to_those_that_waited_for_it_and_to_nobody_else() {
-    let go = Arc::new(Semaphore::new(0));
-    let desk = Desk::new(Some(go.clone()));
+    let (desk, go) = Desk::held();
     desk.stub.broken.store(1, Ordering::SeqCst);
     let asked = desk.readings.now();
     let (first, waiting, late) = (desk.claim(asked), desk.claim(asked), desk.claim(asked));
@@ -212,8 +215,7 @@ async fn a_failure_is_told_to_those_that_waited_for_it_and_to_nobody_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_run_takes_no_reading_from_the_others() {
-    let go = Arc::new(Semaphore::new(0));
-    let desk = Desk::new(Some(go.clone()));
+    let (desk, go) = Desk::held();
     let asked = desk.readings.now();
     let (first, second, third) = (desk.claim(asked), desk.claim(asked), desk.claim(asked));
     let stop = CancellationToken::new();

@@ -1,6 +1,6 @@
 //! Rendered screens at the design sizes.
 
-use super::{SIZES, scene, to_destination, to_details, to_options, to_review};
+use super::{SIZES, scene, scenes, to_destination, to_details, to_options, to_review};
 use crate::model::board::Board;
 use crate::tui::fx::{Call, Reply};
 use crate::tui::testing::{Harness, answer, board, drift_check, refused};
@@ -21,15 +21,7 @@ fn dashboard_tabs() {
             h.keys("Down Down Down").keys(&(n + 1).to_string());
         });
     }
-    scene("dashboard-failed", |h| {
-        h.keys("Down 2");
-    });
-    scene("dashboard-waiting", |h| {
-        h.keys("Down Down");
-    });
-    scene("dashboard-zoomed", |h| {
-        h.keys("Down Down Down 2 Enter");
-    });
+    scenes(&[("dashboard-failed", "Down 2"), ("dashboard-waiting", "Down Down"), ("dashboard-zoomed", "Down Down Down 2 Enter")]);
 }
 
 /// A drift check found what another hand had changed, and mended it.
@@ -87,18 +79,12 @@ fn dashboard_in_ascii_and_without_colour() {
 
 #[test]
 fn wizard_steps() {
-    scene("wizard-choose", |h| {
-        h.keys("n");
-    });
-    scene("wizard-source", |h| {
-        h.keys("n Enter");
-    });
-    scene("wizard-source-picker", |h| {
-        h.keys("n Enter Enter Down Enter Down");
-    });
-    scene("wizard-path", |h| {
-        h.keys("n Enter Enter Enter Down Down Enter Ctrl-O");
-    });
+    scenes(&[
+        ("wizard-choose", "n"),
+        ("wizard-source", "n Enter"),
+        ("wizard-source-picker", "n Enter Enter Down Enter Down"),
+        ("wizard-path", "n Enter Enter Enter Down Down Enter Ctrl-O"),
+    ]);
     scene("wizard-destination", |h| {
         to_destination(h);
     });
@@ -131,38 +117,16 @@ fn wizard_steps() {
 
 #[test]
 fn other_screens() {
-    scene("connections", |h| {
-        h.keys("c Down t");
-    });
-    scene("connection-new", |h| {
-        h.keys("c n");
-    });
-    scene("plan", |h| {
-        h.keys("p");
-    });
-    scene("engine", |h| {
-        h.keys("E");
-    });
-    scene("help", |h| {
-        h.keys("?");
-    });
+    scenes(&[("connections", "c Down t"), ("connection-new", "c n"), ("plan", "p"), ("engine", "E"), ("help", "?")]);
     scene("palette", |h| {
         h.keys(":");
         h.text("sync");
     });
-    scene("question-remove", |h| {
-        h.keys("R");
-    });
-    scene("question-delete", |h| {
-        h.keys("d");
-    });
-    scene("question-import", |h| {
-        h.keys("Down Down Down i");
-    });
-    scene("question-approval", |h| {
-        h.keys("A");
-    });
-    scene("question-quit", |h| {
-        h.keys("q");
-    });
+    scenes(&[
+        ("question-remove", "R"),
+        ("question-delete", "d"),
+        ("question-import", "Down Down Down i"),
+        ("question-approval", "A"),
+        ("question-quit", "q"),
+    ]);
 }

@@ -26,7 +26,7 @@ pub struct Nature {
     pub longest: Option<usize>,
     /// Largest value, in bytes.
     pub largest: Option<usize>,
-    /// Source keys that cannot be names there.
+    /// Source keys that cannot be names there, each with what its refusal says.
     pub bad_names: &'static [(&'static str, &'static str)],
     /// Two source keys that are one name there.
     pub collapsing: Option<(&'static str, &'static str)>,

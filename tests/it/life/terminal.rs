@@ -42,6 +42,16 @@ fn live(pty: &Pty, total: usize) {
     pty.wait("a live run", |screen| screen.lines().any(|l| l.contains('◐') && l.contains(&gauge)));
 }
 
+/// The app as the engine, in the middle of a run of so many keys, each written this slowly.
+async fn midway(yard: &Yard, total: usize, millis: u64, (columns, rows): (u16, u16)) -> Pty {
+    set(yard, 0..total);
+    slow(yard, millis);
+    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
+    let pty = app(yard, columns, rows);
+    live(&pty, total);
+    pty
+}
+
 async fn runs(yard: &Yard) -> Vec<Value> {
     yard.rig.run(&["history", "web", "--json"]).await.expect(0)["runs"].as_array().expect("runs").clone()
 }
@@ -179,11 +189,7 @@ async fn a_terminal_takes_over_from_a_stopped_engine() {
 async fn a_terminal_hands_its_engine_over_to_a_service_in_the_middle_of_a_run() {
     let yard = Yard::aws().await;
     yard.settings(&json!({"pollIntervalSecs": 10, "driftHours": null}));
-    set(&yard, 0..20);
-    slow(&yard, 150);
-    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
-    let mut pty = app(&yard, 120, 40);
-    live(&pty, 20);
+    let mut pty = midway(&yard, 20, 150, (120, 40)).await;
     let mut engine = yard.spawn(&["run"]);
     let line = engine.says("waiting: another kms-sync").await;
     assert!(line.contains(&format!("pid {}, the terminal app", pty.pid())), "{line}");
@@ -239,11 +245,7 @@ async fn of_several_open_terminals_none_takes_the_engine_that_a_service_asked_fo
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_waits_for_a_terminal_stops_in_order() {
     let yard = Yard::aws().await;
-    set(&yard, 0..400);
-    slow(&yard, 900);
-    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
-    let pty = app(&yard, 80, 24);
-    live(&pty, 400);
+    let _pty = midway(&yard, 400, 900, (80, 24)).await;
     let mut engine = yard.spawn(&["run"]);
     engine.says("waiting: another kms-sync").await;
     engine.signal(Signal::HUP);
@@ -255,11 +257,7 @@ async fn a_service_that_waits_for_a_terminal_stops_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_terminal_that_is_the_engine_finishes_its_run_when_the_line_drops() {
     let yard = Yard::aws().await;
-    set(&yard, 0..20);
-    slow(&yard, 150);
-    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
-    let mut pty = app(&yard, 120, 40);
-    live(&pty, 20);
+    let mut pty = midway(&yard, 20, 150, (120, 40)).await;
     pty.hang_up();
     assert_eq!(pty.end(), 0);
     let history = runs(&yard).await;
@@ -270,11 +268,7 @@ async fn a_terminal_that_is_the_engine_finishes_its_run_when_the_line_drops() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_outlasts_the_grace_after_a_dropped_line_is_parked_and_gone_on_with() {
     let yard = Yard::aws().await;
-    set(&yard, 0..400);
-    slow(&yard, 900);
-    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
-    let mut pty = app(&yard, 80, 24);
-    live(&pty, 400);
+    let mut pty = midway(&yard, 400, 900, (80, 24)).await;
     pty.hang_up();
     assert_eq!(pty.end(), 0);
     let made = yard.place().values().len();
@@ -291,11 +285,7 @@ async fn a_run_that_outlasts_the_grace_after_a_dropped_line_is_parked_and_gone_o
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_during_a_run_is_told_why_it_takes_time_and_can_leave_at_once() {
     let yard = Yard::aws().await;
-    set(&yard, 0..400);
-    slow(&yard, 900);
-    yard.create(&yard.document("web", yard.place(), "/app", true, None)).await;
-    let mut pty = app(&yard, 80, 24);
-    live(&pty, 400);
+    let mut pty = midway(&yard, 400, 900, (80, 24)).await;
     signal(pty.pid(), Signal::TERM);
     pty.see("Runs under way have 10 s to finish");
     pty.key("Ctrl-C");
