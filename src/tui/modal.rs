@@ -319,12 +319,17 @@ pub fn act(modal: &mut Modal, action: Action, _world: &World, fx: &mut Fx) {
 
 /// Moves a cursor or an offset over `len` rows.
 pub fn scrolled(at: &mut usize, action: Action, len: usize) {
+    scrolled_by(at, action, len, 10);
+}
+
+/// [`scrolled`] by pages of so many rows.
+pub fn scrolled_by(at: &mut usize, action: Action, len: usize, page: usize) {
     let last = len.saturating_sub(1);
     *at = match action {
         Action::Up => at.saturating_sub(1),
         Action::Down => (*at + 1).min(last),
-        Action::PageUp => at.saturating_sub(10),
-        Action::PageDown => (*at + 10).min(last),
+        Action::PageUp => at.saturating_sub(page),
+        Action::PageDown => (*at + page).min(last),
         Action::Top => 0,
         Action::Bottom => last,
         _ => *at,

@@ -198,16 +198,14 @@ impl<'a> Ui<'a> {
         if left > 0 {
             self.wake_in(left % 1000 + 1);
         }
-        let s = (left + 999) / 1000;
-        if s < 120 { format!("{s} s") } else { format!("{} m {:02} s", s / 60, s % 60) }
+        clock((left + 999) / 1000)
     }
 
     /// Seconds since a moment, counted up while visible.
     pub fn elapsed(&mut self, since: Time) -> String {
         let past = (self.now.as_millisecond() - since.as_millisecond()).max(0);
         self.wake_in(1000 - past % 1000);
-        let s = past / 1000;
-        if s < 120 { format!("{s} s") } else { format!("{} m {:02} s", s / 60, s % 60) }
+        clock(past / 1000)
     }
 
     /// A wait in at most `max` cells: the time that is left is never cut, the reason is.
@@ -221,4 +219,9 @@ impl<'a> Ui<'a> {
         self.wake_in(400);
         ["◐", "◓", "◑", "◒"][(self.now.as_millisecond() / 400).rem_euclid(4) as usize]
     }
+}
+
+/// Seconds as a clock shows them: minutes from two on.
+fn clock(s: i64) -> String {
+    if s < 120 { format!("{s} s") } else { format!("{} m {:02} s", s / 60, s % 60) }
 }

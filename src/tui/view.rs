@@ -164,7 +164,7 @@ fn draw_footer(ui: &mut Ui<'_>, app: &App, area: Rect) {
         let (symbol, role) = words::level(line.level);
         let clock = app.world.clock(line.at);
         let room = (area.width as usize).saturating_sub(13);
-        ui.pieces(area.x + 1, area.y, &[(symbol, role), (" ", Role::Text), (&text::end(&line.text, room.saturating_sub(2)), Role::Text)], room);
+        ui.pieces(area.x + 1, area.y, &[(symbol, role), (" ", Role::Text), (&line.text, Role::Text)], room);
         ui.put_right(area.right().saturating_sub(1), area.y, &clock, Role::Dim, 8);
     } else if let Some(demo) = &app.world.demo {
         ui.put(area.x + 1, area.y, demo, Role::Dim, area.width as usize - 2);

@@ -4,6 +4,7 @@ use tui_textarea::TextArea;
 
 use super::line::Line;
 use crate::destination::Choice;
+use crate::destination::form::Unlisted;
 use crate::model::Time;
 use crate::service::ServiceErrorKind;
 use crate::tui::fx::Load;
@@ -96,7 +97,7 @@ pub struct Item {
     pub hidden: bool,
     /// What the picked value is called.
     pub called: Option<String>,
-    /// Value and name before the last pick, for a row that is no value.
+    /// Value and name before the last pick, until the screen has looked at it.
     pub before: Option<(String, Option<String>)>,
     pub choices: Load<Vec<Choice>>,
     /// What the choices were asked for; other dependencies make them stale.
@@ -118,7 +119,7 @@ pub struct Item {
     /// Said when nothing is listed; empty: the usual words.
     pub none_listed: &'static str,
     /// What must be typed where the list is refused; empty: any text may do.
-    pub when_refused: &'static str,
+    pub when_refused: Option<Unlisted>,
 }
 
 impl Item {
@@ -154,7 +155,7 @@ impl Item {
             placeholder: String::new(),
             follows: None,
             none_listed: "",
-            when_refused: "",
+            when_refused: None,
         }
     }
 
@@ -203,9 +204,14 @@ impl Item {
         !matches!(self.kind, Kind::Flag | Kind::Choice(_)) && self.origin != Some(Origin::Stored) && self.value().is_empty()
     }
 
-    /// True when the list is refused and only a certain form of text does without it.
-    pub fn unlisted(&self) -> bool {
-        !self.when_refused.is_empty() && self.choices.error.as_ref().is_some_and(|e| e.kind == ServiceErrorKind::Forbidden)
+    /// What may be typed, when the list is refused and only a certain form of text does without it.
+    pub fn unlisted(&self) -> Option<Unlisted> {
+        self.when_refused.filter(|_| self.choices.error.as_ref().is_some_and(|e| e.kind == ServiceErrorKind::Forbidden))
+    }
+
+    /// True where a value that no list gives may be typed.
+    pub fn free(&self) -> bool {
+        matches!(self.kind, Kind::Path | Kind::Pick { free: true })
     }
 
     pub fn picks(&self) -> bool {

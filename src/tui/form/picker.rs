@@ -8,6 +8,7 @@ use super::line::Line;
 use super::{Form, FormEvent, Item, Kind};
 use crate::destination::Choice;
 use crate::tui::keys::Action;
+use crate::tui::modal::scrolled_by;
 
 /// The open list.
 #[derive(Default)]
@@ -164,7 +165,7 @@ pub fn rows(item: &Item, popup: &Popup) -> Vec<Row> {
         }
         _ => out.extend(matching(choices, typed).into_iter().map(|i| Row::Choice(choices[i].clone()))),
     }
-    let free = matches!(item.kind, Kind::Path | Kind::Pick { free: true });
+    let free = item.free();
     let text = if typed.is_empty() { popup.value.as_str() } else { typed };
     if free && !text.is_empty() && !out.iter().any(|r| r.is(text)) {
         let behind = usize::from(!typed.is_empty()).min(out.len());
@@ -257,16 +258,16 @@ impl Form {
             return FormEvent::None;
         };
         let rows = rows(item, popup);
-        let (at, last) = (popup.at(&rows), rows.len().saturating_sub(1));
+        let at = popup.at(&rows);
         // One row stays in sight.
         let page = popup.page.get().saturating_sub(1).max(1);
-        match action {
-            Action::Up => popup.mark(&rows, at.saturating_sub(1)),
-            Action::Down => popup.mark(&rows, (at + 1).min(last)),
-            Action::PageUp => popup.mark(&rows, at.saturating_sub(page)),
-            Action::PageDown => popup.mark(&rows, (at + page).min(last)),
-            Action::Top => popup.mark(&rows, 0),
-            Action::Bottom => popup.mark(&rows, last),
+        let row = match action {
+            Action::Up | Action::Down | Action::PageUp | Action::PageDown | Action::Top | Action::Bottom => {
+                let mut to = at;
+                scrolled_by(&mut to, action, rows.len(), page);
+                popup.mark(&rows, to);
+                None
+            }
             Action::Back => {
                 self.popup = None;
                 return if item.choices.busy() { FormEvent::GaveUp(n) } else { FormEvent::None };
@@ -280,13 +281,13 @@ impl Form {
                     return FormEvent::Need { item: n, again: false };
                 }
                 // Nothing to look into: the text is taken as it is.
-                return rows.get(at).cloned().map_or(FormEvent::None, |row| self.take(row));
+                rows.get(at).cloned()
             }
-            Action::Next => return meant(item, popup, &rows).map_or(FormEvent::None, |row| self.take(row)),
-            Action::Enter => return rows.get(at).cloned().map_or(FormEvent::None, |row| self.take(row)),
-            _ => {}
-        }
-        FormEvent::None
+            Action::Next => meant(item, popup, &rows),
+            Action::Enter => rows.get(at).cloned(),
+            _ => None,
+        };
+        row.map_or(FormEvent::None, |row| self.take(row))
     }
 
     /// Makes a row the field's value and closes the list.

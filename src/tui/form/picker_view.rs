@@ -3,7 +3,7 @@
 use ratatui::layout::Rect;
 
 use super::picker::{self, Row};
-use super::{Form, Item, Kind};
+use super::{Form, Item};
 use crate::tui::text;
 use crate::tui::theme::Role;
 use crate::tui::ui::{Hit, Ui};
@@ -20,7 +20,7 @@ pub(super) fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom:
     let left = x.saturating_sub(1).min(area.right().saturating_sub(wide));
     let under = area.bottom().saturating_sub(bottom);
     let over = top.saturating_sub(area.y);
-    let free = matches!(item.kind, Kind::Pick { free: true } | Kind::Path);
+    let free = item.free();
     let nothing = match (item.none_listed, free) {
         ("", true) => "Nothing is listed here: type the value.",
         ("", false) => "Nothing to pick from.",
@@ -32,7 +32,7 @@ pub(super) fn draw_popup(ui: &mut Ui<'_>, form: &Form, x: u16, top: u16, bottom:
         let meanwhile = if free { "Typing works meanwhile. " } else { "" };
         Some((format!("{asking}. {meanwhile}Esc gives up."), Role::Warn))
     } else if let Some(error) = &item.choices.error {
-        let form = if item.unlisted() { format!("{} ", item.when_refused) } else { String::new() };
+        let form = item.unlisted().map_or(String::new(), |u| format!("{} ", u.text));
         Some((format!("✗ {form}{}", error.message), Role::Bad))
     } else if item.choices.value.as_ref().is_some_and(Vec::is_empty) && listed == 0 {
         Some((nothing.into(), Role::Dim))

@@ -81,13 +81,12 @@ impl EnginePane {
 pub fn facts(ui: &mut Ui<'_>, world: &World, width: usize) -> Vec<Row> {
     let facts = &world.board.engine;
     let mut rows: Vec<Row> = Vec::new();
-    let mut add = |label: &str, text: String, role: Role| rows.push(vec![(text::pad(label, LABEL), Role::Dim), (text, role)]);
     let place = if facts.attached { "in another process (kms-sync run); this terminal is attached to it" } else { "in this process" };
-    add("Engine", place.into(), Role::Text);
+    rows.push(fact("Engine", place.into(), Role::Text));
     let paused = if facts.paused { ("‖ paused: no sync starts by itself (P resumes)", Role::Warn) } else { ("✓ on", Role::Good) };
-    add("Auto-sync", paused.0.into(), paused.1);
+    rows.push(fact("Auto-sync", paused.0.into(), paused.1));
     let standing = if facts.standing > 0 { format!(", {} waiting (keeping no other back)", facts.standing) } else { String::new() };
-    add("Runs", format!("{} running, {} queued{standing}", facts.running, facts.queued), Role::Text);
+    rows.push(fact("Runs", format!("{} running, {} queued{standing}", facts.running, facts.queued), Role::Text));
     // First what an operator may have to act on.
     for card in world.board.cards.values() {
         let Some(run) = &card.run else { continue };
@@ -100,16 +99,19 @@ pub fn facts(ui: &mut Ui<'_>, world: &World, width: usize) -> Vec<Row> {
         let name = text::pad(&format!("{} {}", status.symbol, crate::model::text::sanitise(&card.name)), NAME - 1);
         rows.push(vec![(name + " ", status.role), (format!("{}: {waits}", status.word), Role::Text)]);
     }
-    let mut add = |label: &str, text: String, role: Role| rows.push(vec![(text::pad(label, LABEL), Role::Dim), (text, role)]);
     if facts.rates.is_empty() {
-        add("Requests", "none in the last seconds".into(), Role::Dim);
+        rows.push(fact("Requests", "none in the last seconds".into(), Role::Dim));
     }
     let rates: Vec<String> = facts.rates.iter().map(|(service, rate)| format!("{service} {rate:.1}/s")).collect();
     for (i, line) in text::wrap(&rates.join(", "), width.saturating_sub(LABEL)).into_iter().filter(|l| !l.is_empty()).enumerate() {
-        add(if i == 0 { "Requests" } else { "" }, line, Role::Text);
+        rows.push(fact(if i == 0 { "Requests" } else { "" }, line, Role::Text));
     }
     for (i, (connection, budget)) in facts.budgets.iter().enumerate() {
-        add(if i == 0 { "Budgets" } else { "" }, format!("{} {budget}", text::pad(connection, 16)), Role::Text);
+        rows.push(fact(if i == 0 { "Budgets" } else { "" }, format!("{} {budget}", text::pad(connection, 16)), Role::Text));
     }
     rows
+}
+
+fn fact(label: &str, said: String, role: Role) -> Row {
+    vec![(text::pad(label, LABEL), Role::Dim), (said, role)]
 }

@@ -136,7 +136,7 @@ impl PlanPane {
         let body = Rect { x: inside.x + 1, width: inside.width.saturating_sub(2), ..inside };
         if self.plan.busy() {
             let what = if self.verify { "reading both sides in full, nothing is written …" } else { READING };
-            return draw_asking(ui, what, self.plan.since(), self.waiting.as_ref(), "Esc goes back and gives up.", body);
+            return draw_asking(ui, what, self.plan.since(), self.waiting.as_ref(), body);
         }
         if let Some(error) = &self.plan.error {
             let used = ui.paragraph(body, &format!("✗ {}", error.message), Role::Bad);

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Wizard, steps};
 use crate::destination::form::Input;
-use crate::destination::{Spec, registry};
+use crate::destination::registry;
 use crate::model::Problems;
 use crate::model::schema::{self, KeySchema};
 use crate::model::sync::{MEMBERS, SyncConfig};
@@ -126,24 +126,23 @@ impl Wizard {
         }
         // A condition may name a field of either step.
         let values: Vec<(String, String)> = self.forms[1..=2].iter().flat_map(|f| &f.items).map(|i| (i.id.clone(), i.value())).collect();
+        let environment = self.environment_name();
         for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items) {
-            let condition = steps::field_of(provider.spec(), &item.id).and_then(|f| f.only_if);
+            let field = steps::field_of(provider.spec(), &item.id);
+            let condition = field.and_then(|f| f.only_if);
             item.hidden = match (condition, item.id.split_once('.')) {
                 // A field that depends on itself is there for documents that say something unusual.
                 (Some((field, value)), Some((object, own))) if field == own => !said(&self.base, object, own, value),
                 (Some((field, value)), _) => !values.iter().any(|(id, v)| id.split_once('.').is_some_and(|(_, n)| n == field) && v == value),
                 (None, _) => false,
             };
-        }
-        let environment = self.environment_name();
-        for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items) {
-            if steps::field_of(provider.spec(), &item.id).is_some_and(|f| f.follows_environment) {
+            if field.is_some_and(|f| f.follows_environment) {
                 item.follows = environment.as_ref().map(|name| format!("{name} (from the environment)"));
             }
         }
         let problems = SyncConfig::parse(&self.document(), Some(provider.spec().kind), registry::rules, &registry::kinds()).err().unwrap_or_default();
         self.spread(&problems);
-        self.check_refused(provider.spec());
+        self.check_refused();
         let taken = |name: &str| world.board.cards.contains_key(name) && self.replaces.as_deref() != Some(name);
         let name = self.forms[3].value("name").to_lowercase();
         if taken(&name)
@@ -156,12 +155,9 @@ impl Wizard {
     }
 
     /// Where a list is refused, some fields take only what needs no looking up.
-    fn check_refused(&mut self, spec: &'static Spec) {
-        for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items).filter(|i| i.unlisted() && !i.hidden && !i.is_empty()) {
-            let fits = steps::field_of(spec, &item.id).and_then(|f| f.when_refused).is_none_or(|u| (u.fits)(&item.value()));
-            if !fits && item.problem.is_none() {
-                item.problem = Some(item.when_refused.to_string());
-            }
+    fn check_refused(&mut self) {
+        for item in self.forms[1..=2].iter_mut().flat_map(|f| &mut f.items).filter(|i| !i.hidden && !i.is_empty() && i.problem.is_none()) {
+            item.problem = item.unlisted().filter(|u| !(u.fits)(&item.value())).map(|u| u.text.to_string());
         }
     }
 

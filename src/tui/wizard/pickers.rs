@@ -178,14 +178,13 @@ impl Wizard {
 
     /// Takes lists that arrived.
     pub(super) fn take_choices(&mut self, ticket: Ticket, reply: Reply, world: &World, _fx: &mut Fx) -> Option<Reply> {
-        let form = self.forms.iter_mut().find(|f| f.items.iter().any(|i| i.choices.awaits(ticket)));
-        let Some(form) = form else {
-            return Some(reply);
-        };
+        let asked = self.forms.iter_mut().find_map(|f| {
+            let n = f.items.iter().position(|i| i.choices.awaits(ticket))?;
+            Some((f, n))
+        });
+        let Some((form, n)) = asked else { return Some(reply) };
         form.pin();
-        let Some(item) = form.items.iter_mut().find(|i| i.choices.awaits(ticket)) else {
-            return Some(reply);
-        };
+        let item = &mut form.items[n];
         match reply {
             Reply::Choices(answer) => {
                 item.choices.take(answer);

@@ -246,7 +246,7 @@ fn draw_plan(ui: &mut Ui<'_>, wizard: &Wizard, warnings: &[Row], area: Rect) {
         return;
     }
     let Some(plan) = &load.value else {
-        draw_asking(ui, READING, load.since(), wizard.review.waiting.as_ref(), "Esc goes back and gives up.", area);
+        draw_asking(ui, READING, load.since(), wizard.review.waiting.as_ref(), area);
         return;
     };
     // First what warns: it is short, and nobody scrolls through a hundred keys to find it.
@@ -263,7 +263,7 @@ fn draw_plan(ui: &mut Ui<'_>, wizard: &Wizard, warnings: &[Row], area: Rect) {
 pub const READING: &str = "reading the source and listing the destination, nothing is written …";
 
 /// Draws what a plan that is being made does, for how long by now, and what it waits for.
-pub fn draw_asking(ui: &mut Ui<'_>, what: &str, since: Option<Time>, waiting: Option<&Waiting>, way_out: &str, area: Rect) {
+pub fn draw_asking(ui: &mut Ui<'_>, what: &str, since: Option<Time>, waiting: Option<&Waiting>, area: Rect) {
     let width = area.width as usize;
     let spinner = ui.spinner();
     ui.pieces(area.x, area.y, &[(spinner, Role::Warn), (" ", Role::Text), (what, Role::Text)], width);
@@ -273,7 +273,7 @@ pub fn draw_asking(ui: &mut Ui<'_>, what: &str, since: Option<Time>, waiting: Op
     let waits = wait.map_or_else(|| "for its answers".to_string(), |w| format!("({w})"));
     ui.put(area.x + 2, area.y + 1, &format!("waited {past} {waits}"), Role::Dim, width.saturating_sub(2));
     if area.height > 2 {
-        ui.put(area.x + 2, area.y + 2, way_out, Role::Dim, width.saturating_sub(2));
+        ui.put(area.x + 2, area.y + 2, "Esc goes back and gives up.", Role::Dim, width.saturating_sub(2));
     }
 }
 

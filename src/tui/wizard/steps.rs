@@ -93,7 +93,7 @@ fn item(prefix: &str, field: &'static Field) -> Item {
     item.required = field.required;
     item.placeholder = if field.required { "not filled in yet".into() } else { "(none)".into() };
     item.none_listed = field.none_listed;
-    item.when_refused = field.when_refused.map_or("", |u| u.text);
+    item.when_refused = field.when_refused;
     if let Some(default) = field.default {
         item.set(default);
     }

@@ -74,11 +74,7 @@ impl Stall for AzureDevOps {
 
     fn throttling(&self, wait: std::time::Duration) -> Effect {
         let body = json!({"$id": "1", "message": "Request was blocked due to exceeding usage of resource 'Concurrency'.", "typeKey": "RequestBlockedException"});
-        Effect::Answer {
-            status: 429,
-            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), wait.as_secs().max(1).to_string())],
-            body: body.to_string(),
-        }
+        super::busy(wait, &body)
     }
 
     fn meddle(&self, pick: &mut dyn FnMut(usize) -> usize) -> Option<String> {

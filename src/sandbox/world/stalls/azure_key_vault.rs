@@ -90,11 +90,7 @@ impl Stall for KeyVault {
 
     fn throttling(&self, wait: std::time::Duration) -> Effect {
         let body = json!({"error": {"code": "Throttled", "message": "Request was not processed because too many requests were received."}});
-        Effect::Answer {
-            status: 429,
-            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), wait.as_secs().max(1).to_string())],
-            body: body.to_string(),
-        }
+        super::busy(wait, &body)
     }
 
     fn meddle(&self, pick: &mut dyn FnMut(usize) -> usize) -> Option<String> {

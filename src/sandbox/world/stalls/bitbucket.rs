@@ -97,11 +97,7 @@ impl Stall for Bitbucket {
 
     fn throttling(&self, wait: std::time::Duration) -> Effect {
         let body = json!({"type": "error", "error": {"message": "Rate limit for this resource has been exceeded"}});
-        Effect::Answer {
-            status: 429,
-            headers: vec![("content-type".into(), "application/json".into()), ("retry-after".into(), wait.as_secs().max(1).to_string())],
-            body: body.to_string(),
-        }
+        super::busy(wait, &body)
     }
 
     fn meddle(&self, pick: &mut dyn FnMut(usize) -> usize) -> Option<String> {
