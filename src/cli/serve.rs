@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::args::LogFormat;
 use super::output::note;
+use super::signals::{Heard, Signals};
 use super::{Args, Outcome, access, follow, log, signals};
 use crate::model::run::{RunKind, RunRecord, RunStatus, Trigger};
 use crate::service::local::Local;
@@ -15,10 +16,11 @@ pub async fn run(args: &Args, once: bool, format: LogFormat) -> Outcome {
     if once {
         return self::once(args).await;
     }
-    // An app that hands over may take its time: a signal meanwhile means what it means later.
+    // An app that hands over may take its time: a signal meanwhile means what it means later. The
+    // configuration is read when there is an engine: SIGHUP asks for nothing before.
     let held = tokio::select! {
         held = access::engine(args, "kms-sync run") => held?,
-        () = stopped_early() => {
+        () = Signals::listen().stop() => {
             tracing::info!(event = "stopping", "stopping");
             return Ok(0);
         }
@@ -129,36 +131,14 @@ fn systemd(state: &str) {
     }
 }
 
-/// Ends at SIGTERM or SIGINT while there is no engine yet. The configuration is read when there is
-/// one: SIGHUP asks for nothing before.
-async fn stopped_early() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut term), Ok(mut int), Ok(_ignored)) = signals else { return std::future::pending().await };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-}
-
 /// Ends at SIGTERM or SIGINT; SIGHUP reads the configuration again. Signals count from this call on.
 fn wait_for_stop(local: &Local) -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let mut signals = Signals::listen();
     async move {
-        let (Ok(mut term), Ok(mut int), Ok(mut hup)) = signals else {
-            return std::future::pending().await;
-        };
-        loop {
-            tokio::select! {
-                _ = term.recv() => return,
-                _ = int.recv() => return,
-                _ = hup.recv() => {
-                    tracing::info!(event = "reload", "reading the configuration again");
-                    local.reload();
-                    local.clocks().renew();
-                }
-            }
+        while signals.next().await == Heard::HangUp {
+            tracing::info!(event = "reload", "reading the configuration again");
+            local.reload();
+            local.clocks().renew();
         }
     }
 }
