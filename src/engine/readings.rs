@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use crate::http::{ApiError, Cx, ErrorKind};
@@ -24,9 +24,7 @@ use crate::source::{Source, SourceMap, SourceRef};
 
 /// How long a reading is shared.
 const FRESH: Duration = Duration::from_secs(60);
-/// A wait for another run's reading that ends sooner is not worth telling.
-const SOON: Duration = Duration::from_millis(250);
-/// What such a wait says.
+/// What a wait for another run's reading says.
 const WAITS: &str = "another run reads the same source";
 
 /// An account's id and a place in it.
@@ -96,7 +94,7 @@ impl Readings {
         let slot = claim.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(slot) = slot else { return account.read(cx, place).await.map(Arc::new) };
         let came = self.now();
-        let mut last = slot.turn(cx).await?;
+        let mut last = cx.wait_for(crate::source::SERVICE, WAITS, slot.0.lock()).await?;
         if let Some(reading) = &*last
             && reading.begun > claim.asked.max(Moment(self.written.load(Ordering::SeqCst)))
             && Arc::ptr_eq(&reading.account, account)
@@ -114,26 +112,6 @@ impl Readings {
             tokio::spawn(forget(Arc::downgrade(&slot), begun));
         }
         result
-    }
-}
-
-impl Slot {
-    /// Waits, visibly when it takes longer, until nobody reads.
-    async fn turn(&self, cx: &Cx) -> Result<MutexGuard<'_, Option<Reading>>, ApiError> {
-        cx.check(crate::source::SERVICE)?;
-        let turn = self.0.lock();
-        tokio::pin!(turn);
-        let cancelled = || Err(ApiError::cancelled(crate::source::SERVICE));
-        tokio::select! {
-            guard = &mut turn => return Ok(guard),
-            () = cx.cancel_token().cancelled() => return cancelled(),
-            () = tokio::time::sleep(SOON) => {}
-        }
-        let _shown = cx.waiting(WAITS, None);
-        tokio::select! {
-            guard = turn => Ok(guard),
-            () = cx.cancel_token().cancelled() => cancelled(),
-        }
     }
 }
 

@@ -18,8 +18,8 @@ use crate::model::run::Requests;
 /// Retries one run may spend in all, whatever its size.
 const RETRY_BUDGET: i64 = 500;
 
-/// A seat that is free is given within this time.
-const SEAT_SOON: Duration = Duration::from_millis(250);
+/// A wait that ends within this time is not worth showing.
+const SOON: Duration = Duration::from_millis(250);
 /// What a run waits for whose own wait is over while others are at work.
 const FOR_A_SEAT: &str = "its wait is over; other runs are at work (maxRuns)";
 
@@ -134,22 +134,26 @@ impl Cx {
 
     /// Waits, visibly, until the run has its seat.
     async fn seated(&self, service: &str) -> Result<(), ApiError> {
-        self.check(service)?;
         if self.inner.seat.taken() {
-            return Ok(());
+            return self.check(service);
         }
-        let offered = self.inner.seat.offered();
-        tokio::pin!(offered);
         // Where a seat is free it is given at once: that is no wait to speak of.
+        self.wait_for(service, FOR_A_SEAT, self.inner.seat.offered()).await
+    }
+
+    /// Waits for something other than time: cancellably, and visibly when it takes more than a moment.
+    pub async fn wait_for<T>(&self, service: &str, reason: &str, what: impl Future<Output = T>) -> Result<T, ApiError> {
+        self.check(service)?;
+        tokio::pin!(what);
         tokio::select! {
             () = self.inner.cancel.cancelled() => return Err(ApiError::cancelled(service)),
-            () = &mut offered => return Ok(()),
-            () = tokio::time::sleep(SEAT_SOON) => {}
+            done = &mut what => return Ok(done),
+            () = tokio::time::sleep(SOON) => {}
         }
-        let _shown = Shown::new(self, Waiting { reason: FOR_A_SEAT.to_string(), until: None });
+        let _shown = self.waiting(reason, None);
         tokio::select! {
             () = self.inner.cancel.cancelled() => Err(ApiError::cancelled(service)),
-            () = &mut offered => Ok(()),
+            done = what => Ok(done),
         }
     }
 

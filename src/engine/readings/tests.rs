@@ -149,7 +149,7 @@ async fn those_that_come_meanwhile_wait_for_the_reading_under_way() {
     let first = desk.begin(first, &a).await;
     let second = desk.begin(second, &b).await;
     assert_eq!((desk.reads(), b.next_wake()), (1, None), "a moment is no wait to speak of");
-    tokio::time::sleep(2 * SOON).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(b.longest_wait().map(|w| w.reason).as_deref(), Some(WAITS));
     go.add_permits(1);
     assert_eq!((value(&first.await.expect("no panic")), value(&second.await.expect("no panic"))), ("1".into(), "1".into()));
